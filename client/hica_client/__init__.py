@@ -1,0 +1,1 @@
+"""What a hospital runs: the ClientApp and its site configuration."""

@@ -1,0 +1,267 @@
+"""The ClientApp: one handler per kind of request, each a few lines around the method.
+
+Every request carries the study and all weights it needs, so a site restarted in the middle of a
+run answers as if nothing had happened. Randomness is derived from (seed, site, kind, round).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from torch import Tensor
+
+from hica.device import derived_seed
+from hica.errors import HicaError, MessageError
+from hica.local_training import (
+    Schedule,
+    alignment_loss,
+    class_sums,
+    embed_all,
+    moments,
+    pseudo_label_loss,
+    train,
+)
+from hica.messages import Kind, Reply, Request, decode_request, encode_reply
+from hica.metrics import site_metrics
+from hica.model import AlignmentModel
+from hica.pseudo_labels import assign, cluster_sums, site_start
+from hica.text_bank import TextBank
+from hica_client.session import Session
+from hica_client.site import load_site
+
+Handler = Callable[[Session, Request], Reply]
+
+app = ClientApp()
+_sessions: dict[tuple[str, str], Session] = {}
+
+
+def session_for(context: Context, request: Request) -> Session:
+    """The session of this node's site and the request's study, made on first use."""
+    path = site_file(context)
+    key = (str(path), request.study.sha256)
+    if key not in _sessions:
+        _sessions[key] = Session(load_site(path), request.study)
+    return _sessions[key]
+
+
+def forget_sessions() -> None:
+    """Drop all prepared data: for simulations, between runs."""
+    _sessions.clear()
+
+
+def site_file(context: Context) -> Path:
+    """Path of `site.toml`, a setting of the node.
+
+    Raises:
+        MessageError: It is not set.
+    """
+    path = context.node_config.get("site")
+    if path is None:
+        raise MessageError('this node has no site: set node-config site="/path/to/site.toml"')
+    return Path(str(path))
+
+
+def answers(kind: Kind) -> Callable[[Handler], Handler]:
+    """Register a handler: decode, answer, encode; what a user can mend is answered in words."""
+
+    def register(handler: Handler) -> Handler:
+        def handle(message: Message, context: Context) -> Message:
+            request = decode_request(message.content, kind)
+            session = session_for(context, request)
+            return Message(encode_reply(handler(session, request)), reply_to=message)
+
+        category = kind.value.split(".")[0]
+        {"query": app.query, "train": app.train, "evaluate": app.evaluate}[category](kind.action)(
+            handle
+        )
+        return handler
+
+    return register
+
+
+@answers(Kind.CAPABILITIES)
+def capabilities(session: Session, request: Request) -> Reply:
+    """What this site can take part in."""
+    return Reply(request.kind, session.name, details=session.capabilities())
+
+
+@answers(Kind.MOMENTS)
+def feature_moments(session: Session, request: Request) -> Reply:
+    """Sums of raw features, for the centre; the site keeps its own mean where that is used."""
+    model, bank = _model(session, request, centred=False)
+    result = moments(model, session.unlabelled(bank))
+    own = (result.sums / result.counts.clamp(min=1).unsqueeze(1)).float()
+    own[1] = own[1] if result.counts[1] > 0 else own[0]
+    session.keep("centre", centre=own.numpy())
+    return Reply(
+        request.kind,
+        session.name,
+        request.round,
+        len(session.train),
+        arrays={"sums": result.sums.numpy(), "counts": result.counts.numpy()},
+    )
+
+
+@answers(Kind.CLUSTERS)
+def clusters(session: Session, request: Request) -> Reply:
+    """One step of federated k-means; the last request also fixes the pseudo-labels."""
+    model, bank = _model(session, request)
+    features = session.features(model, bank).images.double().numpy()
+    step = request.settings["step"]
+    if step == "start":
+        seed = derived_seed(request.study.study.seed, session.name, "clusters") % 2**32
+        parts = site_start(features, request.study.pretraining.clusters, seed)
+    else:
+        parts = cluster_sums(features, request.arrays["centroids"])
+    if step == "assign":
+        session.keep("pseudo_labels", labels=assign(features, request.arrays["centroids"]))
+    return Reply(
+        request.kind,
+        session.name,
+        request.round,
+        len(features),
+        arrays={"sums": parts.sums, "counts": parts.counts},
+    )
+
+
+@answers(Kind.PRETRAIN)
+def pretrain(session: Session, request: Request) -> Reply:
+    """Stage 1: local epochs toward the shared centroids."""
+    settings = request.study.pretraining
+    model, bank = _model(session, request)
+    examples = session.unlabelled(bank)
+    labels = torch.from_numpy(session.kept("pseudo_labels")["labels"])
+    examples = type(examples)(**{**vars(examples), "labels": labels})
+    loss = pseudo_label_loss(
+        torch.from_numpy(request.arrays["centroids"]).float().to(session.device),
+        settings.temperature,
+    )
+    rate = settings.learning_rate * float(request.settings["rate"])
+    schedule = Schedule(settings.local_epochs, settings.batch_size, rate)
+    mean_loss = train(model, examples, loss, schedule, _generator(session, request))
+    return _update(session, request, model, len(examples), mean_loss)
+
+
+@answers(Kind.ALIGN)
+def align(session: Session, request: Request) -> Reply:
+    """Stage 2: local epochs of the three-term objective on the labelled episode."""
+    settings = request.study.alignment
+    model, bank = _model(session, request)
+    examples = session.labelled(bank)
+    loss = alignment_loss(
+        settings.temperature,
+        settings.local_weight,
+        settings.cross_weight,
+        settings.margin,
+        settings.assignment,
+        settings.contrast,
+    )
+    rate = float(request.settings["rate"])
+    schedule = Schedule(
+        settings.local_epochs,
+        settings.batch_size,
+        settings.learning_rate * rate,
+        settings.bank_learning_rate * rate,
+        settings.weight_decay,
+        settings.text_pull,
+    )
+    anchor = (bank.classes.to(session.device), bank.findings.to(session.device))
+    mean_loss = train(model, examples, loss, schedule, _generator(session, request), anchor)
+    return _update(session, request, model, len(examples), mean_loss)
+
+
+@answers(Kind.PROTOTYPES)
+def prototypes(session: Session, request: Request) -> Reply:
+    """Class sums of the episode's centred embeddings: where a trained bank starts."""
+    model, bank = _model(session, request)
+    batch = embed_all(model, session.labelled(bank))
+    sums, counts = class_sums(batch, len(request.study.classes))
+    return Reply(
+        request.kind,
+        session.name,
+        request.round,
+        len(batch.labels),
+        arrays={"sums": sums.numpy(), "counts": counts.numpy()},
+    )
+
+
+@answers(Kind.EVALUATE)
+def evaluate(session: Session, request: Request) -> Reply:
+    """Metrics on the site's held-out patients; predictions stay here."""
+    model, bank = _model(session, request)
+    probabilities = predict(session, model, bank)
+    examples = session.held_out(bank)
+    metrics = site_metrics(
+        probabilities,
+        examples.labels.numpy(),
+        list(examples.groups),
+        len(request.study.classes),
+        seed=request.study.study.seed,
+        min_count=request.study.federation.min_count,
+    )
+    return Reply(
+        request.kind,
+        session.name,
+        request.round,
+        len(examples),
+        details=metrics.to_dict(),
+    )
+
+
+def predict(session: Session, model: AlignmentModel, bank: TextBank) -> np.ndarray[Any, Any]:
+    """Class probabilities [n, C] of the site's held-out images."""
+    settings = session.study.alignment
+    batch = embed_all(model, session.held_out(bank))
+    device = model.centre.device
+    scores = model.scores(
+        batch.images.to(device),
+        batch.regions.to(device),
+        batch.valid.to(device),
+        bank.finding_classes.to(device),
+        settings.region_blend,
+    )
+    return np.asarray((scores / settings.temperature).softmax(dim=-1).detach().cpu().numpy())
+
+
+def _model(
+    session: Session, request: Request, centred: bool = True
+) -> tuple[AlignmentModel, TextBank]:
+    """Model and bank as the request describes them."""
+    arrays = request.arrays
+    bank = TextBank.assemble(
+        request.study.class_texts,
+        torch.from_numpy(arrays["anchor.classes"]),
+        torch.from_numpy(arrays["anchor.findings"]),
+    )
+    shared: dict[str, Tensor] = {
+        name.removeprefix("shared."): torch.from_numpy(value)
+        for name, value in arrays.items()
+        if name.startswith("shared.")
+    }
+    centre = torch.from_numpy(arrays["centre"]) if centred else None
+    return session.model(bank, shared, centre), bank
+
+
+def _generator(session: Session, request: Request) -> torch.Generator:
+    """The round's random draws: the same if the round is repeated."""
+    seed = derived_seed(request.study.study.seed, session.name, request.kind, request.round)
+    return torch.Generator().manual_seed(seed)
+
+
+def _update(
+    session: Session, request: Request, model: AlignmentModel, examples: int, loss: float
+) -> Reply:
+    """The trained weights and what stands behind them."""
+    arrays = {
+        f"shared.{name}": value.detach().cpu().numpy() for name, value in model.shared().items()
+    }
+    return Reply(request.kind, session.name, request.round, examples, {"loss": loss}, arrays)
+
+
+__all__ = ["HicaError", "app", "forget_sessions", "predict", "session_for", "site_file"]

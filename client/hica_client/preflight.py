@@ -1,0 +1,233 @@
+"""preflight: everything that would stop a site in the middle of a run, looked at before it.
+
+Every check is made even where an earlier one failed, and every failure says how to mend it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hica.adaptation import AdaptedTower
+from hica.device import select_device
+from hica.errors import HicaError, StorageError
+from hica.images.decode import read_image, read_mask
+from hica.images.manifest import Record, check_labels, examine_manifest
+from hica.progress import track
+from hica.regions import build, extract
+from hica.storage import write_atomically
+from hica.study import Study, load_study
+from hica.study_model import adapted_tower
+from hica_client.session import Session
+from hica_client.site import Site, load_site
+
+NO_SPLIT = "to be drawn"
+NO_LABEL = "unlabelled"
+
+
+@dataclass
+class Preflight:
+    """What was found.
+
+    Attributes:
+        facts: What the site has, for the report; JSON.
+        problems: What must be mended before a run, in the order of the checks.
+        notes: What is allowed but may not be meant.
+    """
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    problems: list[HicaError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Keep what a check raises, once however many checks meet it, and go on."""
+        try:
+            yield
+        except HicaError as problem:
+            if str(problem) not in map(str, self.problems):
+                self.problems.append(problem)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or that of the first problem."""
+        return self.problems[0].exit_code if self.problems else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        problems = [
+            {
+                "kind": type(problem).__name__,
+                "exit_code": problem.exit_code,
+                "message": str(problem),
+            }
+            for problem in self.problems
+        ]
+        return {"ok": not problems, **self.facts, "problems": problems, "notes": self.notes}
+
+
+def preflight(site_file: Path, study_file: Path | None = None) -> Preflight:
+    """Check a site and, where a study is given, whether the two fit.
+
+    Reads every image and mask. Nothing is sent; in the site's folders only `cache` and `state` are
+    made, and the study's episode is written as a run would write it.
+    """
+    found = Preflight()
+    site, study = None, None
+    with found.gathering():
+        site = load_site(site_file)
+    if study_file is not None:
+        with found.gathering():
+            study = load_study(study_file)
+    if site is None:
+        return found
+    found.facts["site"] = site.site.name
+    with found.gathering():
+        found.facts["device"] = str(select_device(site.device.use))
+    for name in ("cache", "state"):
+        with found.gathering():
+            check_writable(getattr(site.data, name))
+    records = check_manifest(found, site.data.manifest)
+    check_images(found, records)
+    if study is not None:
+        check_study(found, site, study, records)
+    return found
+
+
+def check_writable(folder: Path) -> None:
+    """Write a file into `folder` and take it out again.
+
+    Raises:
+        StorageError: The disk is full or the folder may not be written.
+    """
+    probe = folder / ".writable"
+    write_atomically(probe, b"")
+    probe.unlink(missing_ok=True)
+
+
+def check_manifest(found: Preflight, manifest: Path) -> list[Record]:
+    """Read the rows that can be used and count them."""
+    records: list[Record] = []
+    with found.gathering():
+        records, problems = examine_manifest(manifest)
+        found.problems += problems
+    found.facts |= {
+        "images": len(records),
+        "masks": sum(record.mask is not None for record in records),
+        "patients": len({record.patient_id for record in records} - {None}),
+        "groups": len({record.group for record in records}),
+        "labels": count_labels(records),
+    }
+    nameless = sum(record.patient_id is None for record in records)
+    if nameless:
+        found.notes.append(
+            f"{nameless} images have no patient_id and count as patients of their own, unless "
+            "dup_group links them: two of one patient may come to lie on both sides of the test"
+        )
+    return records
+
+
+def count_labels(records: Sequence[Record]) -> dict[str, dict[str, int]]:
+    """Images by label and split."""
+    table: dict[str, Counter[str]] = {}
+    for record in records:
+        row = table.setdefault(record.label or NO_LABEL, Counter())
+        row[record.split or NO_SPLIT] += 1
+    return {label: dict(sorted(row.items())) for label, row in sorted(table.items())}
+
+
+def check_images(found: Preflight, records: Sequence[Record]) -> None:
+    """Decode every image and its mask."""
+    for record in track(records, "decoding images and masks", len(records)):
+        with found.gathering():
+            image = read_image(record.image)
+            if record.mask is not None:
+                read_mask(record.mask, image.size)
+
+
+def check_study(found: Preflight, site: Site, study: Study, records: Sequence[Record]) -> None:
+    """Labels, shots, weights, regions and disk, against what the study asks for."""
+    found.facts |= {"study": study.study.name, "study_sha256": study.sha256}
+    with found.gathering():
+        check_labels(records, study.class_names, str(site.data.manifest))
+    named = {finding for record in records for finding in record.findings}
+    unknown = sorted(named - set(study.finding_names))
+    if unknown:
+        found.notes.append(f"findings the study does not name are passed over: {unknown}")
+    with found.gathering():
+        check_shots(found, site, study)
+    with found.gathering():
+        tower = adapted_tower(study, site.data.weights, torch.device("cpu"))
+        found.facts["image_tower"] = tower.tower.fingerprint
+        check_regions(site, study, tower)
+        if records:
+            check_space(found, site.data.cache, cache_bytes(study, tower, len(records)))
+
+
+def check_shots(found: Preflight, site: Site, study: Study) -> None:
+    """Draw the episode and the test as a run would, and say where the site is short.
+
+    Raises:
+        DataError: Patients on both sides of the manifest's split.
+    """
+    session = Session(site, study)
+    drawn = Counter(session.train[index].label for index in session.episode.indices)
+    found.facts["shots"] = {name: drawn[name] for name in study.class_names}
+    found.facts["train"], found.facts["test"] = len(session.train), len(session.test)
+    found.notes += session.notes
+    if not session.episode.indices:
+        found.notes.append("has no labelled training image: takes part in stage 1 only")
+
+
+def check_regions(site: Site, study: Study, tower: AdaptedTower) -> None:
+    """Run the region method once, on an empty image.
+
+    Raises:
+        CheckpointError: Weights of the method that are missing or of another model.
+    """
+    regions, size = study.regions, tower.tower.preprocess.size
+    method = build(
+        regions.method,
+        checkpoint=site.data.weights / regions.checkpoint if regions.checkpoint else None,
+        model=regions.model,
+    )
+    empty = torch.zeros(3, size, size, dtype=torch.uint8)
+    for image in track([empty], f"trying regions.method = {regions.method}"):
+        extract(method, image, None, regions.count)
+
+
+def cache_bytes(study: Study, tower: AdaptedTower, images: int) -> int:
+    """What a run may put into the cache: pixels, and the frozen part's output in every view."""
+    size, grid, count = tower.tower.preprocess.size, tower.tower.grid, study.regions.count
+    pixels = torch.zeros(1, 3, size, size, dtype=torch.uint8)
+    hidden = tower.frozen(pixels, torch.zeros(1, count, grid, grid))
+    view = hidden.numel() * (1 if hidden.dtype == torch.uint8 else 2)  # else float16
+    regions = 2 * count * grid**2
+    few = 2 if study.alignment.flip_at_test else 1
+    shots = min(images, study.alignment.shots * len(study.classes))
+    return images * (pixels.numel() + few * (view + regions)) + shots * study.alignment.views * (
+        view + regions
+    )
+
+
+def check_space(found: Preflight, cache: Path, needed: int) -> None:
+    """Compare what the cache may need with what its disk has.
+
+    Raises:
+        StorageError: There is less, and the cache does not hold part of it already.
+    """
+    present = sum(file.stat().st_size for file in cache.rglob("*.safetensors"))
+    free = shutil.disk_usage(cache).free if cache.is_dir() else 0
+    found.facts["cache"] = {"needed": needed, "present": present, "free": free}
+    if needed > present + free:
+        raise StorageError(
+            f"{cache}: a run may need {needed / 1e9:.1f} GB there, {free / 1e9:.1f} GB are free: "
+            "free space, or name a folder on another disk in data.cache"
+        )

@@ -1,0 +1,201 @@
+"""save_state, load_state: a run's state on disk, whole at every instant.
+
+A state is one safetensors file; its metadata and a SHA-256 over metadata and arrays lie in the
+file's own header, so there is no pair of files to tear apart. It is written beside the old one,
+flushed to the disk and renamed; the state before it is kept as `NAME.previous.safetensors`. A
+process killed at any instant therefore leaves the old state or the new one, and a file damaged
+later is noticed when it is read. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+import torch
+from numpy.typing import NDArray
+
+from hica.errors import CheckpointError, StorageError
+
+logger = logging.getLogger(__name__)
+
+Arrays = dict[str, NDArray[Any]]
+
+REMEDIES = {
+    errno.ENOSPC: "the disk is full: free space there",
+    errno.EDQUOT: "the disk quota is used up: free space there",
+    errno.EACCES: "make the folder writable for this user",
+    errno.EROFS: "the file system is read-only: choose another folder",
+}
+
+
+def save_state(
+    directory: Path,
+    name: str,
+    arrays: Mapping[str, NDArray[Any] | torch.Tensor],
+    meta: Mapping[str, Any],
+) -> Path:
+    """Write a state in one atomic step, keeping the one before it.
+
+    Args:
+        directory: Where it goes; made if missing.
+        name: What it is called there, for example `server`.
+        arrays: Arrays or tensors of any shape and any dtype numpy has (so not bfloat16).
+        meta: What JSON can hold.
+
+    Returns:
+        The file, which any safetensors reader opens.
+
+    Raises:
+        StorageError: It could not be written (disk full, permission); the states already there
+            are untouched.
+    """
+    plain = {key: _as_numpy(value) for key, value in arrays.items()}
+    text = json.dumps(dict(meta))
+    header = {"meta": text, "sha256": _sha256(plain, text)}
+    path = _current(directory, name)
+    _write_whole(path, safetensors.numpy.save(plain, header), previous=_previous(directory, name))
+    return path
+
+
+def load_state(directory: Path, name: str) -> tuple[Arrays, dict[str, Any]]:
+    """Read the newest whole state.
+
+    A damaged file is set aside as `NAME.damaged.safetensors`, with a warning, and the state before
+    it is read.
+
+    Returns:
+        The arrays as numpy, and the metadata.
+
+    Raises:
+        CheckpointError: There is no state of that name, or none of its files is whole.
+    """
+    damages = []
+    for path in (_current(directory, name), _previous(directory, name)):
+        if not path.exists():
+            continue
+        try:
+            return _read_whole(path)
+        except CheckpointError as damage:
+            damages.append(str(damage))
+            logger.warning("%s; trying the state before it", damage)
+            # Out of the way of the next save, which would make it the previous state.
+            with contextlib.suppress(OSError):
+                path.replace(path.with_name(f"{name}.damaged.safetensors"))
+    if damages:
+        raise CheckpointError(
+            "; ".join(damages) + "; no whole state is left: restore the folder from a backup "
+            "or start the run anew in an empty one"
+        )
+    raise CheckpointError(
+        f"{_current(directory, name)}: no such state; check the run folder, or start the run anew"
+    )
+
+
+def has_state(directory: Path, name: str) -> bool:
+    """Whether there is a state to load (it may turn out to be damaged)."""
+    return _current(directory, name).exists() or _previous(directory, name).exists()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON in one atomic step; NaN and infinities, which JSON lacks, become null.
+
+    Raises:
+        StorageError: It could not be written; a file already there is untouched.
+    """
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)
+    _write_whole(path, (text + "\n").encode())
+
+
+def _current(directory: Path, name: str) -> Path:
+    return directory / f"{name}.safetensors"
+
+
+def _previous(directory: Path, name: str) -> Path:
+    return directory / f"{name}.previous.safetensors"
+
+
+def _as_numpy(value: NDArray[Any] | torch.Tensor) -> NDArray[Any]:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    return np.asarray(value, order="C")
+
+
+def _sha256(arrays: Arrays, text: str) -> str:
+    """Hash of the metadata and of every array's name, dtype, shape and bytes."""
+    digest = hashlib.sha256(text.encode())
+    for key in sorted(arrays):
+        array = arrays[key]
+        digest.update(json.dumps([key, array.dtype.str, array.shape]).encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _read_whole(path: Path) -> tuple[Arrays, dict[str, Any]]:
+    """Read a state and check it against its own hash."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: torn or damaged ({error})") from None
+    if header.get("sha256") != _sha256(arrays, header.get("meta", "")):
+        raise CheckpointError(f"{path}: damaged (its contents do not match their SHA-256)")
+    return arrays, json.loads(header["meta"])
+
+
+def _write_whole(path: Path, data: bytes, previous: Path | None = None) -> None:
+    """Put `data` at `path` by rename, after it has reached the disk; move the old file first."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # Killed between the two renames there is no current file: the previous one is read then.
+        if previous is not None and path.exists():
+            path.replace(previous)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        remedy = REMEDIES.get(error.errno or 0, "mend this")
+        raise StorageError(
+            f"{path}: could not be written, {len(data) / 1e6:.1f} MB ({error.strerror or error}); "
+            f"{remedy} and run again; what was saved before is untouched"
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut (Windows has no such call and needs none)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None for every float that is not a number or not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,42 @@
+"""Where the arithmetic happens, and what makes it repeatable there."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from hica.errors import ConfigurationError
+
+
+def select_device(name: str) -> torch.device:
+    """`auto` (a GPU where there is one), `cpu`, or `cuda:N`.
+
+    Raises:
+        ConfigurationError: An unknown name, or a GPU this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    prefix, _, index = name.partition(":")
+    if prefix != "cuda" or not (index.isdigit() or name == "cuda"):
+        raise ConfigurationError(f"device {name!r}: expected auto, cpu or cuda:N")
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(index or 0) >= available:
+        raise ConfigurationError(f"device {name!r}: this machine has {available} GPU(s); use auto")
+    return torch.device("cuda", int(index or 0))
+
+
+def autocast(device: torch.device) -> AbstractContextManager[object]:
+    """bfloat16 autocast on a GPU; plain float32, repeatable to the bit, on a CPU."""
+    if device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def derived_seed(*parts: object) -> int:
+    """A seed that depends on nothing but `parts`: the same on any machine and after any restart."""
+    text = "|".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")

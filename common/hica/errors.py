@@ -1,0 +1,47 @@
+"""One exception family for everything a user can put right.
+
+Every message names the file or field at fault and the remedy; command lines print it without
+a traceback and exit with `exit_code`.
+"""
+
+
+class HicaError(Exception):
+    """A condition the user can put right; `str(error)` says what and how."""
+
+    exit_code = 1
+
+
+class ConfigurationError(HicaError):
+    """A study or site file, or an override, that cannot be used."""
+
+    exit_code = 2
+
+
+class DataError(HicaError):
+    """A manifest, image, mask or label that cannot be used."""
+
+    exit_code = 3
+
+
+class CheckpointError(HicaError):
+    """Weights that are missing, of another hash, or not of the tower's shape."""
+
+    exit_code = 4
+
+
+class MessageError(HicaError):
+    """A message from the other side that failed its checks."""
+
+    exit_code = 5
+
+
+class FederationError(HicaError):
+    """A round that could not be completed: below quorum after every retry."""
+
+    exit_code = 6
+
+
+class StorageError(HicaError):
+    """A file that could not be written whole (disk full, permission)."""
+
+    exit_code = 7

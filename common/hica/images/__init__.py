@@ -1,0 +1,1 @@
+"""Images on disk → pixels, masks, labels and few-shot episodes."""

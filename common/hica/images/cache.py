@@ -1,0 +1,62 @@
+"""TensorCache: tensors on disk by the hash of what they were computed from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from hica.storage import write_atomically
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def key_of(*parts: object) -> str:
+    """SHA-256, in hex, over the texts of `parts`; `("ab", "c")` and `("a", "bc")` differ."""
+    return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()
+
+
+class TensorCache:
+    """Named tensors by key, one safetensors file each: `root/ab/abcd….safetensors`.
+
+    Keys come from `key_of`. Several processes may share a root: files appear whole or not at all.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def get(self, key: str) -> dict[str, Tensor] | None:
+        """The tensors put under `key`, on the CPU; None where they must be computed (again)."""
+        path = self._path(key)
+        try:
+            return load_file(path)
+        except FileNotFoundError:
+            return None
+        except SafetensorError:  # cut short by a crash of the machine
+            path.unlink(missing_ok=True)
+            return None
+
+    def put(self, key: str, tensors: dict[str, Tensor]) -> None:
+        """Keep `tensors` under `key`.
+
+        Raises:
+            StorageError: The disk is full or may not be written; nothing half-written stays.
+        """
+        own = {name: _own(tensor.detach().cpu().contiguous()) for name, tensor in tensors.items()}
+        write_atomically(self._path(key), save(own))
+
+    def _path(self, key: str) -> Path:
+        return self.root / key[:2] / f"{key}.safetensors"
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """`tensor`, copied where it is a part of a larger one, which safetensors refuses to save."""
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()

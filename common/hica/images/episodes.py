@@ -1,0 +1,133 @@
+"""Episodes: the few labelled images a site learns from, and its held-out groups.
+
+Every draw sorts by a hash of seed and name, so that it is the same on any machine, in any version
+of any library, and whatever the order of the rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+
+from hica.errors import DataError
+from hica.images.manifest import Record
+from hica.storage import write_atomically
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A few-shot draw."""
+
+    indices: list[int]
+    """Rows of the records it was drawn from, class by class in the study's order."""
+    shortfall: dict[str, int]
+    """Images lacking to `shots`, for the classes that have fewer."""
+
+
+def draw_episode(
+    records: Sequence[Record], classes: Sequence[str], shots: int, seed: int
+) -> Episode:
+    """Draw `shots` images of each class, from as many groups (patients) as there are.
+
+    One image of every group comes first, then second images, and so on. A draw of fewer shots is
+    the beginning of a draw of more. A class with fewer images than shots gives all it has and is
+    named in the shortfall.
+
+    Args:
+        records: Records of a site's training side; other labels and None are passed over.
+        classes: Names of the study's classes.
+        shots: Images wanted per class.
+        seed: Draws of the same seed are the same.
+    """
+    indices: list[int] = []
+    shortfall: dict[str, int] = {}
+    for name in classes:
+        groups = _hashed_groups(
+            records, [i for i, r in enumerate(records) if r.label == name], seed
+        )
+        turns = chain.from_iterable(zip_longest(*groups))
+        drawn = [index for index in turns if index is not None][:shots]
+        indices += drawn
+        if len(drawn) < shots:
+            shortfall[name] = shots - len(drawn)
+    return Episode(indices, shortfall)
+
+
+def split_by_group(
+    records: Sequence[Record], fraction: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Hold out about `fraction` of every class for the test, whole groups at a time.
+
+    Groups come in hashed order; one is held out if that brings the classes nearer to their
+    shares. Where groups hold one label, every class ends within half its largest group of its
+    share. Unlabelled images count as a class of their own.
+
+    Args:
+        records: Records of a site.
+        fraction: Share of the images held out, 0 to 1.
+        seed: Splits of the same seed are the same.
+
+    Returns:
+        Indices of the training side and of the test side, ascending.
+    """
+    wanted = {label: fraction * n for label, n in Counter(r.label for r in records).items()}
+    test: list[int] = []
+    for group in _hashed_groups(records, range(len(records)), seed):
+        counts = Counter(records[index].label for index in group)
+        if sum(abs(wanted[label] - n) - abs(wanted[label]) for label, n in counts.items()) < 0:
+            test += group
+            for label, n in counts.items():
+                wanted[label] -= n
+    held_out = set(test)
+    return [index for index in range(len(records)) if index not in held_out], sorted(test)
+
+
+def save_episode(path: Path, episode: Episode, records: Sequence[Record]) -> None:
+    """Keep an episode by the names of its images, which outlive a reordered manifest.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    content = {
+        "images": [records[index].name for index in episode.indices],
+        "shortfall": episode.shortfall,
+    }
+    write_atomically(path, json.dumps(content, indent=2).encode())
+
+
+def load_episode(path: Path, records: Sequence[Record]) -> Episode:
+    """Read an episode that `save_episode` wrote.
+
+    Raises:
+        DataError: The file cannot be read, or an image of the episode is not among the records.
+    """
+    rows = {record.name: index for index, record in enumerate(records)}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names, shortfall = list(content["images"]), dict(content["shortfall"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not an episode ({error}); remove it to draw it again") from error
+    missing = [name for name in names if name not in rows]
+    if missing:
+        raise DataError(
+            f"{path}: the manifest no longer names {missing[0]} (and {len(missing) - 1} more of "
+            f"{len(names)}); restore its rows, or remove this file to draw a new episode"
+        )
+    return Episode([rows[name] for name in names], shortfall)
+
+
+def _hashed_groups(records: Sequence[Record], indices: Sequence[int], seed: int) -> list[list[int]]:
+    """`indices` by group; groups, and the images within each, in hashed order."""
+
+    def order(name: str) -> str:
+        return hashlib.sha256(f"{seed}|{name}".encode()).hexdigest()
+
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for index in sorted(indices, key=lambda index: order(records[index].name)):
+        groups[records[index].group].append(index)
+    return [groups[name] for name in sorted(groups, key=order)]

@@ -1,0 +1,54 @@
+"""Pixels: an image decoded and resized once, and read from the cache ever after."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+from torch import Tensor
+
+from hica.images.cache import TensorCache, key_of
+from hica.images.decode import decode_image, decode_mask, read_bytes
+from hica.images.manifest import Record
+from hica.images.preprocess import Preprocess
+
+VERSION = 1
+"""Raised when decoding changes, so that older caches are not believed."""
+
+
+class Pixels(NamedTuple):
+    """What a tower and the regions need of one image."""
+
+    pixels: Tensor
+    """uint8 `[3, S, S]`."""
+    mask: Tensor | None
+    """bool `[S, S]`; None where the manifest names no mask."""
+    sha256: str
+    """Hash of the image file, part of the key of everything computed from it."""
+
+
+def pixels_of(record: Record, preprocess: Preprocess, cache: TensorCache | None = None) -> Pixels:
+    """Pixels and mask of a record, from the cache where the files have been met before.
+
+    Files are hashed at every call, which costs far less than decoding and notices an exchanged
+    file.
+
+    Raises:
+        DataError: Image or mask cannot be read, or their sizes differ.
+        StorageError: The cache cannot be written.
+    """
+    image_bytes = read_bytes(record.image)
+    mask_bytes = read_bytes(record.mask) if record.mask else None
+    image_sha256 = hashlib.sha256(image_bytes).hexdigest()
+    mask_sha256 = hashlib.sha256(mask_bytes).hexdigest() if mask_bytes is not None else ""
+    key = key_of("pixels", VERSION, image_sha256, mask_sha256, preprocess)
+    tensors = cache.get(key) if cache else None
+    if tensors is None:
+        image = decode_image(image_bytes, record.image)
+        tensors = {"pixels": preprocess.pixels(image)}
+        if record.mask and mask_bytes is not None:
+            mask = decode_mask(mask_bytes, record.mask, image.size)
+            tensors["mask"] = preprocess.mask(mask)
+        if cache:
+            cache.put(key, tensors)
+    return Pixels(tensors["pixels"], tensors.get("mask"), image_sha256)

@@ -1,0 +1,70 @@
+"""Views: a few augmented copies of an image, fixed once so that what they give can be cached."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Masks = TypeVar("Masks", Tensor, None)
+
+MIN_SCALE = 0.6
+"""Least share of the image's area in a crop: a lesion at the edge is rarely lost."""
+MAX_STRETCH = 4 / 3
+MAX_GAIN = 0.2
+"""Gain and contrast are drawn from 1 ± this."""
+
+
+def make_views(pixels: Tensor, masks: Masks, count: int, key: str) -> tuple[Tensor, Masks]:
+    """Make `count` views: the image, its mirror image, then random crops.
+
+    A crop takes 0.6 to 1 of the area at an aspect of 3:4 to 4:3, is mirrored half of the time and
+    changes gain and contrast by up to 20 %. Draws depend on `key` alone, so views are the same on
+    any machine and fewer views are the first of more.
+
+    Args:
+        pixels: uint8 `[3, S, S]`.
+        masks: bool `[K, S, S]`, moved as the pixels are; or None.
+        count: Number of views V.
+        key: What the draws are seeded by, for example the image's hash and the study's seed.
+
+    Returns:
+        uint8 `[V, 3, S, S]` and bool `[V, K, S, S]` (None without masks).
+    """
+    draws = random.Random(hashlib.sha256(key.encode()).digest())
+    planes = pixels.new_zeros(0, *pixels.shape[1:], dtype=torch.bool) if masks is None else masks
+    views, moved = [pixels, pixels.flip(-1)], [planes, planes.flip(-1)]
+    for _ in range(count - 2):
+        box, flip = _draw_box(draws, pixels.shape[-1]), draws.random() < 0.5
+        gain, contrast = (draws.uniform(1 - MAX_GAIN, 1 + MAX_GAIN) for _ in range(2))
+        view = _crop(pixels, box, flip, "bilinear")
+        middle = view.mean(dim=(1, 2), keepdim=True)
+        view = gain * (middle + contrast * (view - middle))
+        views.append(view.round().clamp(0, 255).to(torch.uint8))
+        moved.append(_crop(planes, box, flip, "nearest-exact") > 0)
+    return torch.stack(views[:count]), None if masks is None else torch.stack(moved[:count])
+
+
+def _draw_box(draws: random.Random, side: int) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a random crop."""
+    area = draws.uniform(MIN_SCALE, 1)
+    aspect = math.exp(draws.uniform(-math.log(MAX_STRETCH), math.log(MAX_STRETCH)))
+    width = min(side, round(side * math.sqrt(area * aspect)))
+    height = min(side, round(side * math.sqrt(area / aspect)))
+    # `randint` may draw otherwise in another Python; `random` may not.
+    top = int(draws.random() * (side - height + 1))
+    left = int(draws.random() * (side - width + 1))
+    return top, left, height, width
+
+
+def _crop(planes: Tensor, box: tuple[int, int, int, int], flip: bool, mode: str) -> Tensor:
+    """Cut a box out of `[P, S, S]` and stretch it to S × S again, as float."""
+    top, left, height, width = box
+    cut = planes[:, None, top : top + height, left : left + width].float()
+    square = F.interpolate(cut, size=planes.shape[-2:], mode=mode)[:, 0]
+    return square.flip(-1) if flip else square

@@ -1,0 +1,118 @@
+"""The model of stage 1 and 2: an adapted image tower beside a text bank.
+
+Prediction is cosine similarity to the class texts, so a class never trained on can be named by
+adding its text. Image features are centred before they are compared: features of networks that
+end in a rectifier, and of contrastive towers, lie in a narrow cone in which all cosines are alike.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hica.adaptation import AdaptedTower
+from hica.errors import MessageError
+from hica.text_bank import TextBank
+
+BANK_CLASSES = "bank.classes"
+BANK_FINDINGS = "bank.findings"
+
+
+class AlignmentModel(nn.Module):
+    """Adapted tower, centre and text bank.
+
+    Attributes:
+        tower: The adapted image tower.
+        centre: [2, D], the mean subtracted from whole-image (row 0) and region features (row 1).
+        classes: Class texts [C, D]; trained where `train_text_bank`.
+        findings: Finding texts [M, D]; likewise.
+    """
+
+    centre: Tensor
+
+    def __init__(self, tower: AdaptedTower, bank: TextBank, train_text_bank: bool) -> None:
+        super().__init__()
+        self.tower = tower
+        self.register_buffer("centre", torch.zeros(2, bank.classes.shape[1]))
+        self.classes = nn.Parameter(bank.classes.clone(), requires_grad=train_text_bank)
+        self.findings = nn.Parameter(bank.findings.clone(), requires_grad=train_text_bank)
+
+    def embed(self, hidden: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit embeddings of images and of their regions.
+
+        Args:
+            hidden: Output of `tower.frozen`, [B, ...].
+            weights: Region weights on the patch grid, [B, K, g, g].
+
+        Returns:
+            Images [B, D] and regions [B, K, D], unit rows.
+        """
+        pooled, regions = self.tower(hidden, weights)
+        return (
+            functional.normalize(pooled - self.centre[0], dim=-1),
+            functional.normalize(regions - self.centre[1], dim=-1),
+        )
+
+    def unit_bank(self) -> tuple[Tensor, Tensor]:
+        """Class texts [C, D] and finding texts [M, D] with unit rows."""
+        return functional.normalize(self.classes, dim=-1), functional.normalize(
+            self.findings, dim=-1
+        )
+
+    def scores(
+        self, images: Tensor, regions: Tensor, valid: Tensor, finding_classes: Tensor, blend: float
+    ) -> Tensor:
+        """Cosine of each image to each class text, blended with what its regions show.
+
+        A region speaks for a class by its best finding of that class; the regions of an image are
+        averaged. Images without a valid region and classes without findings keep the image score.
+
+        Args:
+            images: [B, D] unit rows.
+            regions: [B, K, D] unit rows.
+            valid: [B, K] bool.
+            finding_classes: [M, C] bool, which finding speaks for which class.
+            blend: Share of the region score, 0..1.
+
+        Returns:
+            [B, C].
+        """
+        classes, findings = self.unit_bank()
+        whole = images @ classes.T  # [B, C]
+        if blend == 0.0 or not len(findings):
+            return whole
+        similarity = (regions @ findings.T).unsqueeze(-1)  # [B, K, M, 1]
+        lowest = torch.finfo(similarity.dtype).min
+        best = similarity.masked_fill(~finding_classes, lowest).amax(dim=2)  # [B, K, C]
+        share = valid.float() / valid.sum(dim=1, keepdim=True).clamp(min=1)  # [B, K]
+        regional = (share.unsqueeze(-1) * best).sum(dim=1)  # [B, C]
+        speaks = valid.any(dim=1, keepdim=True) & finding_classes.any(dim=0)  # [B, C]
+        return torch.where(speaks, (1 - blend) * whole + blend * regional, whole)
+
+    def shared(self) -> dict[str, nn.Parameter]:
+        """What is trained, sent and averaged, by name."""
+        weights = {f"tower.{name}": value for name, value in self.tower.trainable().items()}
+        if self.classes.requires_grad:
+            weights[BANK_CLASSES] = self.classes
+            weights[BANK_FINDINGS] = self.findings
+        return weights
+
+    @torch.no_grad()
+    def load_shared(self, arrays: dict[str, Tensor]) -> None:
+        """Copy weights of the names of `shared` into the model.
+
+        Raises:
+            MessageError: Names or shapes are not those of `shared`.
+        """
+        parameters = self.shared()
+        if arrays.keys() != parameters.keys():
+            difference = sorted(arrays.keys() ^ parameters.keys())
+            raise MessageError(f"weights do not fit the study's model: {difference[:5]} differ")
+        for name, parameter in parameters.items():
+            if arrays[name].shape != parameter.shape:
+                raise MessageError(
+                    f"weight {name!r} has shape {tuple(arrays[name].shape)}, "
+                    f"the study's model has {tuple(parameter.shape)}"
+                )
+            parameter.copy_(arrays[name].to(parameter.device, parameter.dtype))

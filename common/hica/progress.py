@@ -1,0 +1,33 @@
+"""Progress on standard error: a bar on a terminal, a line at start and end in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+import rich.progress
+from rich.console import Console
+
+Item = TypeVar("Item")
+
+
+def track(sequence: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+    """Yield the items of `sequence`, showing how far it has come.
+
+    Args:
+        sequence: What is worked through.
+        description: What is done to it, for example `reading images`.
+        total: How many items there are, where `len(sequence)` does not say.
+    """
+    if total is None and isinstance(sequence, Sized):
+        total = len(sequence)
+    console = Console(stderr=True)
+    if console.is_terminal:
+        yield from rich.progress.track(sequence, description, total=total, console=console)
+        return
+    print(f"{description}: {total if total is not None else 'some'} items", file=sys.stderr)
+    started = time.monotonic()
+    yield from sequence
+    print(f"{description}: done in {time.monotonic() - started:.1f} s", file=sys.stderr)

@@ -1,0 +1,98 @@
+"""Stage 1, image side: federated k-means, whose clusters are the pseudo-labels.
+
+Sites never send features. Each starts from a few centroids of its own, the coordinator merges
+them, and then every round sites send (sums, counts) per cluster. One Lloyd step from these sums
+is the step pooled k-means would take, so all sites number their clusters alike; site-local
+numbers would make the average of classification heads meaningless.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+
+Matrix = NDArray[np.float64]
+Vector = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+class ClusterSums(NamedTuple):
+    """What a site sends in a Lloyd round: `sums` [k, D] and `counts` [k]."""
+
+    sums: Matrix
+    counts: Vector
+
+
+def assign(features: Matrix, centroids: Matrix) -> Labels:
+    """Index of the nearest centroid of each row, the lowest index on ties.
+
+    Args:
+        features: [n, D].
+        centroids: [k, D].
+
+    Returns:
+        [n] integers in 0..k-1.
+    """
+    # ‖x − c‖² without ‖x‖², which is the same for every c.
+    distances = (centroids**2).sum(axis=1) - 2.0 * features @ centroids.T
+    labels: Labels = distances.argmin(axis=1).astype(np.int64)
+    return labels
+
+
+def cluster_sums(features: Matrix, centroids: Matrix) -> ClusterSums:
+    """A site's part of one Lloyd step: sums and counts of its rows per nearest centroid."""
+    labels = assign(features, centroids)
+    sums = np.zeros_like(centroids)
+    np.add.at(sums, labels, features)
+    return ClusterSums(sums, np.bincount(labels, minlength=len(centroids)).astype(np.float64))
+
+
+def lloyd_step(centroids: Matrix, parts: list[ClusterSums]) -> Matrix:
+    """The coordinator's part of one Lloyd step: Σ sums / Σ counts.
+
+    Equal to a step of pooled k-means (Lloyd 1982). A cluster no image fell into keeps its
+    centroid, as there is nothing to move it to.
+    """
+    sums = np.sum([part.sums for part in parts], axis=0)
+    counts = np.sum([part.counts for part in parts], axis=0)
+    occupied = counts > 0
+    updated = centroids.copy()
+    updated[occupied] = sums[occupied] / counts[occupied, None]
+    return updated
+
+
+def site_start(features: Matrix, clusters: int, seed: int) -> ClusterSums:
+    """A site's own clusters, from which the coordinator makes the common start.
+
+    Args:
+        features: [n, D], n may be smaller than `clusters`.
+        clusters: k wanted; at most n are returned, the remaining rows are zero.
+        seed: Of the site's k-means++ draw.
+    """
+    own = min(clusters, len(features))
+    fitted = KMeans(own, n_init=1, max_iter=20, random_state=seed).fit(features)
+    parts = cluster_sums(features, fitted.cluster_centers_.astype(np.float64))
+    padding = clusters - own
+    return ClusterSums(
+        np.pad(parts.sums, ((0, padding), (0, 0))), np.pad(parts.counts, (0, padding))
+    )
+
+
+def merge_starts(starts: list[ClusterSums], clusters: int, seed: int) -> Matrix:
+    """Common start from the sites' own clusters: weighted k-means over their centroids.
+
+    k-FED (Dennis, Li & Smith 2021, Algorithm 2), with k-means in place of its farthest-first start.
+
+    Returns:
+        [k, D]; k is lowered to the number of distinct site centroids when there are fewer.
+    """
+    counts = np.concatenate([start.counts for start in starts])
+    sums = np.concatenate([start.sums for start in starts])
+    occupied = counts > 0
+    points = sums[occupied] / counts[occupied, None]
+    k = min(clusters, len(np.unique(points, axis=0)))
+    fitted = KMeans(k, n_init=10, random_state=seed).fit(points, sample_weight=counts[occupied])
+    return np.asarray(fitted.cluster_centers_, dtype=np.float64)

@@ -1,0 +1,326 @@
+"""Study: everything the coordinator decides, as read from `study.toml`.
+
+Every site can read the study before it joins; its hash is what a site approves. Unknown keys
+are refused, so that a misspelt setting never passes for a default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from hica.errors import ConfigurationError
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _./+-]{0,63}$")]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=0)]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A table of the study file: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StudySection(Section):
+    """`[study]`: what it is called and what every random draw starts from."""
+
+    name: Name
+    seed: Count = 0
+    modality: str = ""
+
+
+class ModelSection(Section):
+    """`[model]`: the towers and what of the image tower is trained."""
+
+    image: str = "tiny"
+    """`tiny`, `timm/NAME`, or what open_clip takes (`ViT-B-16`, `hf-hub:…`, `local-dir:…`)."""
+    text: str = "tiny"
+    """`tiny` (built in, trained on the study's texts), `same` (the image tower's own pair), or
+    what open_clip takes."""
+    pretrained: str | None = None
+    """open_clip's pretrained tag of `image`, for example `openai`."""
+    checkpoint: str | None = None
+    """Weights on disk, found below the site's own data or checkpoint folder."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Hash of `checkpoint`; required with it, so that all sites start from the same weights."""
+    pad_type: Literal["", "same"] = ""
+    """timm's `pad_type`: `same` for weights converted from TensorFlow."""
+    image_size: PositiveInt | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    train: Annotated[str, Field(pattern=r"^(adapter|lora|full|last-[1-9][0-9]?)$")] = "adapter"
+    adapter_width: PositiveInt = 128
+    lora_rank: PositiveInt = 8
+    lora_alpha: PositiveFloat = 8.0
+
+    @model_validator(mode="after")
+    def _checkpoint_is_pinned(self) -> ModelSection:
+        if self.checkpoint is not None and self.sha256 is None:
+            raise ValueError(
+                "checkpoint needs sha256: without it sites could start from different weights; "
+                f"run `sha256sum {self.checkpoint}` and add the result as model.sha256"
+            )
+        return self
+
+
+class ClassSection(Section):
+    """`[[classes]]`: one diagnosis, the sentences that describe it and what is seen in it."""
+
+    name: Name
+    prompts: list[str]
+    findings: list[str] = []
+    healthy: bool = False
+    """Findings of a healthy class are seen in every image: positives of all classes."""
+
+    @model_validator(mode="after")
+    def _has_prompts(self) -> ClassSection:
+        if not [prompt for prompt in self.prompts if prompt.strip()]:
+            raise ValueError(
+                f"class {self.name!r} has no prompts; give at least one sentence, "
+                f'for example prompts = ["an ultrasound image of {self.name} tissue"]'
+            )
+        return self
+
+
+class TextSection(Section):
+    """`[text]`: how the text tower is refined and how close class texts may lie."""
+
+    corpus: str | None = None
+    """A text file, `file.csv:COLUMN`, or a JSON of prompts, below the coordinator's data folder."""
+    epochs: Count = 10
+    learning_rate: PositiveFloat = 1e-3
+    max_similarity: Annotated[float, Field(gt=-1.0, lt=1.0)] = 0.95
+    """A bank with two class texts closer than this (cosine, after centring) is refused."""
+
+
+class PretrainingSection(Section):
+    """`[pretraining]`: stage 1, pseudo-labels on unlabelled images. `rounds = 0`: without."""
+
+    rounds: Count = 3
+    clusters: Annotated[int, Field(ge=2)] = 16
+    lloyd_rounds: PositiveInt = 5
+    recluster_every: Count = 0
+    """Re-cluster before every n-th pretraining round (0: once, before the first)."""
+    local_epochs: PositiveInt = 1
+    batch_size: PositiveInt = 32
+    learning_rate: PositiveFloat = 1e-4
+    temperature: PositiveFloat = 0.1
+
+
+class AlignmentSection(Section):
+    """`[alignment]`: stage 2, L = L_global + λ1·L_local + λ2·L_cross on the labelled episode."""
+
+    rounds: PositiveInt = 8
+    shots: PositiveInt = 20
+    local_epochs: PositiveInt = 2
+    batch_size: PositiveInt = 32
+    learning_rate: PositiveFloat = 3e-4
+    bank_learning_rate: PositiveFloat = 3e-3
+    weight_decay: NonNegative = 0.01
+    temperature: PositiveFloat = 0.1
+    local_weight: NonNegative = 0.5
+    """λ1, weight of the regional term."""
+    cross_weight: NonNegative = 0.5
+    """λ2, weight of the cross-class hinge."""
+    margin: NonNegative = 0.2
+    """δ of the cross-class hinge, in cosine."""
+    contrast: Literal["bank", "batch"] = "bank"
+    """`bank`: against the shared texts, a sum over single images; `batch`: the paper's form."""
+    assignment: Literal["all", "best", "matching"] = "all"
+    """Which of an image's findings a region is pulled to."""
+    train_text_bank: bool = True
+    bank_start: Literal["text", "prototypes"] = "prototypes"
+    """Where the trained bank starts: the texts, or the texts blended with federated class means."""
+    text_pull: NonNegative = 0.0
+    """Weight of ‖bank − start‖², which keeps a trained bank near its start."""
+    centring: Literal["global", "site", "none"] = "global"
+    """Mean subtracted from image features: over all sites, the site's own, or none."""
+    views: PositiveInt = 6
+    """Cached views of a labelled image (identity, flip, then random crops and gains)."""
+    flip_at_test: bool = True
+    region_blend: Fraction = 0.0
+    """Share of the region scores in the prediction."""
+
+
+class RegionsSection(Section):
+    """`[regions]`: which parts of an image the regional term looks at."""
+
+    method: Literal["masks", "otsu", "superpixels", "grid", "sam"] = "otsu"
+    count: PositiveInt = 4
+    checkpoint: str | None = None
+    model: Literal["vit_b", "vit_l", "vit_h"] = "vit_b"
+
+    @model_validator(mode="after")
+    def _sam_has_weights(self) -> RegionsSection:
+        if self.method == "sam" and self.checkpoint is None:
+            raise ValueError(
+                'regions.method = "sam" needs regions.checkpoint, the path of a segment-anything '
+                "checkpoint of the kind named in regions.model"
+            )
+        return self
+
+
+class FederationSection(Section):
+    """`[federation]`: who must answer, how long is waited, and how updates are combined."""
+
+    quorum: PositiveInt = 2
+    deadline: PositiveFloat = 3600.0
+    """Seconds a round waits for its sites."""
+    retries: Count = 2
+    """How often a round below quorum is tried again before the run stops."""
+    aggregation: Literal["mean", "adam", "yogi", "trimmed-mean", "median", "krum"] = "mean"
+    weighting: Literal["examples", "sites"] = "examples"
+    server_learning_rate: PositiveFloat = 0.01
+    """η of `adam` and `yogi`."""
+    trim: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.2
+    """Share cut off at either end by `trimmed-mean`."""
+    malicious: Count = 0
+    """Number of bad sites `krum` withstands."""
+    max_update_norm: PositiveFloat = 1e4
+    """An update whose distance from the broadcast weights exceeds this is refused."""
+    min_count: PositiveInt = 5
+    """Counts below this are not reported by a site."""
+
+
+class Study(Section):
+    """The whole of `study.toml`, resolved: every default written out."""
+
+    study: StudySection
+    model: ModelSection = ModelSection()
+    classes: list[ClassSection] = Field(min_length=2)
+    text: TextSection = TextSection()
+    pretraining: PretrainingSection = PretrainingSection()
+    alignment: AlignmentSection = AlignmentSection()
+    regions: RegionsSection = RegionsSection()
+    federation: FederationSection = FederationSection()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Study:
+        names = [item.name for item in self.classes]
+        if len(set(names)) != len(names):
+            raise ValueError(f"classes need different names, got {names}")
+        return self
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in the order of every label, logit and confusion matrix."""
+        return [item.name for item in self.classes]
+
+    @property
+    def finding_names(self) -> list[str]:
+        """Distinct findings over all classes, in order of first mention."""
+        return list(dict.fromkeys(text for item in self.classes for text in item.findings))
+
+    @property
+    def class_texts(self) -> list[tuple[str, list[str], list[str], bool]]:
+        """Name, prompts, findings and healthiness of each class, as `hica.text_bank` takes them."""
+        return [(item.name, item.prompts, item.findings, item.healthy) for item in self.classes]
+
+    def canonical_json(self) -> str:
+        """The resolved study as JSON with sorted keys: the text that is hashed and sent."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the resolved study; a site approves this."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigurationError: The file is missing or is not TOML; names it and the line.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
+
+
+def apply_overrides(table: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Apply `a.b=value` overrides, the value read as TOML (bare words are strings).
+
+    Args:
+        table: A parsed TOML document; not modified.
+        overrides: For example `["alignment.margin=0.3", "model.train=last-2"]`.
+
+    Raises:
+        ConfigurationError: An override that is not `section.key=value`.
+    """
+    result: dict[str, Any] = json.loads(json.dumps(table))
+    for override in overrides:
+        dotted, separator, text = override.partition("=")
+        keys = dotted.strip().split(".")
+        if not separator or not all(keys):
+            raise ConfigurationError(
+                f"--set {override!r}: expected section.key=value, for example alignment.margin=0.3"
+            )
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        target = result
+        for key in keys[:-1]:
+            target = target.setdefault(key, {})
+            if not isinstance(target, dict):
+                raise ConfigurationError(f"--set {override!r}: {key} is not a table")
+        target[keys[-1]] = value
+    return result
+
+
+def validated(model: type[Model], table: dict[str, Any], source: str) -> Model:
+    """Check `table` against a pydantic model, with errors a user can act on.
+
+    Raises:
+        ConfigurationError: Lists every problem as `source: section.key: problem`.
+    """
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            field = ".".join(str(part) for part in problem["loc"]) or "file"
+            message = problem["msg"].removeprefix("Value error, ")
+            if problem["type"] == "extra_forbidden":
+                message = "unknown key; " + _known_keys(model, problem["loc"])
+            lines.append(f"{source}: {field}: {message}")
+        raise ConfigurationError("\n".join(lines)) from None
+
+
+def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """The keys allowed where an unknown one was met: `known keys: a, b, c`."""
+    current: Any = model
+    for part in location[:-1]:
+        if isinstance(part, str):
+            annotation = current.model_fields[part].annotation
+            arguments = getattr(annotation, "__args__", None)
+            current = arguments[0] if arguments else annotation
+    return "known keys: " + ", ".join(current.model_fields)
+
+
+def load_study(path: Path, overrides: list[str] | None = None) -> Study:
+    """Read, override and check a study file.
+
+    Raises:
+        ConfigurationError: Names the file, the key and what is allowed there.
+    """
+    return validated(Study, apply_overrides(read_toml(path), overrides or []), str(path))

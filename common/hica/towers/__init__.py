@@ -1,0 +1,145 @@
+"""Image and text towers by name, behind one interface (`hica.towers.base`).
+
+| name | image tower | text tower |
+|---|---|---|
+| `tiny` | built in | built in, words of the study's own texts |
+| `timm/NAME` | timm's | – |
+| `same` | – | the text side of the image tower |
+| `ViT-B-16`, `hf-hub:…`, `local-dir:…` | open_clip's | open_clip's |
+
+timm and open_clip are imported only when one of theirs is asked for.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hica.errors import ConfigurationError
+from hica.images.preprocess import Preprocess
+from hica.towers.base import Encoded, ImageTower, TextTower
+
+__all__ = ["Encoded", "ImageTower", "TextTower", "load_image_tower", "load_text_tower"]
+
+Colour = tuple[float, float, float]
+
+
+def load_image_tower(
+    image: str,
+    *,
+    pretrained: str | None = None,
+    checkpoint: Path | None = None,
+    sha256: str | None = None,
+    pad_type: str = "",
+    image_size: int | None = None,
+    mean: Colour | None = None,
+    std: Colour | None = None,
+    seed: int = 0,
+) -> ImageTower:
+    """Build an image tower; the same arguments give the same weights on every machine.
+
+    Args:
+        image: `tiny`, `timm/NAME`, or a name open_clip takes.
+        pretrained: Tag of weights that timm or open_clip fetch.
+        checkpoint: Weights on disk; goes before `pretrained`.
+        sha256: Expected hash of `checkpoint`, in hex.
+        pad_type: timm's; `same` for weights converted from TensorFlow.
+        image_size: Side S in pixels; default the model's own.
+        mean: Mean of the colours in 0..1; default the model's own.
+        std: Their standard deviation; default the model's own.
+        seed: What weights are drawn from where neither `pretrained` nor `checkpoint` gives them;
+            only `train = "full"` makes sense of drawn weights.
+
+    Raises:
+        CheckpointError: Weights that are missing, of another hash or of another model.
+        ConfigurationError: A model that is not known or cannot be cut into patches.
+    """
+    if image == "tiny":
+        if checkpoint is not None or pretrained is not None or pad_type:
+            raise ConfigurationError(
+                'model.image = "tiny" is drawn from the seed: remove model.checkpoint, '
+                "model.pretrained and model.pad_type"
+            )
+        if image_size not in (None, 64):
+            raise ConfigurationError(
+                f'model.image_size = {image_size}: the tower "tiny" takes 64 pixels; remove it'
+            )
+        from hica.towers.tiny import TinyImageTower
+
+        half = (0.5, 0.5, 0.5)
+        return TinyImageTower(seed, Preprocess(64, mean or half, std or half, "bilinear", "squash"))
+    if image.startswith("timm/"):
+        from hica.towers.timm_tower import load_timm
+
+        return load_timm(
+            image.removeprefix("timm/"),
+            pretrained=pretrained,
+            checkpoint=checkpoint,
+            sha256=sha256,
+            pad_type=pad_type,
+            image_size=image_size,
+            mean=mean,
+            std=std,
+            seed=seed,
+        )
+    if pad_type:
+        raise ConfigurationError(
+            f'model.pad_type = "{pad_type}": only timm/… towers have one; remove it'
+        )
+    from hica.towers.openclip import load_image
+
+    return load_image(
+        image,
+        pretrained=pretrained,
+        checkpoint=checkpoint,
+        sha256=sha256,
+        image_size=image_size,
+        mean=mean,
+        std=std,
+        seed=seed,
+    )
+
+
+def load_text_tower(
+    text: str,
+    *,
+    image: str = "tiny",
+    pretrained: str | None = None,
+    checkpoint: Path | None = None,
+    sha256: str | None = None,
+    vocabulary: list[str],
+    seed: int = 0,
+) -> TextTower:
+    """Build a text tower.
+
+    Args:
+        text: `tiny`, `same` (the text side of `image`), or a name open_clip takes.
+        image: The image tower's name.
+        pretrained: open_clip's tag of the weights.
+        checkpoint: Weights on disk of the whole pair; with `same` only.
+        sha256: Expected hash of `checkpoint`, in hex.
+        vocabulary: Texts whose words the `tiny` tower knows.
+        seed: What weights are drawn from where nothing gives them.
+
+    Raises:
+        CheckpointError: Weights that are missing, of another hash or of another model.
+        ConfigurationError: A model that is not known, or `same` where the image tower has no pair.
+    """
+    if text == "tiny":
+        from hica.towers.tiny import TinyTextTower
+
+        return TinyTextTower(vocabulary, seed)
+    if text.startswith("timm/") or (text == "same" and (image == "tiny" or image[:5] == "timm/")):
+        raise ConfigurationError(
+            f'model.text = "{text}": {image if text == "same" else text} has no text side; '
+            'use model.text = "tiny", or a name open_clip takes'
+        )
+    from hica.towers.openclip import load_text
+
+    same = text == "same"
+    return load_text(
+        image if same else text,
+        pretrained=pretrained,
+        checkpoint=checkpoint if same else None,
+        sha256=sha256 if same else None,
+        seed=seed,
+    )

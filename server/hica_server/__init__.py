@@ -1,0 +1,1 @@
+"""What a coordinator runs: the ServerApp, its rounds and its report."""

@@ -1,0 +1,172 @@
+"""One exchange with the sites: ask, wait until the deadline, check, count, ask again below quorum.
+
+The late and the failed are counted, named and left out. Nothing a site sends is used before
+`hica.messages` and the checks here have passed it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from hica.errors import FederationError, MessageError
+from hica.messages import Reply, Request, Spec, decode_reply, encode_request, payload_bytes
+
+logger = logging.getLogger("hica.server")
+
+Check = Callable[[Reply], None]
+"""Raises MessageError where a reply that is well-formed must still not be used."""
+
+
+@dataclass
+class Outcome:
+    """What came of an exchange.
+
+    Attributes:
+        replies: Usable replies by site, in the order of names.
+        nodes: Node id of each site in `replies`.
+        refused: Site → why its answer was not used, over all tries.
+        missing: Sites that did not answer by the deadline of the last try.
+        seconds: From the first question to the last answer.
+        bytes_down: Sent to sites, over all tries.
+        bytes_up: Received from sites, over all tries.
+    """
+
+    replies: dict[str, Reply] = field(default_factory=dict)
+    nodes: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How long is waited for how many, and how often it is tried again."""
+
+    quorum: int
+    deadline: float
+    retries: int
+
+
+def exchange(
+    grid: Grid,
+    nodes: Mapping[int, str],
+    request: Request,
+    spec: Spec,
+    terms: Terms,
+    check: Check | None = None,
+) -> Outcome:
+    """Ask `nodes` and return the usable replies, at least `terms.quorum` of them.
+
+    Args:
+        grid: Flower's grid, ours or a real one.
+        nodes: Node id → site name ("" while it is not known yet).
+        request: The same for all.
+        spec: Arrays a reply must hold.
+        terms: Quorum, deadline and retries.
+        check: Further checks of a reply.
+
+    Raises:
+        FederationError: Below quorum after every retry; names who failed and why.
+    """
+    outcome = Outcome()
+    started = time.monotonic()
+    for attempt in range(terms.retries + 1):
+        answered = set(outcome.nodes.values())
+        waiting = {node: site for node, site in nodes.items() if node not in answered}
+        _ask(grid, waiting, request, spec, terms.deadline, check, outcome)
+        if len(outcome.replies) >= terms.quorum:
+            break
+        logger.warning(
+            "%s round %d: %d of %d sites answered (quorum %d), try %d of %d",
+            request.kind,
+            request.round,
+            len(outcome.replies),
+            len(nodes),
+            terms.quorum,
+            attempt + 1,
+            terms.retries + 1,
+        )
+    outcome.seconds = time.monotonic() - started
+    outcome.replies = dict(sorted(outcome.replies.items()))
+    if len(outcome.replies) < terms.quorum:
+        reasons = [f"{site}: {why}" for site, why in sorted(outcome.refused.items())]
+        reasons += [f"{site}: no answer within {terms.deadline:g} s" for site in outcome.missing]
+        raise FederationError(
+            f"{request.kind} round {request.round}: {len(outcome.replies)} of {len(nodes)} sites "
+            f"gave a usable answer, federation.quorum is {terms.quorum} "
+            f"({'; '.join(reasons) or 'no further site is connected'}). The state is on disk: mend "
+            "the sites and run the same command again"
+        )
+    return outcome
+
+
+def _ask(
+    grid: Grid,
+    nodes: Mapping[int, str],
+    request: Request,
+    spec: Spec,
+    deadline: float,
+    check: Check | None,
+    outcome: Outcome,
+) -> None:
+    """One try: send, collect, sort every site into replies, refused or missing."""
+    record = encode_request(request)
+    messages = [
+        Message(record, node, request.kind.value, group_id=str(request.round)) for node in nodes
+    ]
+    outcome.bytes_down += payload_bytes(record) * len(messages)
+    silent = dict(nodes)
+    for message in grid.send_and_receive(messages, timeout=deadline):
+        node = message.metadata.src_node_id
+        site = silent.pop(node, None)
+        if site is None:
+            logger.warning("answer of node %s, which was not asked: ignored", node)
+            continue
+        label = _label(node, site)
+        try:
+            reply = _checked(message, request, spec, site, check, outcome)
+        except MessageError as error:
+            outcome.refused[label] = str(error)
+            logger.warning("%s: %s refused: %s", request.kind, label, error)
+        else:
+            outcome.replies[reply.site] = reply
+            outcome.nodes[reply.site] = node
+            outcome.refused.pop(label, None)
+    outcome.missing = sorted(_label(node, site) for node, site in silent.items())
+    if outcome.missing:
+        logger.warning("%s: no answer from %s", request.kind, ", ".join(outcome.missing))
+
+
+def _label(node: int, site: str) -> str:
+    """What a node is called: its site, once that is known."""
+    return site or f"node {node}"
+
+
+def _checked(
+    message: Message,
+    request: Request,
+    spec: Spec,
+    site: str,
+    check: Check | None,
+    outcome: Outcome,
+) -> Reply:
+    """A reply that may be used."""
+    if message.has_error():
+        raise MessageError(f"failed at the site: {message.error.reason}")
+    outcome.bytes_up += payload_bytes(message.content)
+    reply = decode_reply(message.content, request.kind, request.round, spec)
+    if site and reply.site != site:
+        raise MessageError(f"answers as {reply.site!r}")
+    if reply.site in outcome.replies:
+        raise MessageError(f"two nodes answer as {reply.site!r}: give every site its own name")
+    if check is not None:
+        check(reply)
+    return reply

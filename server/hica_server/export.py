@@ -1,0 +1,74 @@
+"""export_model: the trained part of a finished run as one file to hand on, and its description."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.numpy
+
+from hica.checkpoint import load_state, write_json
+from hica.errors import ConfigurationError
+from hica.storage import write_atomically
+
+
+def read_json(run: Path, name: str) -> dict[str, Any]:
+    """Read a file that a finished run has left.
+
+    Raises:
+        ConfigurationError: It is not there, because the run has not ended or this is no run.
+    """
+    path = run / name
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"{path}: no such file; give the folder of a run that has come to its end (the command "
+            "that started a run also resumes it)"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"{path}: cannot be read ({error}); delete it and run the study's command again, which "
+            "writes it anew"
+        ) from None
+    return content
+
+
+def export_model(run: Path, to: Path) -> Path:
+    """Write trained weights, text bank and centre to `to`, and `to` with `.json` beside it.
+
+    The frozen part of the image tower is not in it: whoever uses the file loads the tower that the
+    study names (`study.model` in the JSON), then these weights over it. The JSON holds the study,
+    its hash, the names of the classes, the final metrics, and the file's SHA-256.
+
+    Args:
+        run: Folder of a finished run.
+        to: A `.safetensors` file; replaced where it exists.
+
+    Returns:
+        The JSON file.
+
+    Raises:
+        ConfigurationError: `run` is not a finished run, or `to` has another suffix.
+        CheckpointError: The run's model is missing or damaged.
+        StorageError: The disk is full or the folder may not be written.
+    """
+    if to.suffix != ".safetensors":
+        raise ConfigurationError(f"--to {to}: give the file the suffix .safetensors")
+    result, sidecar = read_json(run, "result.json"), read_json(run, "model.json")
+    arrays, meta = load_state(run, "model")
+    data = safetensors.numpy.save(arrays, {"study_sha256": meta["study_sha256"]})
+    write_atomically(to, data)
+    described = {
+        **sidecar,
+        "file": to.name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "arrays": {name: list(array.shape) for name, array in arrays.items()},
+        "final": result["final"],
+        "versions": result["versions"],
+    }
+    beside = to.with_suffix(".json")
+    write_json(beside, described)
+    return beside

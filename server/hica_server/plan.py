@@ -1,0 +1,55 @@
+"""The plan of a run: its steps, in order, as the study decides them.
+
+centre → zero-shot → [k-means → stage 1 rounds → centre] → bank start → stage 2 rounds → metrics
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hica.study import Study
+from hica_server.coordinator import Coordinator
+
+
+@dataclass(frozen=True)
+class Step:
+    """One resumable step.
+
+    Attributes:
+        name: Shown while it runs, for example `alignment 3/10`.
+        run: Performs it on a coordinator.
+    """
+
+    name: str
+    run: Callable[[Coordinator], None]
+
+
+def make_plan(study: Study, zero_shot: bool = True) -> list[Step]:
+    """All steps of a study, in order.
+
+    Args:
+        study: The study.
+        zero_shot: Whether the texts alone are evaluated before anything is trained.
+    """
+    steps = [Step("centre", lambda run: run.moments(0))]
+    if zero_shot:
+        steps.append(Step("zero-shot evaluation", lambda run: run.evaluate(0, "zero_shot")))
+    stage = study.pretraining
+    for number in range(stage.rounds):
+        if number == 0 or (stage.recluster_every and number % stage.recluster_every == 0):
+            steps.append(Step("clusters", lambda run, n=number: run.cluster(n)))  # type: ignore[misc]
+        steps.append(
+            Step(f"pretraining {number + 1}/{stage.rounds}", lambda run, n=number: run.pretrain(n))  # type: ignore[misc]
+        )
+    if stage.rounds:
+        steps.append(Step("centre after pretraining", lambda run: run.moments(1)))
+    alignment = study.alignment
+    if alignment.train_text_bank and alignment.bank_start == "prototypes":
+        steps.append(Step("prototypes", lambda run: run.prototypes(0)))
+    for number in range(alignment.rounds):
+        steps.append(
+            Step(f"alignment {number + 1}/{alignment.rounds}", lambda run, n=number: run.align(n))  # type: ignore[misc]
+        )
+    steps.append(Step("evaluation", lambda run: run.evaluate(1, "final")))
+    return steps

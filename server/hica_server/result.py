@@ -1,0 +1,56 @@
+"""What a finished run leaves: `result.json` and the model as safetensors with a JSON sidecar."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+from hica.checkpoint import save_state, write_json
+from hica.study import Study
+from hica_server.state import RunState
+
+
+def make_result(study: Study, state: RunState, checkpoint: Path) -> dict[str, Any]:
+    """`result.json` of a run; simulations add the baselines only they can compute."""
+    final = state.evaluations["final"]
+    wanted = ("labelled", "unlabelled", "test", "classes")
+    return {
+        "study": study.study.name,
+        "study_sha256": study.sha256,
+        "seed": study.study.seed,
+        "sites": {site: {key: said[key] for key in wanted} for site, said in state.sites.items()},
+        "rounds": state.rounds,
+        "final": final["overall"],
+        "per_site": final["per_site"],
+        "baselines": {
+            name: {**evaluation["overall"], "per_site": evaluation["per_site"]}
+            for name, evaluation in state.evaluations.items()
+            if name != "final"
+        },
+        "checkpoint": checkpoint.name,
+        "text_bank_sha256": state.text_bank_sha256,
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("hica", "torch", "flwr", "timm")
+        },
+        "devices": {site: said["device"] for site, said in state.sites.items()},
+    }
+
+
+def save_model(out: Path, study: Study, state: RunState) -> Path:
+    """Write trained weights, bank and centre to `model.safetensors`, and `model.json` beside it.
+
+    Raises:
+        StorageError: The disk is full.
+    """
+    arrays = {**state.shared, "centre": state.centre}
+    arrays |= {f"anchor.{name}": value for name, value in state.anchor.items()}
+    sidecar = {
+        "study": study.model_dump(mode="json"),
+        "study_sha256": study.sha256,
+        "classes": study.class_names,
+        "findings": study.finding_names,
+        "text_bank_sha256": state.text_bank_sha256,
+    }
+    write_json(out / "model.json", sidecar)
+    return save_state(out, "model", arrays, {"study_sha256": study.sha256})

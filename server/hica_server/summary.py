@@ -1,0 +1,56 @@
+"""What follows from a study: the few lines a coordinator wants to see before sites are asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hica.study import Study
+from hica.study_model import adapted_tower
+from hica_server.app import make_bank
+from hica_server.plan import make_plan
+
+
+def summarise(study: Study) -> dict[str, Any]:
+    """Classes, findings, model, stages, rules and hash of a study, in words and numbers."""
+    model, first, second = study.model, study.pretraining, study.alignment
+    rules = study.federation
+    return {
+        "study": study.study.name,
+        "sha256": study.sha256,
+        "seed": study.study.seed,
+        "classes": study.class_names,
+        "prompts": sum(len(item.prompts) for item in study.classes),
+        "findings": len(study.finding_names),
+        "model": f"image {model.image}, text {model.text}, train {model.train}",
+        "stage_1": f"{first.rounds} rounds, {first.clusters} clusters" if first.rounds else "off",
+        "stage_2": f"{second.rounds} rounds, {second.shots} shots of a class and site",
+        "regions": f"{study.regions.method}, up to {study.regions.count} of an image",
+        "federation": f"{rules.aggregation}, quorum {rules.quorum}, deadline {rules.deadline:g} s",
+        "steps": len(make_plan(study)),
+    }
+
+
+def rehearse(study: Study, data: Path) -> dict[str, Any]:
+    """Load the image tower and embed the texts, as a run would at its start.
+
+    Args:
+        study: The study.
+        data: Folder below which its checkpoint and corpus lie.
+
+    Raises:
+        CheckpointError: The checkpoint is missing or another file than the study pins.
+        ConfigurationError: An unknown tower, or class texts that cannot be told apart.
+        DataError: The corpus cannot be read.
+    """
+    tower = adapted_tower(study, data, torch.device("cpu"))
+    bank = make_bank(study, tower.tower.dim, data)
+    cosines = bank.classes @ bank.classes.T - 2.0 * torch.eye(len(bank.classes))
+    return {
+        "trained_weights": sum(weight.numel() for weight in tower.trainable().values()),
+        "image_tower": tower.tower.fingerprint,
+        "text_bank": bank.sha256,
+        "nearest_class_texts": round(float(cosines.max()), 3),
+    }

@@ -1,0 +1,1 @@
+"""Baselines that need no federation: what the same shots give simpler methods."""

@@ -1,0 +1,112 @@
+"""Figure, alternate, ratio: how every benchmark measures and what it hands back."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number and, where it has one, its target.
+
+    Attributes:
+        name: What was measured.
+        value: A median over the repeats.
+        unit: `s`, `ms`, or `×` for a ratio.
+        below: The value should be less than this.
+        at_least: The value should not be less than this.
+    """
+
+    name: str
+    value: float
+    unit: str
+    below: float | None = None
+    at_least: float | None = None
+
+    @property
+    def target(self) -> str:
+        """`< 1.15`, `≥ 5`, or nothing."""
+        if self.below is not None:
+            return f"< {self.below:g}"
+        return f"≥ {self.at_least:g}" if self.at_least is not None else ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target was met; None without one."""
+        if self.below is not None:
+            return self.value < self.below
+        return self.value >= self.at_least if self.at_least is not None else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "name": self.name,
+            "value": self.value,
+            "unit": self.unit,
+            "target": self.target,
+            "met": self.met,
+        }
+
+
+def clock(work: Callable[[], object]) -> float:
+    """Seconds `work` takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def alternate(
+    ways: Mapping[str, Callable[[], float]], repeat: int, warm_up: bool = True
+) -> dict[str, list[float]]:
+    """Take the ways in turn, `repeat` times.
+
+    Every other turn is taken backwards, so that a machine which slows down or speeds up meanwhile
+    favours none of them.
+
+    Args:
+        ways: Each returns what it measured, in seconds.
+        repeat: Turns that count.
+        warm_up: Whether one turn that does not count goes before them.
+
+    Returns:
+        For each way its `repeat` measurements; those at the same place were taken side by side.
+    """
+    if warm_up:
+        for way in ways.values():
+            way()
+    measured: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(repeat):
+        for name in list(ways)[:: -1 if turn % 2 else 1]:
+            measured[name].append(ways[name]())
+    return measured
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    """Median of the ratios of measurements taken side by side."""
+    pairs = zip(numerators, denominators, strict=True)
+    return median(above / below for above, below in pairs)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on; the load tells how much else was going on."""
+    packages = ("hica", "torch", "flwr", "timm", "ray")
+    present = [name for name in packages if importlib.util.find_spec(name) is not None]
+    return {
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in present},
+    }

@@ -1,0 +1,115 @@
+"""`hica-sim`: run studies of many sites on one machine.
+
+Exit codes: 0 done; 1 fault in the program; 2 command line or study file; 3 data; 4 checkpoint;
+5 message; 6 federation (below quorum); 7 storage (disk full); 130 interrupted (the same command
+resumes).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from hica.command_line import EXIT_CODES, run_app
+from hica_simulations.console import final_table, watching_on
+
+app = typer.Typer(
+    help=f"Simulate a federation of hospitals on this machine.\n\n{EXIT_CODES}",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+StudyFile = Annotated[Path, typer.Argument(help="A study with a [simulation] table (TOML).")]
+Data = Annotated[Path, typer.Option(help="Folder of images, texts and weights.")]
+Out = Annotated[Path, typer.Option(help="Run directory; an unfinished run there is resumed.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Override, for example alignment.margin=0.3.")
+]
+Cache = Annotated[
+    Path, typer.Option(envvar="HICA_CACHE", help="Decoded images and features, for all runs.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda:N.")]
+Engine = Annotated[
+    str, typer.Option(help="grid (in this process) or flower (Flower's Ray engine, extra `ray`).")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+DEFAULT_CACHE = Path.home() / ".cache" / "hica"
+INTERRUPTED = 130
+
+
+@app.command(epilog="Example: hica-sim run simulations/studies/phantoms.toml --out runs/demo")
+def run(
+    study: StudyFile,
+    out: Out,
+    data: Data = Path(),
+    set_: Set = None,
+    cache: Cache = DEFAULT_CACHE,
+    device: Device = "auto",
+    engine: Engine = "grid",
+    baselines: Annotated[bool, typer.Option(help="Also train local-only and pooled.")] = True,
+    json_: Json = False,
+) -> None:
+    """Run or resume a simulated study and write its report."""
+    from hica_simulations.report import write_simulation_report
+    from hica_simulations.run import simulate
+    from hica_simulations.scenario import load_scenario
+
+    place = _place(data, out, cache, device, engine)
+    console = Console(stderr=True)
+    scenario = load_scenario(study, set_ or [])
+    result = simulate(scenario, place, baselines, watching_on(console))
+    report = write_simulation_report(scenario, place, result)
+    if json_:
+        print(json.dumps(result))
+        return
+    Console().print(final_table(result))
+    Console().print(f"report: {report}")
+
+
+@app.command(
+    epilog="Example: hica-sim compare simulations/studies/breast_ultrasound.toml "
+    "--data ../shared/data --out runs/bus-compare --seeds 5"
+)
+def compare(
+    study: StudyFile,
+    out: Out,
+    data: Data = Path(),
+    seeds: Annotated[int, typer.Option(min=2, help="How many seeds.")] = 5,
+    first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
+    set_: Set = None,
+    cache: Cache = DEFAULT_CACHE,
+    device: Device = "auto",
+    engine: Engine = "grid",
+    json_: Json = False,
+) -> None:
+    """Run a study over several seeds, with and without stage 1, and compare with the baselines."""
+    from hica_simulations.compare import as_markdown
+    from hica_simulations.compare import compare as compare_runs
+
+    place = _place(data, out, cache, device, engine)
+    chosen = range(first_seed, first_seed + seeds)
+    result = compare_runs(study, set_ or [], place, chosen, watching_on(Console(stderr=True)))
+    print(json.dumps(result) if json_ else as_markdown(result))
+
+
+def _place(data: Path, out: Path, cache: Path, device: str, engine: str) -> Any:
+    """Checked places of a run."""
+    from hica.device import select_device
+    from hica.errors import ConfigurationError
+    from hica_simulations.run import Place
+
+    select_device(device)
+    if engine not in ("grid", "flower"):
+        raise ConfigurationError(f"--engine {engine!r}: expected grid or flower")
+    return Place(data, out, cache, device, engine)  # type: ignore[arg-type]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of `hica-sim`."""
+    run_app(app, "hica-sim", arguments, "interrupted: run the same command again to resume")

@@ -1,0 +1,111 @@
+"""Compare: the same study over several seeds, with and without stage 1, against its baselines.
+
+Differences are paired by seed, because every method sees the same episode: a t-interval over the
+seeds' differences says what the seeds support, where two separate intervals would hide it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hica.checkpoint import write_json
+from hica.metrics import paired_interval
+from hica_simulations.run import Place, Watching, silently, simulate
+from hica_simulations.scenario import load_scenario
+
+METRICS = ("accuracy", "balanced_accuracy", "auroc")
+FEDERATED = "federated"
+NO_STAGE_1 = "without stage 1"
+
+
+def compare(
+    study: Path,
+    overrides: list[str],
+    place: Place,
+    seeds: Sequence[int],
+    watching: Watching = silently,
+) -> dict[str, Any]:
+    """Run every seed with and without stage 1; resumable run by run.
+
+    Args:
+        study: The scenario's file.
+        overrides: Applied to every run.
+        place: `out` holds one folder a run.
+        seeds: At least two.
+        watching: Told of progress.
+
+    Returns:
+        `compare.json`: `values` {method: {metric: [one a seed]}}, `means`, and `differences`
+        {method: {metric: interval of federated minus method}}.
+    """
+    values: dict[str, dict[str, list[float]]] = {}
+    for seed in seeds:
+        for name, method in _methods_of_seed(study, overrides, place, seed, watching).items():
+            for metric in METRICS:
+                values.setdefault(name, {}).setdefault(metric, []).append(method[metric]["value"])
+    federated = values[FEDERATED]
+    differences = {
+        name: {
+            metric: paired_interval(
+                [ours - theirs for ours, theirs in zip(federated[metric], of[metric], strict=True)]
+            )._asdict()
+            for metric in METRICS
+        }
+        for name, of in values.items()
+        if name != FEDERATED
+    }
+    means = {
+        name: {metric: sum(of[metric]) / len(of[metric]) for metric in METRICS}
+        for name, of in values.items()
+    }
+    result = {
+        "seeds": list(seeds),
+        "values": values,
+        "means": means,
+        "differences": differences,
+    }
+    write_json(place.out / "compare.json", result)
+    (place.out / "compare.md").write_text(as_markdown(result), encoding="utf-8")
+    return result
+
+
+def _methods_of_seed(
+    study: Path, overrides: list[str], place: Place, seed: int, watching: Watching
+) -> dict[str, Any]:
+    """Metrics of every method at one seed, all on the same shots and test images."""
+    with_seed = [*overrides, f"study.seed={seed}"]
+
+    def run(name: str, changes: list[str], baselines: bool) -> dict[str, Any]:
+        there = Place(place.data, place.out / name, place.cache, place.device, place.engine)
+        return simulate(load_scenario(study, [*with_seed, *changes]), there, baselines, watching)
+
+    result = run(f"seed-{seed}", [], baselines=True)
+    methods = {FEDERATED: result["final"], **result["baselines"]}
+    if load_scenario(study, with_seed).study.pretraining.rounds:
+        plain = run(f"seed-{seed}-no-stage-1", ["pretraining.rounds=0"], baselines=False)
+        methods[NO_STAGE_1] = plain["final"]
+    return methods
+
+
+def as_markdown(result: dict[str, Any]) -> str:
+    """The comparison as a Markdown table: mean, and federated minus method with its interval."""
+    lines = [
+        "| method | " + " | ".join(f"{m} | federated − method" for m in METRICS) + " |",
+        "|---" * (1 + 2 * len(METRICS)) + "|",
+    ]
+    for name, means in result["means"].items():
+        cells = []
+        for metric in METRICS:
+            cells.append(f"{100 * means[metric]:.1f}")
+            difference = result["differences"].get(name, {}).get(metric)
+            cells.append(
+                f"{100 * difference['value']:+.1f} [{100 * difference['low']:+.1f}, "
+                f"{100 * difference['high']:+.1f}]"
+                if difference
+                else "–"
+            )
+        lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    seeds = ", ".join(str(seed) for seed in result["seeds"])
+    return "\n".join(lines) + f"\n\nSeeds {seeds}; paired 95 % t-intervals over the seeds.\n"

@@ -1,0 +1,355 @@
+"""Partitions: each site's own folder and manifest, cut from public data or drawn phantoms.
+
+    out/sites/NAME/manifest.csv   image,label,patient_id,split,mask,findings,report,dup_group
+    out/sites/NAME/source         link to the folder the images lie in
+
+Images are named through the link, so that manifests, and the episodes drawn from them by name,
+are the same on any machine. Parts and tests are drawn from `simulation.split_seed` alone: runs of
+other study seeds draw other episodes and share their test images.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hica.errors import ConfigurationError, DataError, StorageError
+from hica.images.episodes import draw_episode, split_by_group
+from hica.images.manifest import Record, read_manifest, write_manifest
+from hica.study import Study
+from hica_simulations.phantoms import VERSION, SiteShift, make_phantoms
+from hica_simulations.scenario import (
+    POOLED,
+    PhantomsSection,
+    Scenario,
+    Simulation,
+    SiteSource,
+)
+
+
+@dataclass(frozen=True)
+class SiteFolder:
+    """A site's place on disk.
+
+    Attributes:
+        name: The site's name.
+        manifest: Its rows, each of split `train` or `test`.
+        labelled: Training rows with a label, from which episodes are drawn.
+        test: Test rows.
+    """
+
+    name: str
+    manifest: Path
+    labelled: int
+    test: int
+
+
+def build_sites(
+    scenario: Scenario, data: Path, out: Path, cache: Path | None = None
+) -> list[SiteFolder]:
+    """Write `out/sites/NAME/manifest.csv` for every site of a scenario.
+
+    Args:
+        scenario: Study and sites.
+        data: Folder below which the sites' manifests lie.
+        out: Run directory.
+        cache: Where phantoms are kept between runs; default `out`.
+
+    Raises:
+        ConfigurationError: `data` or a manifest is missing, a column does not exist, or two sites
+            share images.
+        DataError: A site is left without rows; whatever is wrong with a manifest.
+    """
+    study, simulation = scenario.study, scenario.simulation
+    sources = _source_manifests(simulation, data, (cache or out) / "phantoms")
+    held = {
+        site.name: _held_rows(site, simulation, sources[site.name]) for site in simulation.sites
+    }
+    _check_disjoint(held, sources)
+    folders = []
+    for site in simulation.sites:
+        records = _with_split(site, simulation, held[site.name], sources[site.name])
+        if not site.labelled:
+            records = [r if r.split == "test" else replace(r, label=None) for r in records]
+        folder = out / "sites" / site.name
+        records = _seen_through(folder / "source", sources[site.name].parent, records)
+        if not simulation.unlabelled:
+            records = _shots_and_test(records, study)
+        folders.append(_written(site.name, folder / "manifest.csv", records))
+    return folders
+
+
+def pooled_folders(folders: Sequence[SiteFolder], study: Study, out: Path) -> list[SiteFolder]:
+    """The same data with all training images in one place, for the pooled baseline.
+
+    The site `pooled` holds every site's training rows; labelled are exactly the shots of the
+    sites' own episodes, so run it with `alignment.shots` of at least `study.alignment.shots` times
+    the number of sites. The sites themselves keep their test rows only. Groups carry their site's
+    name, so that patients of different sites stay different.
+
+    Args:
+        folders: What `build_sites` returned.
+        study: The study of the federated run: its classes, shots and seed draw the episodes.
+        out: The baseline's run directory.
+
+    Returns:
+        The pooled site, then the sites that have test rows.
+    """
+    together: list[Record] = []
+    tested: list[SiteFolder] = []
+    for folder in folders:
+        records = read_manifest(folder.manifest)
+        link = out / "sites" / POOLED / folder.name
+        shots = set(_episode_names(records, study))
+        train = [
+            replace(
+                record,
+                label=record.label if record.name in shots else None,
+                group=f"{folder.name}/{record.group}",
+                patient_id=f"{folder.name}/{record.patient_id}" if record.patient_id else None,
+            )
+            for record in records
+            if record.split == "train"
+        ]
+        together += _seen_through(link, folder.manifest.parent, train)
+        if folder.test:
+            home = out / "sites" / folder.name
+            rows = [record for record in records if record.split == "test"]
+            linked = _seen_through(home / "site", folder.manifest.parent, rows)
+            tested.append(_written(folder.name, home / "manifest.csv", linked))
+    return [_written(POOLED, out / "sites" / POOLED / "manifest.csv", together), *tested]
+
+
+# --- Where rows come from ------------------------------------------------------------------------
+
+
+def _source_manifests(simulation: Simulation, data: Path, phantoms: Path) -> dict[str, Path]:
+    """Each site's source manifest; phantoms are drawn where they are not there yet."""
+    if simulation.phantoms is not None:
+        return _phantom_manifests(simulation.phantoms, simulation.sites, phantoms)
+    if not data.is_dir():
+        raise ConfigurationError(f"--data {data}: no such folder; give the folder of the images")
+    manifests = {}
+    for site in simulation.sites:
+        manifest = data.resolve() / str(site.manifest)
+        if not manifest.is_file():
+            raise ConfigurationError(
+                f"simulation.sites {site.name}: manifest: {site.manifest} does not exist below "
+                f"--data {data}; correct either"
+            )
+        manifests[site.name] = manifest
+    return manifests
+
+
+def _phantom_manifests(
+    phantoms: PhantomsSection, sites: Iterable[SiteSource], root: Path
+) -> dict[str, Path]:
+    """Manifests of phantoms below a folder named by everything they depend on."""
+    manifests = {}
+    for site in sites:
+        settings = f"{VERSION}|{phantoms!r}|{site.shift!r}"
+        folder = root / hashlib.sha256(settings.encode()).hexdigest()[:16]
+        manifest = folder / site.name / "manifest.csv"
+        if not manifest.is_file():  # written last: where it is, the images are
+            shift = SiteShift(site.name, **site.shift.model_dump())
+            make_phantoms(folder, **phantoms.model_dump(), sites=[shift])
+        manifests[site.name] = manifest.resolve()
+    return manifests
+
+
+def _held_rows(site: SiteSource, simulation: Simulation, manifest: Path) -> list[Record]:
+    """The rows a site holds, labels and findings in the study's words."""
+    rows = read_manifest(manifest)
+    fields = _fields(manifest)
+    wanted = simulation.labels if site.labels is None else site.labels
+    findings = simulation.findings if site.findings is None else site.findings
+    for key, columns in (("where", site.where), ("findings", findings)):
+        _check_columns(site, key, columns, manifest, fields)
+    records = [
+        _translated(record, fields[record.name], wanted, findings)
+        for record in rows
+        if _matches(fields[record.name], site.where)
+        and (not wanted or record.label is None or record.label in wanted)
+    ]
+    records = _part(records, *site.share, simulation.split_seed)
+    if not records:
+        raise DataError(
+            f"simulation.sites {site.name}: no rows of {manifest} are left by where = "
+            f"{site.where}, labels and part; correct these"
+        )
+    return records
+
+
+def _fields(manifest: Path) -> dict[str, dict[str, str]]:
+    """All columns of a manifest that `read_manifest` has accepted, by image."""
+    with manifest.open(encoding="utf-8-sig", newline="") as file:
+        rows = [
+            {(key or "").strip(): (value or "").strip() for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+    return {row["image"]: row for row in rows}
+
+
+def _check_columns(
+    site: SiteSource,
+    key: str,
+    columns: Iterable[str],
+    manifest: Path,
+    fields: Mapping[str, Mapping[str, str]],
+) -> None:
+    known = list(next(iter(fields.values())))
+    for column in columns:
+        if column not in known:
+            raise ConfigurationError(
+                f"simulation.sites {site.name}: {key}: {manifest} has no column {column!r}; "
+                f"its columns are {', '.join(known)}"
+            )
+
+
+def _matches(row: Mapping[str, str], where: Mapping[str, str]) -> bool:
+    return all(row[column] == value for column, value in where.items())
+
+
+def _translated(
+    record: Record,
+    row: Mapping[str, str],
+    labels: Mapping[str, str],
+    findings: Mapping[str, Mapping[str, str]],
+) -> Record:
+    """A row with its label and findings in the study's words."""
+    named = [
+        terms[term]
+        for column, terms in findings.items()
+        for term in _terms(row[column])
+        if term in terms
+    ]
+    return replace(
+        record,
+        label=labels.get(record.label, record.label) if record.label else None,
+        findings=tuple(dict.fromkeys([*record.findings, *named])),
+    )
+
+
+def _terms(field: str) -> list[str]:
+    """Terms of a field: `not circumscribed - angular&indistinct` holds three.
+
+    Whole terms are compared, never parts of words: `not circumscribed` is not `circumscribed`.
+    """
+    return [term.strip() for term in re.split(r"[&,;]|\s-\s", field) if term.strip()]
+
+
+def _part(records: Sequence[Record], which: int, count: int, seed: int) -> list[Record]:
+    """The `which`-th of `count` shares of the groups, dealt out label by label in hashed order."""
+    label_of: dict[str, str] = {}
+    for record in sorted(records, key=lambda record: record.name):
+        label_of.setdefault(record.group, record.label or "")
+    by_label: defaultdict[str, list[str]] = defaultdict(list)
+    for group in sorted(label_of, key=_hashed_with(seed)):
+        by_label[label_of[group]].append(group)
+    kept = {group for groups in by_label.values() for group in groups[which - 1 :: count]}
+    return [record for record in records if record.group in kept]
+
+
+def _hashed_with(seed: int) -> Callable[[str], str]:
+    return lambda group: hashlib.sha256(f"{seed}|part|{group}".encode()).hexdigest()
+
+
+def _check_disjoint(held: Mapping[str, Sequence[Record]], sources: Mapping[str, Path]) -> None:
+    """No group may lie at two sites: one's training would hold the other's test."""
+    owner: dict[tuple[Path, str], str] = {}
+    for name, records in held.items():
+        for record in records:
+            other = owner.setdefault((sources[name], record.group), name)
+            if other != name:
+                raise ConfigurationError(
+                    f"simulation.sites: {other} and {name} share images of {sources[name]} "
+                    f'(group {record.group}); give them different part = "k/n" or where'
+                )
+
+
+# --- Training and test ---------------------------------------------------------------------------
+
+
+def _with_split(
+    site: SiteSource, simulation: Simulation, records: Sequence[Record], manifest: Path
+) -> list[Record]:
+    """Rows marked `train` or `test`; what is not tested but of a tested group is left out."""
+    if site.test_where:
+        fields = _fields(manifest)
+        _check_columns(site, "test_where", site.test_where, manifest, fields)
+        test = {r.name for r in records if r.label and _matches(fields[r.name], site.test_where)}
+    else:
+        labelled = [record for record in records if record.label]
+        _, held_out = split_by_group(labelled, simulation.test_fraction, simulation.split_seed)
+        test = {labelled[index].name for index in held_out}
+    if site.test_where and not test:
+        raise DataError(
+            f"simulation.sites {site.name}: test_where = {site.test_where} leaves no test row of "
+            f"{manifest}; correct it, or take it out to hold out a share of the groups"
+        )
+    groups = {record.group for record in records if record.name in test}
+    return [
+        replace(record, split="test" if record.name in test else "train")
+        for record in records
+        if record.name in test or record.group not in groups
+    ]
+
+
+def _shots_and_test(records: Sequence[Record], study: Study) -> list[Record]:
+    """Rows without the training images beyond the episode."""
+    shots = set(_episode_names(records, study))
+    return [record for record in records if record.split == "test" or record.name in shots]
+
+
+def _episode_names(records: Sequence[Record], study: Study) -> list[str]:
+    """Images of the episode a site draws from its manifest."""
+    train = [record for record in records if record.split != "test"]
+    episode = draw_episode(train, study.class_names, study.alignment.shots, study.study.seed)
+    return [train[index].name for index in episode.indices]
+
+
+# --- On disk -------------------------------------------------------------------------------------
+
+
+def _seen_through(link: Path, folder: Path, records: Sequence[Record]) -> list[Record]:
+    """Records with files and names through `link`, made beside their manifest, to `folder`."""
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if link.is_symlink():
+            link.unlink()
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+    except OSError as error:
+        raise StorageError(
+            f"{link}: cannot be made: {error.strerror or error}; choose an --out that may be "
+            "written and where links can be made"
+        ) from error
+
+    def through(file: Path) -> Path:
+        return link / file.relative_to(folder) if file.is_relative_to(folder) else file
+
+    return [
+        replace(
+            record,
+            image=through(record.image),
+            name=_below(link.parent, through(record.image)),
+            mask=through(record.mask) if record.mask else None,
+        )
+        for record in records
+    ]
+
+
+def _below(folder: Path, file: Path) -> str:
+    """The file as a manifest in `folder` writes it, which is what episodes are drawn by."""
+    return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
+
+
+def _written(name: str, manifest: Path, records: Sequence[Record]) -> SiteFolder:
+    write_manifest(manifest, records)
+    labelled = sum(record.split == "train" and record.label is not None for record in records)
+    test = sum(record.split == "test" for record in records)
+    return SiteFolder(name, manifest, labelled, test)

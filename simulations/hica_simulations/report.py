@@ -1,0 +1,131 @@
+"""The report of a simulation: the coordinator's, with the pictures only a simulation may show.
+
+Here all sites' images lie on one machine; in a real federation the same report has none of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+import torch
+from sklearn.decomposition import PCA
+from torch.nn import functional
+
+from hica.images.pixels import pixels_of
+from hica.local_training import embed_all
+from hica.model import AlignmentModel
+from hica.regions import extract
+from hica.text_bank import TextBank
+from hica_client.app import predict
+from hica_client.session import Session
+from hica_client.site import load_site
+from hica_server.report import Cluster, Embedding, Example, Extras, write_report
+from hica_server.state import RunState
+from hica_server.tracker import write_events
+from hica_simulations.run import Place
+from hica_simulations.scenario import Scenario
+
+EXAMPLES_PER_SITE = 2
+IMAGES_PER_CLUSTER = 8
+CLUSTERS_SHOWN = 12
+
+
+def write_simulation_report(scenario: Scenario, place: Place, result: dict[str, Any]) -> Path:
+    """Write `report.html` and TensorBoard events into the run directory; returns the report."""
+    write_events(place.out / "events", result["rounds"])
+    report = place.out / "report.html"
+    write_report(report, result, resolved_toml(scenario), make_extras(scenario, place))
+    return report
+
+
+def resolved_toml(scenario: Scenario) -> str:
+    """Study and sites with every default written out, as the file they could have come from."""
+    table = scenario.study.model_dump(mode="json", exclude_none=True)
+    simulation = scenario.simulation.model_dump(mode="json", exclude_none=True)
+    return tomli_w.dumps({**table, "simulation": simulation})
+
+
+def make_extras(scenario: Scenario, place: Place) -> Extras:
+    """Embedding, examples and clusters, computed with the final weights."""
+    study = scenario.study
+    state = RunState.load(place.out, study.sha256)
+    bank = TextBank.assemble(
+        study.class_texts,
+        torch.from_numpy(state.anchor["classes"]),
+        torch.from_numpy(state.anchor["findings"]),
+    )
+    shared = {name: torch.from_numpy(value) for name, value in state.shared.items()}
+    points: list[np.ndarray[Any, Any]] = []
+    labels: list[int] = []
+    sites: list[str] = []
+    examples: list[Example] = []
+    galleries: dict[int, list[tuple[Session, int]]] = {}
+    for path in sorted((place.out / "sites").glob("*/site.toml")):
+        session = Session(load_site(path), study)
+        if session.test:
+            model = session.model(bank, shared, torch.from_numpy(state.centre))
+            batch = embed_all(model, session.held_out(bank))
+            points.append(batch.images.numpy())
+            labels += batch.labels.tolist()
+            sites += [session.name] * len(batch.labels)
+            examples += _examples(session, model, bank)
+        if study.pretraining.rounds and session.train:
+            for row, cluster in enumerate(session.kept("pseudo_labels")["labels"].tolist()):
+                galleries.setdefault(cluster, []).append((session, row))
+    flat = PCA(2, random_state=0).fit_transform(np.concatenate(points)).astype(np.float32)
+    return Extras(Embedding(flat, labels, sites), examples, _clusters(galleries))
+
+
+def _examples(session: Session, model: AlignmentModel, bank: TextBank) -> list[Example]:
+    """The surest right and the surest wrong prediction of a site: neither kind is hidden."""
+    probabilities = predict(session, model, bank)
+    labels = session.held_out(bank).labels.numpy()
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    rows = []
+    for kind in (right, ~right):
+        if kind.any():
+            rows.append(int(np.where(kind, confidence, -1.0).argmax()))
+    return [_example(session, model, row, probabilities[row]) for row in rows[:EXAMPLES_PER_SITE]]
+
+
+@torch.no_grad()
+def _example(
+    session: Session, model: AlignmentModel, row: int, probabilities: np.ndarray[Any, Any]
+) -> Example:
+    """An image, its regions, and how close each patch is to the text of the predicted class."""
+    pipeline, names = session.pipeline, session.study.class_names
+    tower = pipeline.tower
+    pixels, mask, _ = pixels_of(session.test[row], tower.tower.preprocess, pipeline.cache)
+    masks = extract(pipeline.method, pixels, mask, pipeline.region_count)
+    predicted = int(probabilities.argmax())
+    model.eval()
+    patches = tower.patch_features(pixels[None].to(session.device))[0] - model.centre[1]
+    similarity = functional.normalize(patches, dim=-1) @ model.unit_bank()[0][predicted]
+    grid = tower.tower.grid
+    return Example(
+        image=pixels.permute(1, 2, 0).numpy(),
+        region_masks=masks.numpy(),
+        similarity=similarity.reshape(grid, grid).float().cpu().numpy(),
+        label=session.test[row].label or "",
+        prediction=names[predicted],
+        probability=float(probabilities[predicted]),
+        site=session.name,
+    )
+
+
+def _clusters(galleries: dict[int, list[tuple[Session, int]]]) -> list[Cluster]:
+    """The largest clusters, a few images of each spread over its members and so over the sites."""
+    largest = sorted(galleries.items(), key=lambda item: (-len(item[1]), item[0]))
+    clusters = []
+    for number, members in largest[:CLUSTERS_SHOWN]:
+        step = max(1, len(members) // IMAGES_PER_CLUSTER)
+        images = []
+        for session, row in members[::step][:IMAGES_PER_CLUSTER]:
+            preprocess = session.pipeline.tower.tower.preprocess
+            pixels, _, _ = pixels_of(session.train[row], preprocess, session.pipeline.cache)
+            images.append(pixels.permute(1, 2, 0).numpy())
+        clusters.append(Cluster(number, images, len(members)))
+    return clusters

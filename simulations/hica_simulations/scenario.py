@@ -1,0 +1,201 @@
+"""Scenario: a study with a `[simulation]` table that says which data stands for which site.
+
+[simulation]
+test_fraction = 0.3
+labels = { bacterial = "abnormal", viral = "abnormal", normal = "normal" }
+
+[[simulation.sites]]
+name = "kermany"
+manifest = "cxr_kermany/manifest.csv"
+test_where = { split = "test" }
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from hica.errors import ConfigurationError
+from hica.study import Count, NonNegative, Section, Study, apply_overrides, read_toml, validated
+from hica_simulations.phantoms import Modality
+from hica_simulations.toml_text import to_toml
+
+SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+"""Also the name of a folder."""
+POOLED = "pooled"
+"""Name of the site that the pooled baseline trains at."""
+
+
+Translation = dict[str, dict[str, str]]
+"""Column to {term: finding}."""
+
+
+class PhantomsSection(Section):
+    """`[simulation.phantoms]`: the sites' images are drawn instead of read."""
+
+    modality: Modality
+    per_class: PositiveInt = 60
+    """Images of each class at each site, the test's included."""
+    size: Annotated[int, Field(ge=32, le=1024)] = 96
+    """Side in pixels."""
+    seed: Count = 0
+    """Other phantoms; independent of `study.seed`, so that seeds share their images."""
+
+
+class ShiftSection(Section):
+    """`shift` of a site with phantoms: how its machine departs from the average one."""
+
+    gain: PositiveFloat = 1.0
+    contrast: PositiveFloat = 1.0
+    blur: NonNegative = 0.0
+    """Pixels."""
+    speckle: NonNegative = 1.0
+
+
+class SiteSource(Section):
+    """`[[simulation.sites]]`: the rows of a manifest that one site holds."""
+
+    name: SiteName
+    manifest: str | None = None
+    """CSV below `--data`; none where the study has `[simulation.phantoms]`."""
+    where: dict[str, str] = Field(default_factory=dict)
+    """Rows whose columns hold these values; all without it."""
+    part: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}/[1-9][0-9]{0,3}$")] | None = None
+    """`k/n`: the k-th of n shares of the groups, each label shared out evenly."""
+    test_where: dict[str, str] = Field(default_factory=dict)
+    """The official test rows; without it a share of the groups is held out."""
+    labels: dict[str, str] | None = None
+    """In place of `simulation.labels`."""
+    findings: Translation | None = None
+    """In place of `simulation.findings`."""
+    labelled: bool = True
+    """False: the training labels are taken away; the site learns in stage 1 only."""
+    shift: ShiftSection = ShiftSection()
+    """Of its phantoms."""
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """`part` as (k, n)."""
+        which, _, count = (self.part or "1/1").partition("/")
+        return int(which), int(count)
+
+    @model_validator(mode="after")
+    def _part_exists(self) -> SiteSource:
+        which, count = self.share
+        if which > count:
+            raise ValueError(
+                f"part = {self.part!r} of site {self.name!r}: there are {count} parts; "
+                f'write "1/{count}" to "{count}/{count}"'
+            )
+        return self
+
+
+class Simulation(Section):
+    """`[simulation]`: the sites, and what is held out for the test."""
+
+    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.3
+    """Share of each site's groups (patients, near-duplicates) held out."""
+    split_seed: Count = 0
+    """Draws parts and test groups. Not `study.seed`: all seeds of a study share their tests."""
+    unlabelled: bool = True
+    """Whether sites keep their training images beyond the shots, for stage 1."""
+    phantoms: PhantomsSection | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Manifest label to class; rows of other labels are left out. Without it labels are classes."""
+    findings: Translation = Field(default_factory=dict)
+    """Column to {term: finding}; a field may hold several terms, apart by `&`, `,`, `;`, ` - `."""
+    sites: list[SiteSource] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _sites_can_be_told_apart(self) -> Simulation:
+        names = [site.name.lower() for site in self.sites]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"sites need different names; given twice: {', '.join(twice)}")
+        if POOLED in names:
+            raise ValueError(f"no site may be called {POOLED!r}: the pooled baseline is")
+        return self
+
+    @model_validator(mode="after")
+    def _every_site_has_images(self) -> Simulation:
+        for site in self.sites:
+            if self.phantoms is None and site.manifest is None:
+                raise ValueError(
+                    f"site {site.name!r} has no manifest; name one below --data, or add "
+                    "[simulation.phantoms] to draw its images"
+                )
+            if self.phantoms is not None and site.manifest is not None:
+                raise ValueError(
+                    f"site {site.name!r} names a manifest, but [simulation.phantoms] draws the "
+                    "images; keep one of the two"
+                )
+        return self
+
+
+class _SimulationTable(Section):
+    """The file's other half; its one field gives errors the place `simulation.…`."""
+
+    simulation: Simulation
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A study and where its sites come from."""
+
+    study: Study
+    simulation: Simulation
+
+    def as_toml(self) -> str:
+        """The resolved scenario, every default written out, as `load_scenario` reads it."""
+        table = {**self.study.model_dump(), "simulation": self.simulation.model_dump()}
+        return to_toml(table)
+
+
+def load_scenario(path: Path, overrides: list[str] | None = None) -> Scenario:
+    """Read, override and check a study file with a `[simulation]` table.
+
+    Args:
+        path: The TOML file.
+        overrides: `section.key=value`, for the study and the simulation.
+
+    Raises:
+        ConfigurationError: Names the file, the key and what is allowed there.
+    """
+    table = apply_overrides(read_toml(path), overrides or [])
+    if "simulation" not in table:
+        raise ConfigurationError(
+            f"{path}: no [simulation] table; add one with a [[simulation.sites]] for each site, "
+            "or run this study over real sites with hica-server"
+        )
+    simulation_table = {"simulation": table.pop("simulation")}
+    study = validated(Study, table, str(path))
+    simulation = validated(_SimulationTable, simulation_table, str(path)).simulation
+    _check_names(study, simulation, str(path))
+    return Scenario(study, simulation)
+
+
+def _check_names(study: Study, simulation: Simulation, source: str) -> None:
+    """Labels and findings must be mapped to what the study knows."""
+    maps = [("simulation", simulation.labels, simulation.findings)]
+    maps += [
+        (f"simulation.sites {site.name}", site.labels or {}, site.findings or {})
+        for site in simulation.sites
+    ]
+    for place, labels, findings in maps:
+        for label, name in labels.items():
+            if name not in study.class_names:
+                raise ConfigurationError(
+                    f"{source}: {place}: labels: {label} = {name!r} is not a class; "
+                    f"the classes are {', '.join(study.class_names)}"
+                )
+        for column, terms in findings.items():
+            for term, finding in terms.items():
+                if finding not in study.finding_names:
+                    raise ConfigurationError(
+                        f"{source}: {place}: findings: {column}: {term!r} = {finding!r} is not a "
+                        "finding of any class; add it to the findings of a [[classes]] table or "
+                        f"use one of {', '.join(study.finding_names)}"
+                    )

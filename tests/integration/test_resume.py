@@ -1,0 +1,252 @@
+"""Runs that are killed, interrupted or out of disk go on to the same bits by the same command."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from hica_server.state import RunState
+from hica_simulations.cli import main
+from hica_simulations.scenario import load_scenario
+
+SCENARIO = """
+[study]
+name = "resumed"
+[model]
+train = "adapter"
+adapter_width = 8
+[text]
+epochs = 1
+[[classes]]
+name = "normal"
+healthy = true
+prompts = ["normal tissue"]
+findings = ["parallel tissue layers"]
+[[classes]]
+name = "smooth"
+prompts = ["an oval mass with a smooth margin"]
+findings = ["oval shape", "smooth margin"]
+[[classes]]
+name = "spiculated"
+prompts = ["an irregular mass with spicules"]
+findings = ["taller than wide", "spiculated margin"]
+[pretraining]
+rounds = 2
+clusters = 3
+lloyd_rounds = 1
+recluster_every = 1
+[alignment]
+rounds = 3
+shots = 3
+views = 2
+centring = "site"
+[federation]
+aggregation = "adam"
+[regions]
+method = "masks"
+count = 2
+[simulation]
+test_fraction = 0.5
+[simulation.phantoms]
+modality = "ultrasound"
+per_class = 8
+size = 32
+[[simulation.sites]]
+name = "north"
+[[simulation.sites]]
+name = "south"
+shift = { gain = 1.2 }
+"""
+
+INTERRUPTIONS = [
+    ("south: drawing phantoms", signal.SIGKILL),
+    ("federated: [5/12] clusters", signal.SIGKILL),
+    ("federated: [6/12] pretraining 2/2", signal.SIGINT),
+    ("federated: [10/12] alignment 2/3", signal.SIGKILL),
+    ("federated: [12/12] evaluation", signal.SIGKILL),
+    ("local only: south: [8/11] alignment 1/3", signal.SIGKILL),
+]
+"""What the command says it begins with, and how it is ended upon that."""
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scenario") / "scenario.toml"
+    path.write_text(SCENARIO)
+    return path
+
+
+def arguments(scenario, folder):
+    return ["run", str(scenario), f"--out={folder / 'run'}", f"--cache={folder / 'cache'}"]
+
+
+def hica_sim(scenario, folder, until=None, by=None):
+    """Run the command, ended by a signal at a line of its log; returns exit code and log."""
+    command = [Path(sysconfig.get_path("scripts")) / "hica-sim", *arguments(scenario, folder)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # In a background job of a shell Ctrl-C would be ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        log = []
+        for line in process.stderr:
+            log.append(line)
+            if until is not None and line.startswith(until):
+                os.kill(process.pid, by)
+                until = None
+    return process.returncode, "".join(log)
+
+
+def outcome(folder):
+    """All that must not depend on the clock or on interruptions."""
+    result = json.loads((folder / "run" / "result.json").read_text())
+    weights = {
+        str(path.relative_to(folder)): {
+            name: (array.dtype.str, array.tolist()) for name, array in load_file(path).items()
+        }
+        for path in sorted((folder / "run").rglob("model.safetensors"))
+    }
+    measured = {key: result[key] for key in ("sites", "final", "per_site", "baselines")}
+    return measured, weights
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(scenario, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    code, log = hica_sim(scenario, folder)
+    assert code == 0, log
+    return folder
+
+
+def test_the_command_killed_again_and_again_ends_as_if_it_had_not_been(
+    scenario, uninterrupted, tmp_path
+):
+    for line, by in INTERRUPTIONS:
+        code, log = hica_sim(scenario, tmp_path, line, by)
+        if by == signal.SIGKILL:
+            assert code == -signal.SIGKILL, log
+        else:
+            assert code == 130, log
+            assert "run the same command again to resume" in log
+            assert "Traceback" not in log
+        study = load_scenario(scenario).study
+        for path in tmp_path.rglob("*.json"):  # whole, whatever happened
+            json.loads(path.read_text())
+        RunState.load(tmp_path / "run", study.sha256)
+    code, log = hica_sim(scenario, tmp_path)
+    assert code == 0, log
+    assert "federated: [" not in log  # that was done
+    measured, weights = outcome(tmp_path)
+    expected, expected_weights = outcome(uninterrupted)
+    assert measured == expected
+    assert len(weights) == 4  # federated, two alone, pooled
+    assert weights == expected_weights
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+# --- In one process ------------------------------------------------------------------------------
+
+
+class CrashError(Exception):
+    """Stands for the end of the process."""
+
+
+def test_a_step_done_but_not_yet_saved_is_repeated_to_the_same_bits(
+    federate, draw_site, toy_study, arrays_of, monkeypatch
+):
+    """Sites have already written what the step made them write; the coordinator has not."""
+    study = toy_study(
+        "pretraining.recluster_every=1", "federation.aggregation=adam", "alignment.centring=site"
+    )
+    sites = [draw_site("north"), draw_site("south")]
+    crashed, save = [], RunState.save
+
+    def crash_once(state, directory):
+        if state.done not in crashed:
+            crashed.append(state.done)
+            raise CrashError
+        save(state, directory)
+
+    def run_through_crashes():
+        while True:
+            try:
+                return federate(study, sites, "crashed")
+            except CrashError:
+                pass
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunState, "save", crash_once)
+        result = run_through_crashes()
+    assert crashed == list(range(1, 12))
+    for site in sites:
+        shutil.rmtree(site.parent / "state")
+    expected = federate(study, sites, "uninterrupted")
+    assert (result["final"], result["per_site"]) == (expected["final"], expected["per_site"])
+    one, other = arrays_of("crashed"), arrays_of("uninterrupted")
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+@pytest.fixture
+def plain_torch():
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def exit_code(command):
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    return end.value.code
+
+
+def test_a_finished_run_is_not_run_again(scenario, uninterrupted, capsys):
+    state = uninterrupted / "run" / "state.safetensors"
+    before, written = outcome(uninterrupted), state.stat().st_mtime_ns
+    assert exit_code(arguments(scenario, uninterrupted)) == 0
+    assert "federated: [" not in capsys.readouterr().err
+    assert outcome(uninterrupted) == before
+    assert state.stat().st_mtime_ns == written
+
+
+def test_a_full_disk_ends_the_run_with_its_state_whole_and_the_same_command_resumes(
+    scenario, uninterrupted, tmp_path, monkeypatch, capsys, plain_torch
+):
+    command = [*arguments(scenario, tmp_path), "--no-baselines"]
+    saves, open_file = [], Path.open
+
+    def fill_up(path, *how, **more):
+        """The fifth state of the run is cut short by the end of the disk."""
+        file = open_file(path, *how, **more)
+        if path.name.startswith("state.safetensors"):
+            saves.append(path)
+            if len(saves) == 5:
+                with file:
+                    file.write(b"half")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return file
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", fill_up)
+        assert exit_code(command) == 7
+    message = capsys.readouterr().err
+    assert "error: " in message and str(tmp_path / "run" / "state.safetensors") in message
+    assert "the disk is full: free space there" in message
+    assert RunState.load(tmp_path / "run", load_scenario(scenario).study.sha256).done == 4
+    assert not list((tmp_path / "run").glob("*.tmp"))
+    assert exit_code(command) == 0
+    (measured, weights), (expected, expected_weights) = outcome(tmp_path), outcome(uninterrupted)
+    assert measured["per_site"] == expected["per_site"]
+    assert weights["run/model.safetensors"] == expected_weights["run/model.safetensors"]

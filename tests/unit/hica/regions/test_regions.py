@@ -1,0 +1,102 @@
+"""What every region method promises, over all of `METHODS`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hica.errors import ConfigurationError
+from hica.regions import METHODS, build, extract
+from hica.study import RegionsSection
+
+COUNT = 3
+IMAGES = ["black", "white", "noise", "lesion", "tiny-lesion"]
+
+
+@pytest.fixture
+def method(request):
+    if request.param != "sam":
+        return build(request.param)
+    sam = build("sam", checkpoint=request.getfixturevalue("tiny_sam"))
+    # Random weights rate themselves low: every mask is let through.
+    return replace(sam, points_per_side=1, min_predicted_iou=0.0, min_stability=0.0)
+
+
+def to_tensor(image):
+    return torch.from_numpy(image).permute(2, 0, 1).contiguous()
+
+
+@pytest.mark.parametrize("method", METHODS, indirect=True)
+@pytest.mark.parametrize("image", IMAGES)
+def test_contract(method, image, images):
+    pixels = to_tensor(images[image])
+    mask = torch.zeros(64, 64, dtype=torch.bool)
+    mask[40:42, 20:22] = mask[5:20, 5:20] = True
+
+    regions = extract(method, pixels, mask, COUNT)
+
+    assert regions.dtype == torch.bool
+    assert regions.shape[1:] == (64, 64)
+    assert len(regions) <= COUNT
+    assert regions.flatten(1).any(dim=1).all()
+    areas = regions.sum(dim=(1, 2)).tolist()
+    assert areas == sorted(areas, reverse=True)
+    assert torch.equal(regions, extract(method, pixels, mask, COUNT))
+
+
+@pytest.mark.parametrize("method", METHODS, indirect=True)
+def test_finds_something_in_an_image_with_a_lesion(method, images):
+    mask = torch.zeros(64, 64, dtype=torch.bool)
+    mask[20:40, 14:34] = True
+    assert len(extract(method, to_tensor(images["lesion"]), mask, COUNT)) >= 1
+
+
+@pytest.mark.parametrize("name", ["otsu", "superpixels"])
+@pytest.mark.parametrize("image", ["black", "white"])
+def test_nothing_to_see_gives_no_regions(name, image, images):
+    assert extract(build(name), to_tensor(images[image]), None, COUNT).shape == (0, 64, 64)
+
+
+def test_equal_areas_keep_the_methods_order():
+    regions = extract(build("grid"), torch.zeros(3, 8, 8, dtype=torch.uint8), None, 4)
+    assert [region.nonzero()[0].tolist() for region in regions] == [[0, 0], [0, 4], [4, 0], [4, 4]]
+
+
+def test_versions_differ_between_methods_and_with_every_parameter(tiny_sam_checkpoint):
+    versions = [build(name, checkpoint=tiny_sam_checkpoint).version for name in METHODS]
+    assert len(set(versions)) == len(METHODS)
+    for name, parameter in [
+        ("masks", "min_area"),
+        ("otsu", "smoothing"),
+        ("otsu", "max_border"),
+        ("superpixels", "segments"),
+    ]:
+        method = build(name)
+        assert replace(method, **{parameter: 0.123}).version != method.version
+
+
+def test_the_study_offers_exactly_these_methods():
+    allowed = RegionsSection.model_fields["method"].annotation
+    assert set(allowed.__args__) == set(METHODS)
+
+
+def test_unknown_method_lists_the_known_ones():
+    with pytest.raises(ConfigurationError, match=r"regions\.method.*'ostu'.*otsu, superpixels"):
+        build("ostu")
+
+
+def test_sam_without_checkpoint_names_the_setting():
+    with pytest.raises(ConfigurationError, match=r"regions\.checkpoint"):
+        build("sam")
+
+
+def test_extract_does_not_change_its_input(images):
+    pixels = to_tensor(images["noise"])
+    before = pixels.clone()
+    for name in ("otsu", "superpixels", "grid"):
+        extract(build(name), pixels, None, COUNT)
+    assert torch.equal(pixels, before)
+    assert np.array_equal(images["noise"], before.permute(1, 2, 0).numpy())

@@ -1,0 +1,41 @@
+import io
+
+import pytest
+import rich.progress
+
+from hica import progress
+from hica.progress import track
+
+
+def test_a_log_gets_a_line_at_start_and_end(capsys):
+    assert list(track([1, 2, 3], "reading images")) == [1, 2, 3]
+    output = capsys.readouterr()
+    assert output.out == ""
+    first, last = output.err.splitlines()
+    assert first == "reading images: 3 items"
+    assert last.startswith("reading images: done in ")
+
+
+@pytest.mark.parametrize(("total", "said"), [(2, "2 items"), (None, "some items")])
+def test_total_of_a_generator(capsys, total, said):
+    assert list(track((x for x in "ab"), "clustering", total)) == ["a", "b"]
+    assert capsys.readouterr().err.splitlines()[0] == f"clustering: {said}"
+
+
+def test_a_failed_loop_is_not_reported_as_done(capsys):
+    def broken():
+        yield 1
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        list(track(broken(), "training"))
+    assert "done" not in capsys.readouterr().err
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
+    screen = io.StringIO()
+    console = rich.console.Console(file=screen, force_terminal=True, width=80)
+    monkeypatch.setattr(progress, "Console", lambda stderr: console)
+    assert list(track(range(4), "encoding")) == [0, 1, 2, 3]
+    assert "encoding" in screen.getvalue()
+    assert "100%" in screen.getvalue()

@@ -1,0 +1,47 @@
+"""write_atomically: the old file, the new file, or an error; never half of one."""
+
+import errno
+import os
+
+import pytest
+
+from hica.errors import StorageError
+from hica.storage import write_atomically
+
+
+def full_disk(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_makes_folders_and_replaces(tmp_path):
+    path = tmp_path / "a" / "b.bin"
+    write_atomically(path, b"old")
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert [file.name for file in path.parent.iterdir()] == ["b.bin"]
+
+
+@pytest.mark.parametrize("at", ["write", "rename"])
+def test_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, at):
+    path = tmp_path / "b.bin"
+    write_atomically(path, b"old")
+    if at == "rename":
+        monkeypatch.setattr(os, "replace", full_disk)
+    else:
+        monkeypatch.setattr("pathlib.Path.write_bytes", half_written)
+    with pytest.raises(StorageError, match=r"b\.bin: cannot be written: No space left.*free space"):
+        write_atomically(path, b"newer")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def half_written(path, data):
+    with path.open("wb") as file:
+        file.write(data[: len(data) // 2])
+    full_disk()
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    (tmp_path / "a").write_text("")
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_atomically(tmp_path / "a" / "b.bin", b"new")

@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import pytest
+
+from hica.errors import ConfigurationError
+from hica.study import Study, apply_overrides, load_study, validated
+
+MINIMAL = {
+    "study": {"name": "toy"},
+    "classes": [
+        {"name": "benign", "prompts": ["a smooth oval mass"]},
+        {"name": "malignant", "prompts": ["a spiculated mass"], "findings": ["spiculated margin"]},
+    ],
+}
+
+
+def refusal(table: dict) -> str:
+    with pytest.raises(ConfigurationError) as error:
+        validated(Study, table, "study.toml")
+    return str(error.value)
+
+
+def test_a_minimal_study_is_complete() -> None:
+    study = validated(Study, MINIMAL, "study.toml")
+    assert study.class_names == ["benign", "malignant"]
+    assert study.finding_names == ["spiculated margin"]
+    assert study.alignment.shots == 20
+
+
+def test_an_unknown_key_is_refused_and_the_known_ones_are_named() -> None:
+    message = refusal({**MINIMAL, "alignment": {"margn": 0.3}})
+    assert "study.toml: alignment.margn: unknown key" in message
+    assert "margin" in message.split("known keys:")[1]
+
+
+def test_an_unknown_key_in_a_class_is_refused() -> None:
+    classes = [MINIMAL["classes"][0], {**MINIMAL["classes"][1], "prompt": []}]
+    assert "classes.1.prompt: unknown key" in refusal({**MINIMAL, "classes": classes})
+
+
+def test_an_unknown_section_is_refused() -> None:
+    assert "study.toml: privcy: unknown key" in refusal({**MINIMAL, "privcy": {}})
+
+
+@pytest.mark.parametrize("prompts", [[], ["  "]])
+def test_a_class_without_prompts_is_refused_with_an_example(prompts: list[str]) -> None:
+    classes = [MINIMAL["classes"][0], {"name": "normal", "prompts": prompts}]
+    message = refusal({**MINIMAL, "classes": classes})
+    assert "'normal' has no prompts" in message
+    assert "prompts = [" in message
+
+
+def test_a_checkpoint_without_hash_is_refused() -> None:
+    message = refusal({**MINIMAL, "model": {"image": "timm/x", "checkpoint": "w.safetensors"}})
+    assert "sha256sum w.safetensors" in message
+
+
+def test_two_classes_of_one_name_are_refused() -> None:
+    assert "different names" in refusal({**MINIMAL, "classes": [MINIMAL["classes"][0]] * 2})
+
+
+def test_sam_without_a_checkpoint_is_refused() -> None:
+    assert "regions.checkpoint" in refusal({**MINIMAL, "regions": {"method": "sam"}})
+
+
+@pytest.mark.parametrize("train", ["last-0", "half", "last-"])
+def test_an_unknown_adaptation_is_refused(train: str) -> None:
+    assert "model.train" in refusal({**MINIMAL, "model": {"train": train}})
+
+
+def test_overrides_are_read_as_toml_and_leave_the_table_alone() -> None:
+    table = {"alignment": {"margin": 0.1}}
+    changed = apply_overrides(
+        table, ["alignment.margin=0.3", "model.train=last-2", "text.epochs=0", "x.flag=true"]
+    )
+    assert changed["alignment"]["margin"] == 0.3
+    assert changed["model"]["train"] == "last-2"
+    assert changed["text"]["epochs"] == 0
+    assert changed["x"]["flag"] is True
+    assert table == {"alignment": {"margin": 0.1}}
+
+
+@pytest.mark.parametrize("override", ["alignment.margin", "=3", "a..b=1"])
+def test_a_malformed_override_is_refused(override: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"expected section\.key=value"):
+        apply_overrides({}, [override])
+
+
+def test_an_override_below_a_value_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="name is not a table"):
+        apply_overrides({"study": {"name": "x"}}, ["study.name.first=1"])
+
+
+def test_the_hash_depends_on_content_not_on_spelling() -> None:
+    study = validated(Study, MINIMAL, "a")
+    spelt_out = validated(Study, study.model_dump(mode="json"), "b")
+    other = validated(Study, {**MINIMAL, "study": {"name": "toy", "seed": 1}}, "c")
+    assert study.sha256 == spelt_out.sha256
+    assert study.sha256 != other.sha256
+
+
+def test_a_missing_file_and_a_broken_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nowhere\.toml: no such file"):
+        load_study(tmp_path / "nowhere.toml")
+    (tmp_path / "broken.toml").write_text("[study\nname=")
+    with pytest.raises(ConfigurationError, match=r"broken\.toml: not valid TOML"):
+        load_study(tmp_path / "broken.toml")

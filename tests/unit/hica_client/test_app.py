@@ -1,0 +1,186 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Message
+
+from hica.checkpoint import has_state, load_state
+from hica.messages import Kind, Request, decode_reply, encode_request, spec_of
+from hica.metrics import SiteMetrics
+from hica.model import AlignmentModel
+from hica.text_bank import TextBank
+from hica_client.app import app, forget_sessions
+from hica_client.session import Session
+from hica_client.site import load_site
+from hica_simulations.grid import InProcessGrid
+
+DIM = 128
+SUMS = {"sums": ((2, DIM), "float64"), "counts": ((2,), "float64")}
+
+
+class Asker:
+    """One site, its ClientApp, and the requests a coordinator would send it."""
+
+    def __init__(self, site_file, study):
+        self.site_file, self.study = site_file, study
+        session = Session(load_site(site_file), study)
+        self.state = session.state
+        rows = np.random.default_rng(0).normal(size=(6, DIM)).astype(np.float32)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        bank = TextBank.assemble(
+            study.class_texts, torch.from_numpy(rows[:2]), torch.from_numpy(rows[2:])
+        )
+        model = AlignmentModel(session.pipeline.tower, bank, study.alignment.train_text_bank)
+        shared = {f"shared.{k}": v.detach().numpy().copy() for k, v in model.shared().items()}
+        self.spec = spec_of(shared)
+        self.payload = {
+            **shared,
+            "anchor.classes": rows[:2],
+            "anchor.findings": rows[2:],
+            "centre": np.zeros((2, DIM), np.float32),
+        }
+
+    def message(self, kind, round_=0, settings=None, **arrays):
+        """The site's answer as it comes over the wire, in a process just started."""
+        forget_sessions()
+        payload = {} if kind == Kind.CAPABILITIES else {**self.payload, **arrays}
+        request = Request(kind, self.study, round_, settings or {}, payload)
+        with InProcessGrid(app, [{"site": str(self.site_file)}], {}) as grid:
+            [answer] = grid.send_and_receive([Message(encode_request(request), 1, kind.value)])
+        return answer
+
+    def __call__(self, kind, spec, round_=0, settings=None, **arrays):
+        answer = self.message(kind, round_, settings, **arrays)
+        assert not answer.has_error(), answer.error.reason
+        return decode_reply(answer.content, kind, round_, spec)
+
+    def failure(self, kind, settings=None, **arrays):
+        return self.message(kind, settings=settings, **arrays).error.reason
+
+
+@pytest.fixture
+def ask(draw_site, toy_study):
+    return Asker(draw_site("north"), toy_study())
+
+
+def same(one, other):
+    return all(np.array_equal(one.arrays[name], other.arrays[name]) for name in one.arrays)
+
+
+def test_capabilities(ask):
+    details = ask(Kind.CAPABILITIES, {}).details
+    assert (details["labelled"], details["unlabelled"], details["test"]) == (8, 8, 8)
+
+
+def test_a_node_without_a_site_says_what_to_set(ask):
+    with InProcessGrid(app, [{}], {}) as grid:
+        request = encode_request(Request(Kind.CAPABILITIES, ask.study))
+        [answer] = grid.send_and_receive([Message(request, 1, "query.capabilities")])
+    assert 'set node-config site="/path/to/site.toml"' in answer.error.reason
+
+
+def test_moments_are_sums_over_all_views_and_the_sites_own_centre_is_kept(ask):
+    reply = ask(Kind.MOMENTS, SUMS)
+    assert reply.arrays["counts"][0] == 8 * 2  # images times views
+    kept = load_state(ask.state, "centre")[0]["centre"]
+    np.testing.assert_allclose(
+        kept, reply.arrays["sums"] / reply.arrays["counts"][:, None], rtol=1e-5
+    )
+
+
+def test_only_the_last_request_of_k_means_fixes_the_pseudo_labels(ask):
+    spec = {"sums": ((3, DIM), "float64"), "counts": ((3,), "float64")}
+    start = ask(Kind.CLUSTERS, spec, settings={"step": "start"})
+    centroids = start.arrays["sums"] / start.arrays["counts"][:, None]
+    assert start.arrays["counts"].sum() == 8
+    ask(Kind.CLUSTERS, spec, settings={"step": "lloyd"}, centroids=centroids)
+    assert not has_state(ask.state, "pseudo_labels")
+    reply = ask(Kind.CLUSTERS, spec, settings={"step": "assign"}, centroids=centroids)
+    labels = load_state(ask.state, "pseudo_labels")[0]["labels"]
+    assert np.bincount(labels, minlength=3).tolist() == reply.arrays["counts"].tolist()
+
+
+def test_pretraining_goes_on_after_a_restart_of_the_site_but_not_without_its_state(ask):
+    centroids = np.random.default_rng(1).normal(size=(3, DIM))
+    spec = {"sums": ((3, DIM), "float64"), "counts": ((3,), "float64")}
+    arguments = {"settings": {"rate": 1.0}, "centroids": centroids}
+    assert "pseudo_labels: missing" in ask.failure(Kind.PRETRAIN, **arguments)
+    ask(Kind.CLUSTERS, spec, settings={"step": "assign"}, centroids=centroids)
+    reply = ask(Kind.PRETRAIN, ask.spec, **arguments)
+    assert reply.examples == 8
+    assert not np.array_equal(
+        reply.arrays["shared.tower.adapter.up.weight"],
+        ask.payload["shared.tower.adapter.up.weight"],
+    )
+    for file in ask.state.glob("pseudo_labels*"):
+        file.unlink()
+    assert "state folder of north was emptied" in ask.failure(Kind.PRETRAIN, **arguments)
+
+
+def test_a_round_repeats_to_the_bit_and_another_round_draws_anew(ask):
+    first, again = (ask(Kind.ALIGN, ask.spec, 3, {"rate": 1.0}) for _ in range(2))
+    other = ask(Kind.ALIGN, ask.spec, 4, {"rate": 1.0})
+    assert same(first, again) and first.details == again.details
+    assert not same(first, other)
+    assert first.examples == 8
+
+
+def test_the_rate_scales_the_step_of_tower_and_bank(ask):
+    still = ask(Kind.ALIGN, ask.spec, settings={"rate": 0.0})
+    for name in ask.spec:
+        np.testing.assert_array_equal(still.arrays[name], ask.payload[name])
+    moved = ask(Kind.ALIGN, ask.spec, settings={"rate": 1.0})
+    for name in ("shared.tower.adapter.up.weight", "shared.bank.classes", "shared.bank.findings"):
+        assert not np.array_equal(moved.arrays[name], ask.payload[name])
+
+
+def test_prototypes_are_class_sums_of_unit_vectors(ask):
+    reply = ask(Kind.PROTOTYPES, SUMS)
+    assert reply.arrays["counts"].tolist() == [4, 4]
+    norms = np.linalg.norm(reply.arrays["sums"], axis=1)
+    assert (norms > 0).all() and (norms <= 4 + 1e-6).all()
+
+
+def test_evaluation_tells_metrics_and_nothing_else(ask):
+    reply = ask(Kind.EVALUATE, {})
+    metrics = SiteMetrics.from_dict(reply.details, 2, "north")
+    assert (metrics.n, metrics.counts) == (8, (4, 4))
+    assert reply.arrays == {}
+
+
+def test_weights_that_do_not_fit_are_refused_in_words(ask):
+    wrong = np.zeros((3, DIM), np.float32)
+    reason = ask.failure(Kind.ALIGN, {"rate": 1.0}, **{"shared.bank.classes": wrong})
+    assert "'bank.classes' has shape (3, 128)" in reason
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "no such weights file"), (b"other", "expected sha256 aaaa")]
+)
+def test_missing_and_wrong_weights_are_a_reason(draw_site, toy_study, tmp_path, content, words):
+    study = toy_study(
+        "model.image=timm/test_efficientnet",
+        "model.checkpoint=weights.safetensors",
+        f"model.sha256={'a' * 64}",
+    )
+    if content is not None:
+        (tmp_path / "weights.safetensors").write_bytes(content)
+    nodes = [{"site": str(draw_site("north"))}]
+    with InProcessGrid(app, nodes, {}) as grid:
+        request = encode_request(Request(Kind.CAPABILITIES, study))
+        [answer] = grid.send_and_receive([Message(request, 1, "query.capabilities")])
+    assert "CheckpointError" in answer.error.reason
+    assert words in answer.error.reason
+
+
+def test_studies_are_told_apart_at_one_site(ask):
+    reply = ask(Kind.CAPABILITIES, {})
+    table = {**ask.study.model_dump(), "alignment": {"shots": 2}}
+    fewer = replace(
+        Request(Kind.CAPABILITIES, ask.study), study=type(ask.study).model_validate(table)
+    )
+    with InProcessGrid(app, [{"site": str(ask.site_file)}], {}) as grid:
+        [answer] = grid.send_and_receive([Message(encode_request(fewer), 1, fewer.kind.value)])
+    other = decode_reply(answer.content, Kind.CAPABILITIES, 0, {})
+    assert (reply.details["labelled"], other.details["labelled"]) == (8, 4)

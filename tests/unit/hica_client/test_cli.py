@@ -1,0 +1,326 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hica.errors import StorageError
+from hica.images.manifest import read_manifest
+from hica.study import load_study
+from hica_client import preflight as preflight_module
+from hica_client.cli import main
+from hica_client.preflight import cache_bytes, check_space
+from hica_client.site import load_site
+
+ROOT = Path(__file__).parents[3]
+STUDY = """
+[study]
+name = "masses"
+[model]
+train = "full"
+[alignment]
+shots = 2
+views = 3
+[federation]
+min_count = 3
+[[classes]]
+name = "benign"
+prompts = ["a smooth oval mass"]
+findings = ["oval shape"]
+[[classes]]
+name = "malignant"
+prompts = ["a spiculated mass"]
+findings = ["spiculated margin"]
+"""
+
+
+@pytest.fixture
+def run_command(capsys):
+    """Run `hica-client` and return (exit code, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        return end.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def check(run_command):
+    """Run `hica-client check --json` and return (exit code, what was found)."""
+
+    def run(*arguments: object) -> tuple[int, dict]:
+        code, out, _ = run_command("check", *arguments, "--json")
+        return code, json.loads(out)
+
+    return run
+
+
+@pytest.fixture
+def hospital(tmp_path) -> Path:
+    """A site of ten images: three patients a class to train on, two to test; one has a mask."""
+    folder = tmp_path / "hospital"
+    folder.mkdir()
+    shutil.copy(ROOT / "client" / "example_site.toml", folder / "site.toml")
+    generator = np.random.default_rng(0)
+    lines = ["image,label,patient_id,split,mask,findings"]
+    for label in ("benign", "malignant"):
+        for number in range(5):
+            name = f"{label}-{number}"
+            pixels = generator.integers(0, 255, (20, 24), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{name}.png")
+            split = "train" if number < 3 else "test"
+            lines.append(f"{name}.png,{label},{name},{split},,")
+    Image.new("L", (24, 20), 1).save(folder / "mask.png")
+    lines[1] = "benign-0.png,benign,benign-0,train,mask.png,oval shape"
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder / "site.toml"
+
+
+@pytest.fixture
+def study(tmp_path) -> Path:
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY)
+    return path
+
+
+def change(site: Path, old: str, new: str, name: str = "manifest.csv") -> None:
+    path = site.parent / name
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def messages(found: dict) -> list[str]:
+    return [problem["message"] for problem in found["problems"]]
+
+
+def test_init_writes_a_site_that_loads_and_the_manifests_header(run_command, tmp_path):
+    assert run_command("init", tmp_path / "new")[0] == 0
+    assert load_site(tmp_path / "new" / "site.toml").data.manifest == tmp_path / "new/manifest.csv"
+    header = (tmp_path / "new" / "manifest.csv").read_text()
+    assert header == "image,label,patient_id,split,mask,findings,report,dup_group\n"
+
+
+def test_init_fills_the_manifest_from_folders_by_class(run_command, tmp_path):
+    for label in ("normal", "pneumonia"):
+        (tmp_path / "exported" / label).mkdir(parents=True)
+        Image.new("L", (4, 4)).save(tmp_path / "exported" / label / "1.png")
+    run_command("init", tmp_path / "new", "--images", tmp_path / "exported")
+    records = read_manifest(tmp_path / "new" / "manifest.csv")
+    assert [record.label for record in records] == ["normal", "pneumonia"]
+
+
+@pytest.mark.parametrize("name", ["site.toml", "manifest.csv"])
+def test_init_leaves_existing_files_alone(run_command, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    code, _, err = run_command("init", tmp_path)
+    assert code == 2
+    assert f"{tmp_path / name}: exists" in err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_every_value_the_example_shows_is_the_default(tmp_path):
+    shown = load_site(ROOT / "client" / "example_site.toml")
+    bare = tmp_path / "site.toml"
+    bare.write_text('[site]\nname = "st-elsewhere"\n[data]\nmanifest = "manifest.csv"\n')
+    defaults = load_site(bare)
+    assert shown.device == defaults.device
+    moved = {name: value.name if isinstance(value, Path) else value for name, value in shown.data}
+    assert moved == {
+        name: value.name if isinstance(value, Path) else value for name, value in defaults.data
+    }
+
+
+def test_a_site_that_is_ready(check, hospital):
+    code, found = check(hospital)
+    assert (code, found["ok"], found["problems"], found["notes"]) == (0, True, [], [])
+    assert (found["images"], found["patients"], found["masks"]) == (10, 10, 1)
+    assert found["labels"]["malignant"] == {"test": 2, "train": 3}
+
+
+def test_every_image_and_mask_that_cannot_be_read_is_named(check, hospital):
+    folder = hospital.parent
+    (folder / "benign-1.png").write_bytes(b"\x89PNG cut short")
+    (folder / "malignant-2.png").write_bytes(b"")
+    Image.new("L", (10, 10)).save(folder / "mask.png")
+    code, found = check(hospital)
+    said = messages(found)
+    assert (code, found["ok"], len(said)) == (3, False, 3)
+    assert "the mask is 10×10 px but its image is 24×20 px" in said[0]
+    assert said[1].startswith(f"{folder / 'benign-1.png'}: cannot be decoded")
+    assert said[2].startswith(f"{folder / 'malignant-2.png'}: cannot be decoded")
+
+
+def test_every_row_that_cannot_be_used_is_named_and_the_rest_is_read(check, hospital):
+    (hospital.parent / "benign-1.png").unlink()
+    (hospital.parent / "benign-2.png").write_bytes(b"")
+    change(hospital, "malignant-0,train", "malignant-0,dev")
+    code, found = check(hospital)
+    said = messages(found)
+    assert (code, len(said), found["images"]) == (3, 3, 8)
+    assert "line 3: column image: benign-1.png does not exist" in said[0]
+    assert "line 7: column split: 'dev'" in said[1]
+    assert "benign-2.png: cannot be decoded" in said[2]
+
+
+def test_a_missing_manifest_is_one_problem(check, hospital, study):
+    (hospital.parent / "manifest.csv").unlink()
+    code, found = check(hospital, "--study", study)
+    assert code == 3
+    assert messages(found) == [
+        f"{hospital.parent / 'manifest.csv'}: manifest cannot be read: No such file or directory"
+    ]
+
+
+def test_a_site_file_that_cannot_be_used_ends_with_2(check, hospital):
+    change(hospital, "manifest =", "manifset =", name="site.toml")
+    code, found = check(hospital)
+    assert code == 2
+    assert "data.manifset: unknown key; known keys: manifest" in messages(found)[0]
+
+
+def test_a_device_this_machine_lacks_is_listed_beside_the_rest(check, hospital):
+    change(hospital, '"auto"', '"cuda:99"', name="site.toml")
+    (hospital.parent / "benign-1.png").write_bytes(b"")
+    code, found = check(hospital)
+    assert code == 2
+    assert "device 'cuda:99'" in messages(found)[0]
+    assert "benign-1.png" in messages(found)[1]
+
+
+def test_a_folder_that_cannot_be_written(check, hospital):
+    (hospital.parent / "cache").write_text("a file in its place")
+    code, found = check(hospital)
+    assert code == 7
+    assert str(hospital.parent / "cache") in messages(found)[0]
+
+
+def test_images_without_patient_are_noted(check, hospital):
+    change(hospital, "malignant-0.png,malignant,malignant-0", "malignant-0.png,malignant,")
+    code, found = check(hospital)
+    assert code == 0
+    assert "1 images have no patient_id" in found["notes"][0]
+
+
+def test_with_a_study_that_fits(check, hospital, study):
+    code, found = check(hospital, "--study", study)
+    assert (code, found["problems"], found["notes"]) == (0, [], [])
+    assert found["study_sha256"] == load_study(study).sha256
+    assert found["shots"] == {"benign": 2, "malignant": 2}
+    assert (found["train"], found["test"]) == (6, 4)
+    assert len(found["image_tower"]) == 64
+
+
+def test_a_class_with_too_few_images_and_an_unknown_finding_are_noted(check, hospital, study):
+    change(hospital, "oval shape", "round shape|oval shape")
+    study.write_text(STUDY.replace("shots = 2", "shots = 20"))
+    code, found = check(hospital, "--study", study)
+    assert code == 0
+    assert found["shots"] == {"benign": 3, "malignant": 3}
+    unknown, short = found["notes"]
+    assert unknown == "findings the study does not name are passed over: ['round shape']"
+    assert "fewer than 20 training images of benign, malignant" in short
+
+
+def test_a_site_without_labels_takes_part_in_stage_1_only(check, hospital, study):
+    change(hospital, ",benign,", ",,")
+    change(hospital, ",malignant,", ",,")
+    code, found = check(hospital, "--study", study)
+    assert code == 0
+    assert found["notes"][-1] == "has no labelled training image: takes part in stage 1 only"
+
+
+def test_labels_the_study_does_not_know_and_a_shared_patient_are_problems(check, hospital, study):
+    change(hospital, "benign-1.png,benign", "benign-1.png,bening")
+    _, found = check(hospital, "--study", study)
+    assert len(messages(found)) == 1
+    assert "not classes of the study: 'bening' (1)" in messages(found)[0]
+
+    change(hospital, "benign-1.png,bening", "benign-1.png,benign")
+    change(hospital, "malignant-4,test", "malignant-0,test")
+    code, found = check(hospital, "--study", study)
+    assert code == 3
+    assert "both sides of the split: ['patient:malignant-0']" in messages(found)[0]
+
+
+def test_missing_weights_are_listed_beside_what_else_is_wrong(check, hospital, study):
+    (hospital.parent / "benign-1.png").write_bytes(b"")
+    pinned = f'image = "timm/mobilenetv2_100"\ncheckpoint = "w.safetensors"\nsha256 = "{"0" * 64}"'
+    study.write_text(STUDY.replace("[model]\n", f"[model]\n{pinned}\n"))
+    code, found = check(hospital, "--study", study)
+    assert code == 3
+    assert "benign-1.png" in messages(found)[0]
+    assert f"{hospital.parent / 'weights' / 'w.safetensors'}: no such weights" in messages(found)[1]
+    (hospital.parent / "weights").mkdir()
+    (hospital.parent / "weights" / "w.safetensors").write_bytes(b"other weights")
+    assert "expected sha256 0000" in messages(check(hospital, "--study", study)[1])[1]
+
+
+def test_missing_weights_of_the_region_method(check, hospital, study):
+    study.write_text(STUDY + '[regions]\nmethod = "sam"\ncheckpoint = "sam.pth"\n')
+    code, found = check(hospital, "--study", study)
+    assert code == 4
+    assert str(hospital.parent / "weights" / "sam.pth") in messages(found)[0]
+
+
+def test_a_study_that_cannot_be_read_does_not_keep_the_site_from_being_checked(check, hospital):
+    (hospital.parent / "benign-1.png").write_bytes(b"")
+    code, found = check(hospital, "--study", hospital.parent / "gone.toml")
+    assert code == 2
+    assert "gone.toml: no such file" in messages(found)[0]
+    assert "benign-1.png" in messages(found)[1]
+
+
+@pytest.mark.parametrize("train", ["full", "last-1", "adapter"])
+def test_a_run_puts_into_the_cache_what_was_foreseen(hospital, study, train):
+    """To the byte, but for the files' headers; images met in two roles share their pixels."""
+    import torch
+
+    from hica.study_model import adapted_tower
+    from hica.text_bank import build_text_bank
+    from hica.towers import load_text_tower
+    from hica_client.session import Session
+
+    chosen = load_study(study, [f"model.train={train}", 'regions.method="grid"'])
+    session = Session(load_site(hospital), chosen)
+    words = [text for _, prompts, findings, _ in chosen.class_texts for text in prompts + findings]
+    text_tower = load_text_tower("tiny", vocabulary=words)
+    bank = build_text_bank(text_tower, chosen.class_texts, 128, 0.99, 0)
+    session.labelled(bank), session.unlabelled(bank), session.held_out(bank)
+    files = list(session.site.data.cache.rglob("*.safetensors"))
+    held = sum(file.stat().st_size for file in files)
+    needed = cache_bytes(chosen, adapted_tower(chosen, Path(), torch.device("cpu")), images=10)
+    headers = 500 * len(files)
+    assert needed <= held <= needed + headers
+
+
+def test_a_disk_too_small_for_the_cache(tmp_path, monkeypatch):
+    found = preflight_module.Preflight()
+    monkeypatch.setattr(
+        preflight_module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1)
+    )
+    (tmp_path / "a.safetensors").write_bytes(b"12")
+    check_space(found, tmp_path, needed=3)
+    with pytest.raises(StorageError, match=r"data\.cache"):
+        check_space(found, tmp_path, needed=4)
+
+
+def test_what_a_person_sees(run_command, hospital, study):
+    (hospital.parent / "benign-1.png").write_bytes(b"")
+    code, out, err = run_command("check", hospital, "--study", study)
+    assert code == 3
+    assert "decoding images and masks" in err
+    lines = " ".join(out.split())
+    assert "st-elsewhere" in lines
+    assert f"problem {hospital.parent / 'benign-1.png'}: cannot be decoded" in lines
+    assert lines.endswith("1 to mend")
+
+
+@pytest.mark.parametrize("verb", ["init", "check"])
+def test_every_verb_shows_an_example(run_command, verb):
+    code, out, _ = run_command(verb, "--help")
+    assert code == 0
+    assert f"Example: hica-client {verb}" in " ".join(out.split())

@@ -1,0 +1,61 @@
+import pytest
+
+from hica.errors import ConfigurationError
+from hica_client.site import load_site
+
+GOOD = '[site]\nname = "north"\n[data]\nmanifest = "images/manifest.csv"\n'
+
+
+@pytest.fixture
+def written(tmp_path):
+    def written(text):
+        path = tmp_path / "site.toml"
+        path.write_text(text)
+        return path
+
+    return written
+
+
+def test_paths_are_relative_to_the_file_and_defaults_lie_beside_it(written, tmp_path):
+    data = load_site(written(GOOD)).data
+    assert data.manifest == tmp_path / "images" / "manifest.csv"
+    assert data.weights == tmp_path / "weights"
+    assert data.cache == tmp_path / "cache"
+    assert data.state == tmp_path / "state"
+
+
+def test_they_are_whatever_folder_the_site_is_started_in(written, tmp_path, monkeypatch):
+    written(GOOD)
+    monkeypatch.chdir(tmp_path.parent)
+    path = (tmp_path / "site.toml").relative_to(tmp_path.parent)
+    assert load_site(path).data.manifest == tmp_path / "images" / "manifest.csv"
+
+
+def test_absolute_paths_stay(written, tmp_path):
+    elsewhere = tmp_path.parent / "weights"
+    assert load_site(written(f'{GOOD}weights = "{elsewhere}"\n')).data.weights == elsewhere
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (GOOD + 'manifets = "x.csv"\n', "data.manifets: unknown key; known keys: manifest, "),
+        (GOOD + "[network]\n", "network: unknown key; known keys: site, data, device"),
+        ('[site]\nname = "north"\n[data]\n', "data.manifest: Field required"),
+        ('[data]\nmanifest = "x.csv"\n', "site: Field required"),
+        ('[site]\nname = ""\n[data]\nmanifest = "x.csv"\n', "site.name: "),
+        (GOOD + "test_fraction = 1.0\n", "data.test_fraction: Input should be less than 1"),
+        (GOOD + "manifest", "not valid TOML"),
+    ],
+)
+def test_what_cannot_be_used_is_named_with_file_and_key(written, text, words):
+    path = written(text)
+    with pytest.raises(ConfigurationError) as error:
+        load_site(path)
+    assert str(path) in str(error.value)
+    assert words in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"gone\.toml: no such file"):
+        load_site(tmp_path / "gone.toml")

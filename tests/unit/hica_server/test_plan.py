@@ -1,0 +1,70 @@
+import pytest
+
+from hica_server.plan import make_plan
+
+EVERY = ["alignment.rounds=2", "pretraining.rounds=2"]
+
+
+class Recorder:
+    """Stands for a coordinator and notes what it is told to do."""
+
+    def __init__(self):
+        self.done = []
+
+    def __getattr__(self, name):
+        return lambda *arguments: self.done.append((name, *arguments))
+
+
+def walk(study):
+    recorder = Recorder()
+    for step in make_plan(study):
+        step.run(recorder)
+    return recorder.done
+
+
+FIRST = [("moments", 0), ("evaluate", 0, "zero_shot")]
+LAST = [("align", 0), ("align", 1), ("evaluate", 1, "final")]
+
+
+def test_both_stages(make_study):
+    stage_1 = [("cluster", 0), ("pretrain", 0), ("pretrain", 1), ("moments", 1)]
+    assert walk(make_study(*EVERY)) == [*FIRST, *stage_1, ("prototypes", 0), *LAST]
+
+
+def test_without_stage_1(make_study):
+    study = make_study(*EVERY, "pretraining.rounds=0")
+    assert walk(study) == [*FIRST, ("prototypes", 0), *LAST]
+
+
+@pytest.mark.parametrize("change", ["train_text_bank=false", "bank_start=text"])
+def test_a_bank_that_is_fixed_or_starts_at_the_texts_needs_no_prototypes(make_study, change):
+    study = make_study(*EVERY, "pretraining.rounds=0", f"alignment.{change}")
+    assert walk(study) == [*FIRST, *LAST]
+
+
+@pytest.mark.parametrize(
+    ("every", "clustered_before"), [(0, [0]), (1, [0, 1, 2, 3, 4]), (2, [0, 2, 4]), (4, [0, 4])]
+)
+def test_re_clustering_is_done_on_schedule(make_study, every, clustered_before):
+    overrides = ["pretraining.rounds=5", f"pretraining.recluster_every={every}"]
+    done = walk(make_study(*overrides))
+    assert [number for name, number, *_ in done if name == "cluster"] == clustered_before
+    for number in clustered_before:
+        at = done.index(("cluster", number))
+        assert done[at + 1] == ("pretrain", number)
+
+
+def test_steps_are_named_for_people(make_study):
+    names = [step.name for step in make_plan(make_study(*EVERY))]
+    assert names == [
+        "centre",
+        "zero-shot evaluation",
+        "clusters",
+        "pretraining 1/2",
+        "pretraining 2/2",
+        "centre after pretraining",
+        "prototypes",
+        "alignment 1/2",
+        "alignment 2/2",
+        "evaluation",
+    ]
