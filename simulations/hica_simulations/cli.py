@@ -16,7 +16,6 @@ import typer
 from rich.console import Console
 
 from hica.command_line import EXIT_CODES, run_app
-from hica_simulations.console import final_table, watching_on
 
 app = typer.Typer(
     help=f"Simulate a federation of hospitals on this machine.\n\n{EXIT_CODES}",
@@ -56,6 +55,7 @@ def run(
     json_: Json = False,
 ) -> None:
     """Run or resume a simulated study and write its report."""
+    from hica_simulations.console import final_table, watching_on
     from hica_simulations.report import write_simulation_report
     from hica_simulations.run import simulate
     from hica_simulations.scenario import load_scenario
@@ -91,6 +91,7 @@ def compare(
     """Run a study over several seeds, with and without stage 1, and compare with the baselines."""
     from hica_simulations.compare import as_markdown
     from hica_simulations.compare import compare as compare_runs
+    from hica_simulations.console import watching_on
 
     place = _place(data, out, cache, device, engine)
     chosen = range(first_seed, first_seed + seeds)

@@ -9,7 +9,8 @@ baselines/{local_only/NAME, pooled}/  the same files
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,9 @@ def simulate(
     finished = finished_result(place.out, study, baselines)
     if finished is not None:
         return finished
+    # One thread a site, as many sites at once as there are cores: faster than several threads on
+    # one small site, and the result does not depend on the number of cores.
+    torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     folders = build_sites(scenario, place.data, place.out, place.cache)
     runs = Federations(study, folders, place, watching)
@@ -86,7 +90,7 @@ def simulate(
         sites = [write_site(folder, place) for folder in folders]
         result["baselines"] |= {
             **shot_baselines(study, sites),
-            "local_only": runs.local_only(),
+            "local_only": runs.local_only(tested=result["per_site"]),
             "pooled": runs.pooled(),
         }
     write_json(place.out / "result.json", result)
@@ -127,12 +131,16 @@ class Federations:
         """The study itself; returns its `result.json`."""
         return self._run(self.study, self.folders, self.place.out, "federated")
 
-    def local_only(self) -> dict[str, Any]:
-        """The same training at each site alone on its own shots; mean over the sites' tests."""
+    def local_only(self, tested: Collection[str]) -> dict[str, Any]:
+        """The same training at each site alone on its own shots; mean over the sites' tests.
+
+        Args:
+            tested: Sites that were tested in the federation; the others have nothing to compare.
+        """
         alone = _changed(self.study, "federation.quorum=1")
         per_site: dict[str, Any] = {}
         for folder in self.folders:
-            if folder.labelled and folder.test:
+            if folder.labelled and folder.name in tested:
                 out = self.place.out / "baselines" / "local_only" / folder.name
                 result = self._run(alone, [folder], out, f"local only: {folder.name}")
                 per_site |= result["per_site"]
@@ -163,7 +171,7 @@ class Federations:
             if place.engine == "flower":
                 run_on_ray(server_app, client_app, nodes, num_gpus=_gpu_share(place, len(nodes)))
             else:
-                run_in_process(server_app, client_app, nodes)
+                run_in_process(server_app, client_app, nodes, workers=os.cpu_count() or 1)
         forget_sessions()
         result: dict[str, Any] = json.loads((out / "result.json").read_text(encoding="utf-8"))
         return result

@@ -137,6 +137,14 @@ def test_another_tower_region_method_or_number_of_views_is_computed_anew(
     assert other.images == 2
 
 
+def test_pixels_kept_for_full_training_depend_on_the_transform(records, tmp_path):
+    Counted(tmp_path, train="full").prepare(records[:2])
+    shortest = Preprocess(64, (0.5,) * 3, (0.5,) * 3, "bicubic", "shortest")
+    other = Counted(tmp_path, TinyImageTower(0, shortest), train="full")
+    other.prepare(records[:2])
+    assert other.images == 2
+
+
 @pytest.mark.parametrize("column", ["image", "mask"])
 def test_an_exchanged_image_or_mask_is_computed_anew(records, tmp_path, column):
     before = Counted(tmp_path).prepare(records[:1])
