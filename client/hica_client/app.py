@@ -6,6 +6,8 @@ run answers as if nothing had happened. Randomness is derived from (seed, site, 
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,13 +29,15 @@ from hica.local_training import (
     pseudo_label_loss,
     train,
 )
-from hica.messages import Kind, Reply, Request, decode_request, encode_reply
+from hica.messages import Kind, Reply, Request, decode_request, encode_reply, failure
 from hica.metrics import site_metrics
 from hica.model import AlignmentModel
 from hica.pseudo_labels import assign, cluster_sums, site_start
 from hica.text_bank import TextBank
 from hica_client.session import Session
-from hica_client.site import load_site
+from hica_client.site import Site, load_site
+
+logger = logging.getLogger("hica.client")
 
 Handler = Callable[[Session, Request], Reply]
 
@@ -41,12 +45,11 @@ app = ClientApp()
 _sessions: dict[tuple[str, str], Session] = {}
 
 
-def session_for(context: Context, request: Request) -> Session:
-    """The session of this node's site and the request's study, made on first use."""
-    path = site_file(context)
+def session_for(path: Path, site: Site, request: Request) -> Session:
+    """The session of a site and the request's study, made on first use."""
     key = (str(path), request.study.sha256)
     if key not in _sessions:
-        _sessions[key] = Session(load_site(path), request.study)
+        _sessions[key] = Session(site, request.study)
     return _sessions[key]
 
 
@@ -67,14 +70,29 @@ def site_file(context: Context) -> Path:
     return Path(str(path))
 
 
+def without_folders(text: str) -> str:
+    """`text` with absolute paths cut to their last part; of folders with spaces a rest stays."""
+    return re.sub(r"(?<![\w.…])/(?:[^\s/:'\"]+/)*", "", text)
+
+
 def answers(kind: Kind) -> Callable[[Handler], Handler]:
-    """Register a handler: decode, answer, encode; what a user can mend is answered in words."""
+    """Register a handler: decode, answer, encode; what a user can mend is answered in words.
+
+    The coordinator reads what is wrong but not where: folders stay out of the answer.
+    """
 
     def register(handler: Handler) -> Handler:
         def handle(message: Message, context: Context) -> Message:
             request = decode_request(message.content, kind)
-            session = session_for(context, request)
-            return Message(encode_reply(handler(session, request)), reply_to=message)
+            path = site_file(context)
+            site = load_site(path)
+            try:
+                reply = handler(session_for(path, site, request), request)
+            except HicaError as error:
+                logger.error("%s: %s: %s", site.site.name, kind, error)
+                reason = without_folders(f"{type(error).__name__}: {error}")
+                reply = failure(kind, site.site.name, request.round, reason)
+            return Message(encode_reply(reply), reply_to=message)
 
         category = kind.value.split(".")[0]
         {"query": app.query, "train": app.train, "evaluate": app.evaluate}[category](kind.action)(
@@ -103,7 +121,7 @@ def feature_moments(session: Session, request: Request) -> Reply:
         request.kind,
         session.name,
         request.round,
-        len(session.train),
+        len(session.pool),
         arrays={"sums": result.sums.numpy(), "counts": result.counts.numpy()},
     )
 
@@ -262,6 +280,3 @@ def _update(
         f"shared.{name}": value.detach().cpu().numpy() for name, value in model.shared().items()
     }
     return Reply(request.kind, session.name, request.round, examples, {"loss": loss}, arrays)
-
-
-__all__ = ["HicaError", "app", "forget_sessions", "predict", "session_for", "site_file"]

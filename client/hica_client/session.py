@@ -18,7 +18,7 @@ from torch import Tensor
 from hica.checkpoint import has_state, load_state, save_state
 from hica.device import select_device
 from hica.errors import CheckpointError, DataError
-from hica.images.cache import TensorCache
+from hica.images.cache import TensorCache, key_of
 from hica.images.episodes import Episode, draw_episode, save_episode, split_by_group
 from hica.images.manifest import Record, check_labels, read_manifest
 from hica.local_training import Batch, Examples, embed_all
@@ -38,6 +38,7 @@ class Session:
         site: The hospital's own configuration.
         study: The coordinator's.
         train: Rows to learn from, labelled or not.
+        pool: Rows of `train` whose labels are not used: for the centre and for stage 1.
         test: Held-out labelled rows; no patient of theirs is in `train`.
         episode: Indices into `train` of the labelled shots.
         notes: What the coordinator should know about this site's part, in words.
@@ -53,6 +54,7 @@ class Session:
         check_labels(records, study.class_names, str(site.data.manifest))
         self.notes: list[str] = []
         self.train, self.test = _roles(records, site, study)
+        self.pool = _drawn(self.train, study.pretraining.max_images)
         patients, fewest = len({row.group for row in self.test}), study.federation.min_count
         if 0 < patients < fewest:
             self.test = []  # not to be trained on either: a later manifest may add to them
@@ -85,7 +87,7 @@ class Session:
         }
         return {
             "labelled": len(shots),
-            "unlabelled": len(self.train),
+            "unlabelled": len(self.pool),
             "test": len(self.test),
             "classes": {k: v if v == 0 or v >= hidden else None for k, v in per_class.items()},
             "shortfall": sorted(self.episode.shortfall),
@@ -135,7 +137,7 @@ class Session:
         model = model.to(self.device)
         model.load_shared(shared)
         if centre is not None and alignment.centring != "none":
-            own = alignment.centring == "site" and bool(self.train)
+            own = alignment.centring == "site" and bool(self.pool)
             chosen = torch.from_numpy(self.kept("centre")["centre"]) if own else centre
             model.centre.copy_(chosen)
         return model
@@ -145,7 +147,7 @@ class Session:
         return self._prepared("labelled", bank)
 
     def unlabelled(self, bank: TextBank) -> Examples:
-        """Every training row, its label unused."""
+        """The pool, its labels unused."""
         return self._prepared("unlabelled", bank)
 
     def held_out(self, bank: TextBank) -> Examples:
@@ -160,7 +162,7 @@ class Session:
             few = 2 if alignment.flip_at_test else 1
             rows, views = {
                 "labelled": ([self.train[i] for i in self.episode.indices], alignment.views),
-                "unlabelled": (self.train, few),
+                "unlabelled": (self.pool, 1),
                 "test": (self.test, few),
             }[role]
             names = self.study.class_names
@@ -199,6 +201,13 @@ class Session:
                 "the study ran. Restore it, or start the study anew"
             )
         return load_state(self.state, name)[0]
+
+
+def _drawn(rows: list[Record], count: int) -> list[Record]:
+    """At most `count` rows: the same for every seed, on any machine, in any order of rows."""
+    if len(rows) <= count:
+        return rows
+    return sorted(rows, key=lambda row: key_of("pool", row.name))[:count]
 
 
 def _roles(records: list[Record], site: Site, study: Study) -> tuple[list[Record], list[Record]]:

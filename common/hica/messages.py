@@ -73,6 +73,19 @@ class Reply:
     arrays: Arrays = field(default_factory=dict)
 
 
+class SiteError(MessageError):
+    """A site that says in words why it could not do what was asked."""
+
+    def __init__(self, site: str, reason: str) -> None:
+        super().__init__(f"failed at the site: {reason}")
+        self.site = site
+
+
+def failure(kind: Kind, site: str, round_: int, reason: str) -> Reply:
+    """The reply of a site that could not do what was asked."""
+    return Reply(kind, site, round_, details={"failed": reason})
+
+
 def encode_request(request: Request) -> RecordDict:
     """Request → record."""
     header = {
@@ -119,6 +132,7 @@ def decode_reply(record: RecordDict, kind: Kind, round_: int, spec: Spec) -> Rep
     """Record → reply, at the coordinator.
 
     Raises:
+        SiteError: The site says why it could not.
         MessageError: Wrong version, kind, round, names, shapes or types, or values not finite.
     """
     header = _header(record, {"site": str, "examples": int, "details": dict}, kind)
@@ -128,6 +142,8 @@ def decode_reply(record: RecordDict, kind: Kind, round_: int, spec: Spec) -> Rep
         raise MessageError("site name must have 1 to 64 characters")
     if not 0 <= header["examples"] <= 10**9:
         raise MessageError(f"claims {header['examples']} examples")
+    if "failed" in header["details"]:
+        raise SiteError(header["site"], str(header["details"]["failed"])[:1000])
     arrays = _arrays(record, spec)
     return Reply(
         kind, header["site"], header["round"], header["examples"], header["details"], arrays

@@ -12,6 +12,9 @@ from rich.console import Console
 
 Item = TypeVar("Item")
 
+console = Console(stderr=True)
+"""The one console of a process: bars of several threads on it do not overwrite each other."""
+
 
 def track(sequence: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
     """Yield the items of `sequence`, showing how far it has come.
@@ -23,7 +26,6 @@ def track(sequence: Iterable[Item], description: str, total: int | None = None) 
     """
     if total is None and isinstance(sequence, Sized):
         total = len(sequence)
-    console = Console(stderr=True)
     if console.is_terminal:
         yield from rich.progress.track(sequence, description, total=total, console=console)
         return

@@ -112,7 +112,9 @@ class TextSection(Section):
 class PretrainingSection(Section):
     """`[pretraining]`: stage 1, pseudo-labels on unlabelled images. `rounds = 0`: without."""
 
-    rounds: Count = 3
+    rounds: Count = 2
+    max_images: PositiveInt = 200
+    """Training images a site uses here and for the centre: of more, always the same ones."""
     clusters: Annotated[int, Field(ge=2)] = 16
     lloyd_rounds: PositiveInt = 5
     recluster_every: Count = 0

@@ -15,7 +15,15 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from hica.errors import FederationError, MessageError
-from hica.messages import Reply, Request, Spec, decode_reply, encode_request, payload_bytes
+from hica.messages import (
+    Reply,
+    Request,
+    SiteError,
+    Spec,
+    decode_reply,
+    encode_request,
+    payload_bytes,
+)
 
 logger = logging.getLogger("hica.server")
 
@@ -134,12 +142,15 @@ def _ask(
         try:
             reply = _checked(message, request, spec, site, check, outcome)
         except MessageError as error:
+            if isinstance(error, SiteError) and not site:
+                label = error.site  # it has said its name, though not what was asked
             outcome.refused[label] = str(error)
             logger.warning("%s: %s refused: %s", request.kind, label, error)
         else:
             outcome.replies[reply.site] = reply
             outcome.nodes[reply.site] = node
-            outcome.refused.pop(label, None)
+            for name in (label, reply.site):
+                outcome.refused.pop(name, None)
     outcome.missing = sorted(_label(node, site) for node, site in silent.items())
     if outcome.missing:
         logger.warning("%s: no answer from %s", request.kind, ", ".join(outcome.missing))

@@ -1,12 +1,18 @@
 """The plan of a run: its steps, in order, as the study decides them.
 
-centre → zero-shot → [k-means → stage 1 rounds → centre] → bank start → stage 2 rounds → metrics
+centre → zero-shot → [k-means → stage 1 rounds] → centre → bank start → (stage 2 round → centre)…
+→ metrics
+
+The centre is estimated anew whenever the weights have been averaged: averaged weights have other
+activations than any site trained with, as BatchNorm's statistics after weight averaging (SWA,
+Izmailov et al. 2018). With the first centre kept, predictions drift toward some of the classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from hica.study import Study
 from hica_server.coordinator import Coordinator
@@ -38,18 +44,17 @@ def make_plan(study: Study, zero_shot: bool = True) -> list[Step]:
     stage = study.pretraining
     for number in range(stage.rounds):
         if number == 0 or (stage.recluster_every and number % stage.recluster_every == 0):
-            steps.append(Step("clusters", lambda run, n=number: run.cluster(n)))  # type: ignore[misc]
-        steps.append(
-            Step(f"pretraining {number + 1}/{stage.rounds}", lambda run, n=number: run.pretrain(n))  # type: ignore[misc]
-        )
+            steps.append(Step("clusters", partial(Coordinator.cluster, round_=number)))
+        name = f"pretraining {number + 1}/{stage.rounds}"
+        steps.append(Step(name, partial(Coordinator.pretrain, round_=number)))
     if stage.rounds:
-        steps.append(Step("centre after pretraining", lambda run: run.moments(1)))
+        steps.append(Step("centre", lambda run: run.moments(1)))
     alignment = study.alignment
     if alignment.train_text_bank and alignment.bank_start == "prototypes":
         steps.append(Step("prototypes", lambda run: run.prototypes(0)))
     for number in range(alignment.rounds):
-        steps.append(
-            Step(f"alignment {number + 1}/{alignment.rounds}", lambda run, n=number: run.align(n))  # type: ignore[misc]
-        )
+        name = f"alignment {number + 1}/{alignment.rounds}"
+        steps.append(Step(name, partial(Coordinator.align, round_=number)))
+        steps.append(Step("centre", partial(Coordinator.moments, round_=2 + number)))
     steps.append(Step("evaluation", lambda run: run.evaluate(1, "final")))
     return steps

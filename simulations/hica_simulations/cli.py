@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from hica.command_line import EXIT_CODES, run_app
+from hica.progress import console
 
 app = typer.Typer(
     help=f"Simulate a federation of hospitals on this machine.\n\n{EXIT_CODES}",
@@ -61,7 +62,6 @@ def run(
     from hica_simulations.scenario import load_scenario
 
     place = _place(data, out, cache, device, engine)
-    console = Console(stderr=True)
     scenario = load_scenario(study, set_ or [])
     result = simulate(scenario, place, baselines, watching_on(console))
     report = write_simulation_report(scenario, place, result)
@@ -95,7 +95,7 @@ def compare(
 
     place = _place(data, out, cache, device, engine)
     chosen = range(first_seed, first_seed + seeds)
-    result = compare_runs(study, set_ or [], place, chosen, watching_on(Console(stderr=True)))
+    result = compare_runs(study, set_ or [], place, chosen, watching_on(console))
     print(json.dumps(result) if json_ else as_markdown(result))
 
 

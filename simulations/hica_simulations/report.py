@@ -72,7 +72,7 @@ def make_extras(scenario: Scenario, place: Place) -> Extras:
             labels += batch.labels.tolist()
             sites += [session.name] * len(batch.labels)
             examples += _examples(session, model, bank)
-        if study.pretraining.rounds and session.train:
+        if study.pretraining.rounds and session.pool:
             for row, cluster in enumerate(session.kept("pseudo_labels")["labels"].tolist()):
                 galleries.setdefault(cluster, []).append((session, row))
     flat = PCA(2, random_state=0).fit_transform(np.concatenate(points)).astype(np.float32)
@@ -125,7 +125,7 @@ def _clusters(galleries: dict[int, list[tuple[Session, int]]]) -> list[Cluster]:
         images = []
         for session, row in members[::step][:IMAGES_PER_CLUSTER]:
             preprocess = session.pipeline.tower.tower.preprocess
-            pixels, _, _ = pixels_of(session.train[row], preprocess, session.pipeline.cache)
+            pixels, _, _ = pixels_of(session.pool[row], preprocess, session.pipeline.cache)
             images.append(pixels.permute(1, 2, 0).numpy())
         clusters.append(Cluster(number, images, len(members)))
     return clusters

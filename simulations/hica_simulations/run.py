@@ -1,9 +1,14 @@
-"""One simulated study: sites made, federation run, baselines run on the same shots, report written.
+"""One simulated study: sites made, federation and baselines run on the same shots.
 
-out/
-study.json  state.safetensors  model.safetensors  result.json  report.html  events/
-sites/NAME/{site.toml, manifest.csv, state/}
-baselines/{local_only/NAME, pooled}/  the same files
+What lies in the run directory afterwards:
+
+    scenario.toml, study.json    what was asked for, every default written out
+    state.safetensors            the last completed step, where a killed run goes on
+    model.safetensors, .json     trained weights, text bank and centre
+    result.json                  metrics, rounds, baselines
+    report.html, events/         for people
+    sites/NAME/                  each site's site.toml, manifest.csv and state/
+    baselines/                   local_only/NAME and pooled: the same files
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +27,7 @@ import torch
 from hica.checkpoint import write_json
 from hica.errors import ConfigurationError
 from hica.metrics import SiteMetrics, combine
+from hica.storage import write_atomically
 from hica.study import Study, apply_overrides, validated
 from hica.text_bank import TextBank
 from hica_client.app import app as client_app
@@ -76,6 +83,7 @@ def simulate(
         HicaError: Whatever stops the run; the same call resumes it.
     """
     study = scenario.study
+    claim(place.out, scenario)
     finished = finished_result(place.out, study, baselines)
     if finished is not None:
         return finished
@@ -87,14 +95,27 @@ def simulate(
     runs = Federations(study, folders, place, watching)
     result = runs.federated()
     if baselines:
-        sites = [write_site(folder, place) for folder in folders]
-        result["baselines"] |= {
-            **shot_baselines(study, sites),
-            "local_only": runs.local_only(tested=result["per_site"]),
-            "pooled": runs.pooled(),
-        }
+        sites = [write_site(folder, place.out, place) for folder in folders]
+        probes = shot_baselines(study, sites)
+        result["baselines"] |= probes | runs.baselines(tested=result["per_site"].keys())
+    forget_sessions()
     write_json(place.out / "result.json", result)
     return result
+
+
+def claim(out: Path, scenario: Scenario) -> None:
+    """Write `out/scenario.toml`, unless the folder is another scenario's.
+
+    Raises:
+        ConfigurationError: The folder holds a run of another study or of other sites.
+    """
+    path, text = out / "scenario.toml", scenario.as_toml()
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise ConfigurationError(
+            f"{out}: holds a run of another study or of other sites (see scenario.toml there). "
+            "Use another --out, or delete that folder"
+        )
+    write_atomically(path, text.encode())
 
 
 def finished_result(out: Path, study: Study, baselines: bool) -> dict[str, Any] | None:
@@ -131,28 +152,35 @@ class Federations:
         """The study itself; returns its `result.json`."""
         return self._run(self.study, self.folders, self.place.out, "federated")
 
-    def local_only(self, tested: Collection[str]) -> dict[str, Any]:
-        """The same training at each site alone on its own shots; mean over the sites' tests.
+    def baselines(self, tested: Collection[str]) -> dict[str, Any]:
+        """`local_only` and `pooled`, their federations side by side on the machine's cores.
 
         Args:
             tested: Sites that were tested in the federation; the others have nothing to compare.
         """
-        alone = _changed(self.study, "federation.quorum=1")
-        per_site: dict[str, Any] = {}
-        for folder in self.folders:
-            if folder.labelled and folder.name in tested:
-                out = self.place.out / "baselines" / "local_only" / folder.name
-                result = self._run(alone, [folder], out, f"local only: {folder.name}")
-                per_site |= result["per_site"]
-        return self._combined(per_site)
+        alone = [folder for folder in self.folders if folder.labelled and folder.name in tested]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the longest first
+            pooled = pool.submit(self._pooled)
+            local = [pool.submit(self._local_only, folder) for folder in alone]
+            per_site = [future.result() for future in local]
+            return {
+                "local_only": self._combined({k: v for part in per_site for k, v in part.items()}),
+                "pooled": self._combined(pooled.result()),
+            }
 
-    def pooled(self) -> dict[str, Any]:
-        """The same training on all shots and images in one place; tested at the sites."""
+    def _local_only(self, folder: SiteFolder) -> dict[str, Any]:
+        """The same training at one site alone, on its own shots; its test metrics by name."""
+        out = self.place.out / "baselines" / "local_only" / folder.name
+        study = _changed(self.study, "federation.quorum=1")
+        return dict(self._run(study, [folder], out, f"local only: {folder.name}")["per_site"])
+
+    def _pooled(self) -> dict[str, Any]:
+        """The same training on all shots and images in one place; test metrics of the sites."""
         out = self.place.out / "baselines" / "pooled"
         shots = self.study.alignment.shots * len(self.folders)
-        alone = _changed(self.study, "federation.quorum=1", f"alignment.shots={shots}")
+        study = _changed(self.study, "federation.quorum=1", f"alignment.shots={shots}")
         together = pooled_folders(self.folders, self.study, out)
-        return self._combined(self._run(alone, together, out, "pooled")["per_site"])
+        return dict(self._run(study, together, out, "pooled")["per_site"])
 
     def _run(
         self, study: Study, folders: Sequence[SiteFolder], out: Path, name: str
@@ -162,7 +190,7 @@ class Federations:
         if finished is not None:
             return finished
         place = self.place
-        nodes = [{"site": str(write_site(folder, place))} for folder in folders]
+        nodes = [{"site": str(write_site(folder, out, place))} for folder in folders]
         with self.watching(name) as watcher:
             first = out == place.out  # baselines start from the same texts
             server_app = make_server_app(
@@ -172,12 +200,14 @@ class Federations:
                 run_on_ray(server_app, client_app, nodes, num_gpus=_gpu_share(place, len(nodes)))
             else:
                 run_in_process(server_app, client_app, nodes, workers=os.cpu_count() or 1)
-        forget_sessions()
         result: dict[str, Any] = json.loads((out / "result.json").read_text(encoding="utf-8"))
         return result
 
     def _text_bank(self, study: Study, dim: int) -> TextBank:
-        """The bank, made once: refining the text tower takes longer than a small federation."""
+        """The bank, made once: refining the text tower takes longer than a small federation.
+
+        The federated run comes first and makes it, so the baselines' threads only read it.
+        """
         if dim not in self._banks:
             self._banks[dim] = make_bank(study, dim, self.place.data)
         return self._banks[dim]
@@ -189,9 +219,13 @@ class Federations:
         return {**combine(metrics).to_dict(), "per_site": per_site}
 
 
-def write_site(folder: SiteFolder, place: Place) -> Path:
-    """Write the folder's `site.toml`, as a hospital would write its own; returns its path."""
-    path = folder.manifest.parent / "site.toml"
+def write_site(folder: SiteFolder, out: Path, place: Place) -> Path:
+    """Write `out/sites/NAME/site.toml`, as a hospital would write its own; returns its path.
+
+    Each federation has site files of its own, so that a baseline never shares a site's state.
+    """
+    path = out / "sites" / folder.name / "site.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
         "[site]",
         f"name = {json.dumps(folder.name)}",

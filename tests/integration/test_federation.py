@@ -198,7 +198,7 @@ def test_a_site_that_fails_every_time_is_named_and_left_out(
     for entry in result["rounds"]:
         if entry["stage"] in training:
             assert entry["participants"] == ["north", "south"]
-            assert "west/3.png: cannot be decoded" in entry["refused"]["west"]
+            assert "3.png: cannot be decoded" in entry["refused"]["west"]
         else:  # it can still be asked and tested
             assert entry["participants"] == ["north", "south", "west"]
 
@@ -245,5 +245,6 @@ def test_a_site_with_other_weights_on_disk_is_refused_with_the_reason(
     assert list(result["sites"]) == ["north"]
     [meeting] = [entry for entry in result["rounds"] if entry["stage"] == "capabilities"]
     reasons = meeting["refused"]
-    assert "other weights than the study's" in reasons["node 2"]
-    assert "west/weights.safetensors: no such weights file" in reasons["node 3"]
+    assert "other weights than the study's" in reasons["south"]
+    assert "weights.safetensors: no such weights file" in reasons["west"]
+    assert str(tmp_path) not in reasons["west"]

@@ -35,7 +35,7 @@ def test_a_failed_loop_is_not_reported_as_done(capsys):
 def test_a_terminal_gets_a_bar(monkeypatch):
     screen = io.StringIO()
     console = rich.console.Console(file=screen, force_terminal=True, width=80)
-    monkeypatch.setattr(progress, "Console", lambda stderr: console)
+    monkeypatch.setattr(progress, "console", console)
     assert list(track(range(4), "encoding")) == [0, 1, 2, 3]
     assert "encoding" in screen.getvalue()
     assert "100%" in screen.getvalue()

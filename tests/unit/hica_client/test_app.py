@@ -6,11 +6,11 @@ import torch
 from flwr.app import Message
 
 from hica.checkpoint import has_state, load_state
-from hica.messages import Kind, Request, decode_reply, encode_request, spec_of
+from hica.messages import Kind, Request, SiteError, decode_reply, encode_request, spec_of
 from hica.metrics import SiteMetrics
 from hica.model import AlignmentModel
 from hica.text_bank import TextBank
-from hica_client.app import app, forget_sessions
+from hica_client.app import app, forget_sessions, without_folders
 from hica_client.session import Session
 from hica_client.site import load_site
 from hica_simulations.grid import InProcessGrid
@@ -56,7 +56,12 @@ class Asker:
         return decode_reply(answer.content, kind, round_, spec)
 
     def failure(self, kind, settings=None, **arrays):
-        return self.message(kind, settings=settings, **arrays).error.reason
+        """What the site says it could not do."""
+        answer = self.message(kind, settings=settings, **arrays)
+        with pytest.raises(SiteError) as error:
+            decode_reply(answer.content, kind, 0, self.spec)
+        assert error.value.site == "north"
+        return str(error.value)
 
 
 @pytest.fixture
@@ -170,8 +175,22 @@ def test_missing_and_wrong_weights_are_a_reason(draw_site, toy_study, tmp_path, 
     with InProcessGrid(app, nodes, {}) as grid:
         request = encode_request(Request(Kind.CAPABILITIES, study))
         [answer] = grid.send_and_receive([Message(request, 1, "query.capabilities")])
-    assert "CheckpointError" in answer.error.reason
-    assert words in answer.error.reason
+    with pytest.raises(SiteError, match=words) as error:
+        decode_reply(answer.content, Kind.CAPABILITIES, 0, {})
+    assert "CheckpointError" in str(error.value)
+    assert str(tmp_path) not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/data/north/manifest.csv: line 3", "manifest.csv: line 3"),
+        ("image '/data/x/d.png' is cut short", "image 'd.png' is cut short"),
+        ("no path here, 1/2", "no path here, 1/2"),
+    ],
+)
+def test_folders_stay_at_the_site(text, shown):
+    assert without_folders(text) == shown
 
 
 def test_studies_are_told_apart_at_one_site(ask):
