@@ -167,8 +167,9 @@ def check_study(found: Preflight, site: Site, study: Study, records: Sequence[Re
         tower = adapted_tower(study, site.data.weights, torch.device("cpu"))
         found.facts["image_tower"] = tower.tower.fingerprint
         check_regions(site, study, tower)
-        if records:
-            check_space(found, site.data.cache, cache_bytes(study, tower, len(records)))
+        if "train" in found.facts:
+            rows = found.facts["train"], found.facts["test"]
+            check_space(found, site.data.cache, cache_bytes(study, tower, *rows))
 
 
 def check_shots(found: Preflight, site: Site, study: Study) -> None:
@@ -203,18 +204,24 @@ def check_regions(site: Site, study: Study, tower: AdaptedTower) -> None:
         extract(method, image, None, regions.count)
 
 
-def cache_bytes(study: Study, tower: AdaptedTower, images: int) -> int:
-    """What a run may put into the cache: pixels, and the frozen part's output in every view."""
+def cache_bytes(study: Study, tower: AdaptedTower, train: int, test: int) -> int:
+    """What a run puts into the cache at most: pixels, and the frozen part's output in every view.
+
+    Args:
+        study: The study.
+        tower: Its tower.
+        train: Rows to learn from.
+        test: Held-out rows.
+    """
     size, grid, count = tower.tower.preprocess.size, tower.tower.grid, study.regions.count
     pixels = torch.zeros(1, 3, size, size, dtype=torch.uint8)
     hidden = tower.frozen(pixels, torch.zeros(1, count, grid, grid))
     view = hidden.numel() * (1 if hidden.dtype == torch.uint8 else 2)  # else float16
     regions = 2 * count * grid**2
-    few = 2 if study.alignment.flip_at_test else 1
-    shots = min(images, study.alignment.shots * len(study.classes))
-    return images * (pixels.numel() + few * (view + regions)) + shots * study.alignment.views * (
-        view + regions
-    )
+    pool = min(train, study.pretraining.max_images)
+    shots = min(train, study.alignment.shots * len(study.classes))
+    views = pool + test * (2 if study.alignment.flip_at_test else 1) + shots * study.alignment.views
+    return (min(train, pool + shots) + test) * pixels.numel() + views * (view + regions)
 
 
 def check_space(found: Preflight, cache: Path, needed: int) -> None:

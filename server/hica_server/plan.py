@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from operator import methodcaller
 
 from hica.study import Study
 from hica_server.coordinator import Coordinator
@@ -38,23 +38,23 @@ def make_plan(study: Study, zero_shot: bool = True) -> list[Step]:
         study: The study.
         zero_shot: Whether the texts alone are evaluated before anything is trained.
     """
-    steps = [Step("centre", lambda run: run.moments(0))]
+    steps = [Step("centre", methodcaller("moments", 0))]
     if zero_shot:
-        steps.append(Step("zero-shot evaluation", lambda run: run.evaluate(0, "zero_shot")))
+        steps.append(Step("zero-shot evaluation", methodcaller("evaluate", 0, "zero_shot")))
     stage = study.pretraining
     for number in range(stage.rounds):
         if number == 0 or (stage.recluster_every and number % stage.recluster_every == 0):
-            steps.append(Step("clusters", partial(Coordinator.cluster, round_=number)))
+            steps.append(Step("clusters", methodcaller("cluster", number)))
         name = f"pretraining {number + 1}/{stage.rounds}"
-        steps.append(Step(name, partial(Coordinator.pretrain, round_=number)))
+        steps.append(Step(name, methodcaller("pretrain", number)))
     if stage.rounds:
-        steps.append(Step("centre", lambda run: run.moments(1)))
+        steps.append(Step("centre", methodcaller("moments", 1)))
     alignment = study.alignment
     if alignment.train_text_bank and alignment.bank_start == "prototypes":
-        steps.append(Step("prototypes", lambda run: run.prototypes(0)))
+        steps.append(Step("prototypes", methodcaller("prototypes", 0)))
     for number in range(alignment.rounds):
         name = f"alignment {number + 1}/{alignment.rounds}"
-        steps.append(Step(name, partial(Coordinator.align, round_=number)))
-        steps.append(Step("centre", partial(Coordinator.moments, round_=2 + number)))
-    steps.append(Step("evaluation", lambda run: run.evaluate(1, "final")))
+        steps.append(Step(name, methodcaller("align", number)))
+        steps.append(Step("centre", methodcaller("moments", 2 + number)))
+    steps.append(Step("evaluation", methodcaller("evaluate", 1, "final")))
     return steps

@@ -85,9 +85,9 @@ def test_a_node_without_a_site_says_what_to_set(ask):
     assert 'set node-config site="/path/to/site.toml"' in answer.error.reason
 
 
-def test_moments_are_sums_over_all_views_and_the_sites_own_centre_is_kept(ask):
+def test_moments_are_sums_over_all_images_and_the_sites_own_centre_is_kept(ask):
     reply = ask(Kind.MOMENTS, SUMS)
-    assert reply.arrays["counts"][0] == 8 * 2  # images times views
+    assert reply.arrays["counts"][0] == 8
     kept = load_state(ask.state, "centre")[0]["centre"]
     np.testing.assert_allclose(
         kept, reply.arrays["sums"] / reply.arrays["counts"][:, None], rtol=1e-5

@@ -292,7 +292,8 @@ def test_a_run_puts_into_the_cache_what_was_foreseen(hospital, study, train):
     session.labelled(bank), session.unlabelled(bank), session.held_out(bank)
     files = list(session.site.data.cache.rglob("*.safetensors"))
     held = sum(file.stat().st_size for file in files)
-    needed = cache_bytes(chosen, adapted_tower(chosen, Path(), torch.device("cpu")), images=10)
+    tower = adapted_tower(chosen, Path(), torch.device("cpu"))
+    needed = cache_bytes(chosen, tower, len(session.train), len(session.test))
     headers = 500 * len(files)
     assert needed <= held <= needed + headers
 

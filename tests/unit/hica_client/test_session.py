@@ -35,8 +35,8 @@ def bank_of(study, dim=128):
 
 @pytest.fixture
 def open_session(draw_site, toy_study):
-    def open_session(*overrides, change=None, **site):
-        path = draw_site("north", **site)
+    def open_session(*overrides, change=None, name="north", **site):
+        path = draw_site(name, **site)
         if change:
             rewrite(path, change)
         return Session(load_site(path), toy_study(*overrides))
@@ -193,13 +193,23 @@ def test_views_of_each_role(open_session):
     session = open_session("alignment.views=5")
     bank = bank_of(session.study)
     assert session.labelled(bank).hidden.shape[1] == 5
-    assert session.unlabelled(bank).hidden.shape[1] == 2
+    assert session.unlabelled(bank).hidden.shape[1] == 1
     assert session.held_out(bank).hidden.shape[1] == 2
 
 
 def test_without_flip_at_test_there_is_one_view(open_session):
     session = open_session("alignment.flip_at_test=false")
     assert session.held_out(bank_of(session.study)).hidden.shape[1] == 1
+
+
+def test_the_pool_is_capped_and_the_same_for_every_seed(open_session):
+    pools = [
+        open_session("pretraining.max_images=5", f"study.seed={seed}", name=f"site-{seed}").pool
+        for seed in (0, 1)
+    ]
+    assert [row.name for row in pools[0]] == [row.name for row in pools[1]]
+    assert len(pools[0]) == 5
+    assert open_session("pretraining.max_images=5").capabilities()["unlabelled"] == 5
 
 
 def test_a_role_is_prepared_once(open_session):

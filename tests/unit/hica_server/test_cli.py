@@ -106,8 +106,8 @@ def test_validate_as_json_holds_the_resolved_study_with_its_overrides(run_comman
     assert validated(Study, summary["resolved"], "resolved") == changed
     assert summary["sha256"] == changed.sha256
     assert summary["stage_1"] == "off"
-    # centre, zero-shot, prototypes, the rounds, evaluation
-    assert summary["steps"] == 4 + changed.alignment.rounds
+    # centre, zero-shot, prototypes, the rounds each with its centre, evaluation
+    assert summary["steps"] == 4 + 2 * changed.alignment.rounds
 
 
 def test_validate_lists_every_mistake_and_ends_with_2(run_command, tmp_path):

@@ -23,7 +23,7 @@ def walk(study):
 
 
 FIRST = [("moments", 0), ("evaluate", 0, "zero_shot")]
-LAST = [("align", 0), ("align", 1), ("evaluate", 1, "final")]
+LAST = [("align", 0), ("moments", 2), ("align", 1), ("moments", 3), ("evaluate", 1, "final")]
 
 
 def test_both_stages(make_study):
@@ -62,9 +62,21 @@ def test_steps_are_named_for_people(make_study):
         "clusters",
         "pretraining 1/2",
         "pretraining 2/2",
-        "centre after pretraining",
+        "centre",
         "prototypes",
         "alignment 1/2",
+        "centre",
         "alignment 2/2",
+        "centre",
         "evaluation",
     ]
+
+
+def test_the_zero_shot_evaluation_can_be_left_out(make_study):
+    names = [step.name for step in make_plan(make_study(*EVERY), zero_shot=False)]
+    assert names[:2] == ["centre", "clusters"]
+
+
+def test_no_two_exchanges_of_a_kind_share_a_number(make_study):
+    done = walk(make_study("pretraining.rounds=3", "alignment.rounds=4"))
+    assert len({(name, number) for name, number, *_ in done}) == len(done)
