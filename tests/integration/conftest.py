@@ -22,7 +22,11 @@ def federate(tmp_path: Path) -> Callable[..., dict]:
     """
 
     def federate(
-        study: Study, sites: Sequence[Path], out: str = "run", watcher: Watcher | None = None
+        study: Study,
+        sites: Sequence[Path],
+        out: str = "run",
+        watcher: Watcher | None = None,
+        engine: Callable[..., None] = run_in_process,
     ) -> dict:
         forget_sessions()
         server_app = make_server_app(
@@ -32,7 +36,7 @@ def federate(tmp_path: Path) -> Callable[..., dict]:
             lambda study, dim: make_bank(study, dim, tmp_path),
             watcher,
         )
-        run_in_process(server_app, app, [{"site": str(site)} for site in sites])
+        engine(server_app, app, [{"site": str(site)} for site in sites])
         return json.loads((tmp_path / out / "result.json").read_text())
 
     return federate

@@ -146,3 +146,17 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=r"pip install 'hica\[ray\]'"):
         run_on_ray(averaging({}), client_app(), SITES)
+
+
+@ray
+@needs_ray
+def test_a_whole_study_gives_the_same_model_on_either_engine(
+    federate, draw_site, toy_study, arrays_of
+):
+    sites = [draw_site(name) for name in ("north", "south")]
+    here = federate(toy_study(), sites, "here")
+    there = federate(toy_study(), sites, "there", engine=run_on_ray)
+    assert there["final"] == here["final"]
+    ours, rays = arrays_of("here"), arrays_of("there")
+    for name in ours:
+        np.testing.assert_allclose(rays[name], ours[name], rtol=0, atol=1e-6)
