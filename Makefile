@@ -16,7 +16,7 @@ demo: $(VENV)/.installed
 	$(BIN)/hica-sim run simulations/studies/phantoms.toml --out runs/demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -72,7 +72,7 @@ def test_the_order_of_steps_with_and_without_stage_1(federate, three_sites, toy_
     without = stages(federate(toy_study("pretraining.rounds=0"), three_sites, "without"))
     begin = ["capabilities", "moments", "evaluation"]
     stage_1 = ["clusters"] * 4 + ["pretraining"] * 2 + ["moments"]  # start, two of Lloyd, assign
-    end = ["prototypes", "alignment", "alignment", "evaluation"]
+    end = ["prototypes", "alignment", "moments", "alignment", "moments", "evaluation"]
     assert with_stage_1 == begin + stage_1 + end
     assert without == begin + end
 
@@ -83,8 +83,8 @@ def test_the_run_directory_tells_what_was_done(federate, three_sites, toy_study,
     watcher = Watcher(lambda *step: told.append(step), lambda entry: told.append(entry["stage"]))
     result = federate(study, three_sites, watcher=watcher)
     assert told[0] == "capabilities"
-    assert told[1:3] == [("centre", 0, 6), "moments"]
-    assert told[-2:] == [("evaluation", 5, 6), "evaluation"]
+    assert told[1:3] == [("centre", 0, 8), "moments"]
+    assert told[-2:] == [("evaluation", 7, 8), "evaluation"]
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "study.json",
         "state.safetensors",

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from hica_server.plan import make_plan
 from hica_server.state import RunState
 from hica_simulations.cli import main
 from hica_simulations.scenario import load_scenario
@@ -69,11 +70,11 @@ shift = { gain = 1.2 }
 
 INTERRUPTIONS = [
     ("south: drawing phantoms", signal.SIGKILL),
-    ("federated: [5/12] clusters", signal.SIGKILL),
-    ("federated: [6/12] pretraining 2/2", signal.SIGINT),
-    ("federated: [10/12] alignment 2/3", signal.SIGKILL),
-    ("federated: [12/12] evaluation", signal.SIGKILL),
-    ("local only: south: [8/11] alignment 1/3", signal.SIGKILL),
+    ("federated: [5/15] clusters", signal.SIGKILL),
+    ("federated: [6/15] pretraining 2/2", signal.SIGINT),
+    ("federated: [11/15] alignment 2/3", signal.SIGKILL),
+    ("federated: [15/15] evaluation", signal.SIGKILL),
+    ("local only: south: [8/14] alignment 1/3", signal.SIGKILL),
 ]
 """What the command says it begins with, and how it is ended upon that."""
 
@@ -189,7 +190,7 @@ def test_a_step_done_but_not_yet_saved_is_repeated_to_the_same_bits(
     with monkeypatch.context() as patched:
         patched.setattr(RunState, "save", crash_once)
         result = run_through_crashes()
-    assert crashed == list(range(1, 12))
+    assert crashed == list(range(1, len(make_plan(study)) + 1))
     for site in sites:
         shutil.rmtree(site.parent / "state")
     expected = federate(study, sites, "uninterrupted")

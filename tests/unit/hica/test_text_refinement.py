@@ -273,7 +273,7 @@ def test_shipped_study_gives_a_bank_whose_findings_lie_at_their_class(name: str)
     texts = study.class_texts
     pairs = study_pairs(texts)
     tower = load_text_tower("tiny", vocabulary=[text for pair in pairs for text in pair], seed=0)
-    refine(tower, pairs, [], epochs=12, learning_rate=study.text.learning_rate, seed=0)
+    refine(tower, pairs, [], study.text.epochs, study.text.learning_rate, seed=0)
     bank = build_text_bank(tower, texts, 128, study.text.max_similarity, seed=0)
     nearest = (bank.findings @ bank.classes.T).argmax(dim=1)
     right = bank.finding_classes[range(len(nearest)), nearest]
