@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -147,6 +148,7 @@ class Federations:
         self.place = place
         self.watching = watching
         self._banks: dict[int, TextBank] = {}
+        self._one_bank = threading.Lock()
 
     def federated(self) -> dict[str, Any]:
         """The study itself; returns its `result.json`."""
@@ -204,13 +206,11 @@ class Federations:
         return result
 
     def _text_bank(self, study: Study, dim: int) -> TextBank:
-        """The bank, made once: refining the text tower takes longer than a small federation.
-
-        The federated run comes first and makes it, so the baselines' threads only read it.
-        """
-        if dim not in self._banks:
-            self._banks[dim] = make_bank(study, dim, self.place.data)
-        return self._banks[dim]
+        """The bank, made once: refining the text tower takes longer than a small federation."""
+        with self._one_bank:  # a resumed run may first need it in the baselines' threads
+            if dim not in self._banks:
+                self._banks[dim] = make_bank(study, dim, self.place.data)
+            return self._banks[dim]
 
     def _combined(self, per_site: dict[str, Any]) -> dict[str, Any]:
         """Overall and per-site metrics of a baseline."""
