@@ -1,4 +1,5 @@
 # make demo   install and run the built-in study (phantoms), about five minutes after install
+# make federation   the built-in study over real processes: a coordinator and three hospitals
 # make test   install what the tests need and run all of them
 # make lint   format, lint, types, layers
 # make bench  speed, as ratios measured side by side
@@ -10,10 +11,13 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint bench clean
+.PHONY: demo federation test lint bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hica-sim run simulations/studies/phantoms.toml --out runs/demo
+
+federation: $(VENV)/.installed
+	$(BIN)/hica-sim federation simulations/studies/federation.toml --out runs/federation
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -18,9 +18,11 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
+from hica.calibration import curvature
 from hica.device import derived_seed
 from hica.errors import HicaError, MessageError
 from hica.local_training import (
+    Examples,
     Schedule,
     alignment_loss,
     class_sums,
@@ -209,6 +211,25 @@ def prototypes(session: Session, request: Request) -> Reply:
     )
 
 
+@answers(Kind.CALIBRATE)
+def calibrate(session: Session, request: Request) -> Reply:
+    """Sums of one Newton step of the class intercepts, over the episode."""
+    model, bank = _model(session, request)
+    examples = session.labelled(bank)
+    parts = curvature(
+        class_scores(session, model, bank, examples).double().numpy(),
+        examples.labels.numpy(),
+        request.arrays["bias"],
+    )
+    return Reply(
+        request.kind,
+        session.name,
+        request.round,
+        parts.images,
+        arrays={"gradient": parts.gradient, "hessian": parts.hessian},
+    )
+
+
 @answers(Kind.EVALUATE)
 def evaluate(session: Session, request: Request) -> Reply:
     """Metrics on the site's held-out patients; predictions stay here."""
@@ -234,8 +255,17 @@ def evaluate(session: Session, request: Request) -> Reply:
 
 def predict(session: Session, model: AlignmentModel, bank: TextBank) -> np.ndarray[Any, Any]:
     """Class probabilities [n, C] of the site's held-out images."""
+    scores = class_scores(session, model, bank, session.held_out(bank))
+    return np.asarray((scores + model.bias.cpu()).softmax(dim=-1).numpy())
+
+
+@torch.no_grad()
+def class_scores(
+    session: Session, model: AlignmentModel, bank: TextBank, examples: Examples
+) -> Tensor:
+    """Scores over temperature [n, C] of images, without the intercepts; on the CPU."""
     settings = session.study.alignment
-    batch = embed_all(model, session.held_out(bank))
+    batch = embed_all(model, examples)
     device = model.centre.device
     scores = model.scores(
         batch.images.to(device),
@@ -244,7 +274,7 @@ def predict(session: Session, model: AlignmentModel, bank: TextBank) -> np.ndarr
         bank.finding_classes.to(device),
         settings.region_blend,
     )
-    return np.asarray((scores / settings.temperature).softmax(dim=-1).detach().cpu().numpy())
+    return (scores / settings.temperature).cpu()
 
 
 def _model(
@@ -263,7 +293,7 @@ def _model(
         if name.startswith("shared.")
     }
     centre = torch.from_numpy(arrays["centre"]) if centred else None
-    return session.model(bank, shared, centre), bank
+    return session.model(bank, shared, centre, torch.from_numpy(arrays["bias"])), bank
 
 
 def _generator(session: Session, request: Request) -> torch.Generator:

@@ -4,6 +4,11 @@
     hica-client init hospital --images exported        ... the manifest filled from folders by class
     hica-client check hospital/site.toml               is everything here, and can it be read
     hica-client check hospital/site.toml --study study.toml    and does it fit the study
+    hica-client keygen hospital/site.toml              make the key the coordinator knows it by
+    hica-client approve hospital/site.toml HASH        read a study, decide, and record it
+    hica-client run hospital/site.toml                 take part, until stopped
+    hica-client status hospital/site.toml              does it run, is it connected
+    hica-client audit hospital/site.toml               what left the site; is the log whole
 
 Exit codes: 0 done; 1 fault in the program; 2 command line, study or site file; 3 data;
 4 checkpoint; 5 message; 6 federation; 7 storage (disk full); 130 interrupted. `check` ends with
@@ -13,8 +18,9 @@ the code of the first problem it lists.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -35,6 +41,32 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+
+SiteFile = Annotated[Path, typer.Argument(metavar="SITE", help="The site file (TOML).")]
+
+
+def print_versions(wanted: bool) -> None:
+    """What has to fit the coordinator's: both compare the bundle's hash, and Flower the version."""
+    if wanted:
+        from hica.bundle import BUNDLE_SHA256
+
+        print(f"hica {version('hica')}\nflwr {version('flwr')}\nbundle {BUNDLE_SHA256}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version_: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=print_versions,
+            is_eager=True,
+            help="Print the versions of hica and Flower and the hash of the bundle, and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Options of every command."""
 
 
 @app.command(epilog="Example: hica-client init hospital --images exported")
@@ -63,19 +95,22 @@ def init(
 
 @app.command(epilog="Example: hica-client check hospital/site.toml --study study.toml")
 def check(
-    site_file: Annotated[Path, typer.Argument(metavar="SITE", help="The site file (TOML).")],
+    site_file: SiteFile,
     study: Annotated[
         Path | None, typer.Option(help="The coordinator's study, to see whether the two fit.")
     ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Without connecting to the coordinator.")
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
-    """Read every image and mask and list all that would stop a run, each with its remedy.
+    """List all that would stop a run, each with its remedy: every image, the kit, the network.
 
-    Nothing leaves the machine.
+    Nothing is sent but a request for the coordinator's health page, where there is a start kit.
     """
     from hica_client.preflight import preflight
 
-    found = preflight(site_file, study)
+    found = preflight(site_file, study, offline)
     if json_:
         print(json.dumps(found.to_dict()))
     else:
@@ -83,15 +118,65 @@ def check(
     raise typer.Exit(found.exit_code)
 
 
+@app.command(epilog="Example: hica-client keygen hospital/site.toml")
+def keygen(site_file: SiteFile) -> None:
+    """Make the site's key pair; the private key never leaves the hospital."""
+    from hica.keys import fingerprint, generate, public_path
+    from hica_client.site import load_site
+
+    key = load_site(site_file).federation.key
+    print(f"fingerprint  {fingerprint(generate(key))}")
+    print(f"send to the coordinator  {public_path(key)}")
+
+
+@app.command(epilog="Example: hica-client approve hospital/site.toml 3f2a9c81d0e4")
+def approve(
+    site_file: SiteFile,
+    study_hash: Annotated[
+        str, typer.Argument(metavar="HASH", help="The study's hash, at least 12 digits of it.")
+    ],
+    study: Annotated[
+        Path | None, typer.Option(help="The study (TOML), in place of the start kit's.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Approve without asking.")] = False,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Take the approval back.")] = False,
+) -> None:
+    """Show a study and all that will leave the site, ask, and record the approval."""
+    from hica_client.consent import decide, withdraw
+    from hica_client.site import load_site
+
+    site = load_site(site_file)
+    if revoke:
+        withdraw(site, study_hash, Console())
+    else:
+        decide(site, study_hash, study, yes, Console())
+
+
+@app.command(epilog="Example: hica-client audit hospital/site.toml")
+def audit(
+    site_file: SiteFile,
+    json_: Annotated[bool, typer.Option("--json", help="Print the account as JSON.")] = False,
+) -> None:
+    """Verify the audit log and account for everything that left the site.
+
+    Keep the last hash elsewhere: a log that does not contain it later was written anew.
+    """
+    from hica_client.account import account, show_account
+    from hica_client.site import load_site
+
+    found = account(load_site(site_file).audit_log)
+    if json_:
+        print(json.dumps(found))
+    else:
+        show_account(found, Console())
+
+
 def show(found: Preflight, console: Console) -> None:
     """Facts, notes, problems, and in the last line whether the site is ready."""
-    facts = Table(show_header=False, box=None)
-    facts.add_column(style="bold")
-    facts.add_column(overflow="fold")
-    for name, value in found.facts.items():
-        if name != "labels":
-            facts.add_row(name.replace("_", " "), escape(_in_words(name, value)))
-    console.print(facts)
+    facts = {name: value for name, value in found.facts.items() if name != "labels"}
+    console.print(
+        _fact_table((name.replace("_", " "), _in_words(name, facts[name])) for name in facts)
+    )
     if found.facts.get("labels"):
         console.print(_label_table(found.facts["labels"]))
     for note in found.notes:
@@ -121,6 +206,39 @@ def _label_table(labels: dict[str, dict[str, int]]) -> Table:
         table.add_column(split, justify="right")
     for label, row in labels.items():
         table.add_row(escape(label), *(str(row.get(split, 0)) for split in splits))
+    return table
+
+
+@app.command(epilog="Example: hica-client run hospital/site.toml")
+def run(site_file: SiteFile) -> None:
+    """Take part in the approved study: connect, answer, restart what dies, until stopped."""
+    from hica_client import operation
+
+    raise typer.Exit(operation.run(site_file))
+
+
+@app.command(epilog="Example: hica-client status hospital/site.toml --json")
+def status(
+    site_file: SiteFile,
+    json_: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Tell whether the client runs and is connected, and what it last answered."""
+    from hica_client import status as state
+
+    found = state.status(site_file)
+    if json_:
+        print(json.dumps(found))
+    else:
+        Console().print(_fact_table(state.describe(found)))
+
+
+def _fact_table(facts: Iterable[tuple[str, str]]) -> Table:
+    """Names and what is to be said of them."""
+    table = Table(show_header=False, box=None)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, words in facts:
+        table.add_row(name, escape(words))
     return table
 
 

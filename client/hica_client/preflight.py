@@ -73,11 +73,16 @@ class Preflight:
         return {"ok": not problems, **self.facts, "problems": problems, "notes": self.notes}
 
 
-def preflight(site_file: Path, study_file: Path | None = None) -> Preflight:
-    """Check a site and, where a study is given, whether the two fit.
+def preflight(site_file: Path, study_file: Path | None = None, offline: bool = False) -> Preflight:
+    """Check a site, its start kit where it has one, and whether it fits the study.
 
-    Reads every image and mask. Nothing is sent; in the site's folders only `cache` and `state` are
-    made, and the study's episode is written as a run would write it.
+    Reads every image and mask. In the site's folders only `cache` and `state` are made, and the
+    study's episode is written as a run would write it.
+
+    Args:
+        site_file: `site.toml`.
+        study_file: The study; default: that of the start kit, if there is one.
+        offline: Do not connect to the kit's coordinator.
     """
     found = Preflight()
     site, study = None, None
@@ -94,6 +99,12 @@ def preflight(site_file: Path, study_file: Path | None = None) -> Preflight:
     for name in ("cache", "state"):
         with found.gathering():
             check_writable(getattr(site.data, name))
+    if site.federation.kit.is_dir():
+        # Here, as it needs Linux; preparing a site's images does not.
+        from hica_client.federation_checks import check_federation
+
+        study_of_kit = check_federation(found, site, offline)
+        study = study if study_file is not None else study_of_kit
     records = check_manifest(found, site.data.manifest)
     check_images(found, records)
     if study is not None:

@@ -119,15 +119,16 @@ class Session:
         return self.pipeline.tower.tower.fingerprint
 
     def model(
-        self, bank: TextBank, shared: dict[str, Tensor], centre: Tensor | None
+        self, bank: TextBank, shared: dict[str, Tensor], centre: Tensor | None, bias: Tensor
     ) -> AlignmentModel:
-        """The model with the coordinator's bank and weights.
+        """The model with the coordinator's bank, weights and intercepts.
 
         Args:
             bank: Its texts are where a trained bank starts, and all of a fixed one.
             shared: Names and shapes of `AlignmentModel.shared`.
             centre: [2, D] of the federation; the site's own goes before it where the study says
                 so and the site has images to take it from. None: features as they are.
+            bias: [C] intercepts of the classes.
 
         Raises:
             MessageError: Weights that do not fit the study's model.
@@ -140,6 +141,7 @@ class Session:
             own = alignment.centring == "site" and bool(self.pool)
             chosen = torch.from_numpy(self.kept("centre")["centre"]) if own else centre
             model.centre.copy_(chosen)
+        model.bias.copy_(bias)
         return model
 
     def labelled(self, bank: TextBank) -> Examples:
@@ -193,12 +195,14 @@ class Session:
         """Read site state.
 
         Raises:
-            CheckpointError: The state folder was emptied during a study.
+            CheckpointError: The state folder was emptied during a study, or the site joined it too
+                late for this step.
         """
         if not has_state(self.state, name):
             raise CheckpointError(
-                f"{self.state / name}: missing; the state folder of {self.name} was emptied while "
-                "the study ran. Restore it, or start the study anew"
+                f"{self.state / name}: missing. If the site has just joined, it takes part again "
+                f"in later steps. Else the state folder of {self.name} was emptied while the study "
+                "ran: restore it, or start the study anew"
             )
         return load_state(self.state, name)[0]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
+from hica.messages import Kind
 from hica.study import Name, Section, read_toml, validated
 
 
@@ -25,7 +26,7 @@ class DataSection(Section):
     cache: Path = Path("cache")
     """Decoded images and features: everything in it can be deleted at any time."""
     state: Path = Path("state")
-    """Episode, centre and pseudo-labels of each study: needed until the study has ended."""
+    """Approvals and audit log; episode, centre and pseudo-labels of each study."""
     test_fraction: float = Field(default=0.3, gt=0.0, lt=1.0)
     """Share of the patients held out, where the manifest has no `split` column."""
 
@@ -36,12 +37,51 @@ class DeviceSection(Section):
     use: str = "auto"
 
 
+class FederationSection(Section):
+    """`[federation]`: what joins the site to a coordinator; relative to `site.toml`."""
+
+    kit: Path = Path("kit")
+    """The start kit, unpacked."""
+    key: Path = Path("keys/site")
+    """The private key, made by `hica-client keygen`; the public one lies beside it (`.pub`)."""
+
+
+class PolicySection(Section):
+    """`[policy]`: what may leave the site, whatever a study asks for."""
+
+    kinds: tuple[Kind, ...] = tuple(Kind)
+    """Kinds of requests that are answered."""
+    tensors: tuple[str, ...] = ("*",)
+    """Patterns (`*`, `?`) of the arrays that may be in an answer."""
+    max_reply_bytes: PositiveInt = 1_000_000_000
+    """Largest answer."""
+    min_count: PositiveInt = 5
+    """A study that shows counts or metrics of fewer patients is not taken part in."""
+
+
 class Site(Section):
     """The whole of `site.toml`, paths made absolute."""
 
     site: SiteSection
     data: DataSection
     device: DeviceSection = DeviceSection()
+    federation: FederationSection = FederationSection()
+    policy: PolicySection = PolicySection()
+
+    @property
+    def approvals(self) -> Path:
+        """Which studies were approved, by whom and when (`hica_client.approval`)."""
+        return self.data.state / "approvals.jsonl"
+
+    @property
+    def audit_log(self) -> Path:
+        """What left the site and what was refused (`hica_client.audit`)."""
+        return self.data.state / "audit.jsonl"
+
+    @property
+    def service(self) -> Path:
+        """Lock, logs and secrets of the running client."""
+        return self.data.state / "service"
 
 
 def load_site(path: Path) -> Site:
@@ -58,4 +98,7 @@ def load_site(path: Path) -> Site:
             for name in ("manifest", "weights", "cache", "state")
         }
     )
-    return site.model_copy(update={"data": data})
+    federation = site.federation.model_copy(
+        update={name: folder / getattr(site.federation, name) for name in ("kit", "key")}
+    )
+    return site.model_copy(update={"data": data, "federation": federation})

@@ -42,6 +42,7 @@ class Kind(StrEnum):
     CLUSTERS = "train.clusters"
     PRETRAIN = "train.pretrain"
     ALIGN = "train.align"
+    CALIBRATE = "train.calibrate"
     EVALUATE = "evaluate.metrics"
 
     @property
@@ -191,7 +192,7 @@ def _header(record: RecordDict, fields: dict[str, type], kind: Kind) -> dict[str
         raise MessageError(f"header of {len(text)} bytes, at most {MAX_TEXT_BYTES} are read")
     try:
         header = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of 5000 digits
         raise MessageError(f"header is not JSON: {error}") from None
     if not isinstance(header, dict):
         raise MessageError("header is not a JSON object")

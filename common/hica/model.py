@@ -20,21 +20,24 @@ BANK_FINDINGS = "bank.findings"
 
 
 class AlignmentModel(nn.Module):
-    """Adapted tower, centre and text bank.
+    """Adapted tower, centre, text bank and intercepts.
 
     Attributes:
         tower: The adapted image tower.
         centre: [2, D], the mean subtracted from whole-image (row 0) and region features (row 1).
         classes: Class texts [C, D]; trained where `train_text_bank`.
         findings: Finding texts [M, D]; likewise.
+        bias: [C], added to the logits of a prediction (`hica.calibration`); zero until estimated.
     """
 
     centre: Tensor
+    bias: Tensor
 
     def __init__(self, tower: AdaptedTower, bank: TextBank, train_text_bank: bool) -> None:
         super().__init__()
         self.tower = tower
         self.register_buffer("centre", torch.zeros(2, bank.classes.shape[1]))
+        self.register_buffer("bias", torch.zeros(len(bank.classes)))
         self.classes = nn.Parameter(bank.classes.clone(), requires_grad=train_text_bank)
         self.findings = nn.Parameter(bank.findings.clone(), requires_grad=train_text_bank)
 

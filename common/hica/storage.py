@@ -9,8 +9,13 @@ from pathlib import Path
 from hica.errors import StorageError
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Write `data` to `path`, making its folder; a reader sees the old file or the new, whole.
+
+    Args:
+        path: Where to.
+        data: What.
+        mode: Permissions, less the process's umask; 0o600 for secrets.
 
     Raises:
         StorageError: The disk is full or the folder may not be written; nothing half-written
@@ -20,6 +25,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch(mode)  # first: a secret is at no time open to others
         part.write_bytes(data)
         part.replace(path)
     except OSError as error:

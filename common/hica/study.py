@@ -160,6 +160,15 @@ class AlignmentSection(Section):
     """Share of the region scores in the prediction."""
 
 
+class CalibrationSection(Section):
+    """`[calibration]`: after stage 2, one intercept per class for the averaged model."""
+
+    rounds: Count = 4
+    """Newton steps, each one exchange; 0: no intercepts."""
+    ridge: PositiveFloat = 0.03
+    """ρ, the weight of ‖intercepts‖² beside the mean cross-entropy."""
+
+
 class RegionsSection(Section):
     """`[regions]`: which parts of an image the regional term looks at."""
 
@@ -182,6 +191,9 @@ class FederationSection(Section):
     """`[federation]`: who must answer, how long is waited, and how updates are combined."""
 
     quorum: PositiveInt = 2
+    gather: NonNegative = 60.0
+    """Seconds a deployed run waits at its start for sites beyond the quorum, and later for what a
+    site that joins can take part in."""
     deadline: PositiveFloat = 3600.0
     """Seconds a round waits for its sites."""
     retries: Count = 2
@@ -209,6 +221,7 @@ class Study(Section):
     text: TextSection = TextSection()
     pretraining: PretrainingSection = PretrainingSection()
     alignment: AlignmentSection = AlignmentSection()
+    calibration: CalibrationSection = CalibrationSection()
     regions: RegionsSection = RegionsSection()
     federation: FederationSection = FederationSection()
 

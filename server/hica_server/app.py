@@ -24,7 +24,7 @@ from hica.study_model import adapted_tower
 from hica.text_bank import TextBank, build_text_bank
 from hica.text_refinement import read_corpus, read_pairs, refine, study_pairs
 from hica.towers import load_text_tower
-from hica_server.coordinator import Coordinator
+from hica_server.coordinator import Coordinator, Roster
 from hica_server.plan import make_plan
 from hica_server.result import make_result, save_model
 from hica_server.state import RunState
@@ -43,10 +43,12 @@ class Watcher:
     Attributes:
         step: Called with (name of the step, number of it, number of all).
         entry: Called with each exchange as it is recorded.
+        saved: Called with the state as it lies on disk: at the start, and after every step.
     """
 
     step: Callable[[str, int, int], None] = lambda *_: None
     entry: Callable[[dict[str, Any]], None] = lambda *_: None
+    saved: Callable[[RunState], None] = lambda *_: None
 
 
 def make_server_app(
@@ -84,8 +86,19 @@ def run_study(
     text_bank: TextBankMaker,
     watcher: Watcher,
     zero_shot: bool = True,
+    roster: Roster | None = None,
 ) -> dict[str, Any]:
     """Run or resume a study to its end and return `result.json`.
+
+    Args:
+        grid: Flower's grid.
+        study: The resolved study.
+        out: Run directory.
+        weights: Folder below which the study's checkpoints lie.
+        text_bank: Called where a run starts.
+        watcher: Told of progress.
+        zero_shot: Whether the texts alone are evaluated first.
+        roster: The enrolled sites; see `Coordinator`.
 
     Raises:
         HicaError: Whatever stops the run; the state of the last completed step is on disk.
@@ -96,7 +109,8 @@ def run_study(
     tower = adapted_tower(study, weights, torch.device("cpu"))
     if state.done == 0:
         publish(study, tower, text_bank(study, tower.tower.dim), state)
-    coordinator = Coordinator(grid, study, state, watcher.entry)
+    watcher.saved(state)
+    coordinator = Coordinator(grid, study, state, watcher.entry, roster)
     coordinator.meet_sites(tower.tower.fingerprint)
     plan = make_plan(study, zero_shot)
     for number, step in enumerate(plan):
@@ -106,6 +120,7 @@ def run_study(
         step.run(coordinator)
         state.done = number + 1
         state.save(out)
+        watcher.saved(state)
     checkpoint = save_model(out, study, state)
     result = make_result(study, state, checkpoint)
     write_json(out / "result.json", result)
@@ -144,4 +159,5 @@ def publish(study: Study, tower: AdaptedTower, bank: TextBank, state: RunState) 
     state.shared = {name: value.detach().numpy().copy() for name, value in model.shared().items()}
     state.anchor = {"classes": bank.classes.numpy(), "findings": bank.findings.numpy()}
     state.centre = model.centre.numpy().copy()
+    state.bias = model.bias.double().numpy().copy()
     state.text_bank_sha256 = bank.sha256

@@ -1,7 +1,15 @@
 """`hica-server`: what a coordinator runs.
 
-    hica-server init my-study                    an annotated study.toml to start from
+    hica-server init my-study                    annotated study.toml and server.toml to start from
     hica-server validate my-study/study.toml     is it right, and what follows from it
+    hica-server provision my-study H1 H2         certificates, and a start kit for each hospital
+    hica-server enroll my-study H1.pub --name H1 let a hospital in
+    hica-server revoke my-study H1               no longer
+    hica-server sites my-study                   who is enrolled
+    hica-server run my-study                     start or resume the study, see it to its end
+    hica-server status my-study                  what it is doing
+    hica-server logs my-study --follow           what its processes log
+    hica-server stop my-study                    end it; `run` goes on later
     hica-server report runs/demo                 write report.html anew
     hica-server export runs/demo --to m.safetensors
 
@@ -12,6 +20,7 @@ Exit codes: 0 done; 1 fault in the program; 2 command line or study file; 3 data
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -19,10 +28,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from hica.command_line import EXIT_CODES, run_app
+from hica.command_line import EXIT_CODES, INTERRUPTED, run_app
 from hica.errors import ConfigurationError
 from hica.storage import write_atomically
-from hica.study import Study, load_study, validated
+from hica.study import load_study
 
 app = typer.Typer(
     help=f"Prepare a federated study and look after its results.\n\n{EXIT_CODES}",
@@ -30,6 +39,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
+Root = Annotated[Path, typer.Argument(metavar="DIR", help="What `hica-server init` made.")]
 Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -38,14 +48,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made where it is missing.")],
 ) -> None:
-    """Write an annotated study.toml that runs as it is; an existing one is left alone."""
-    path = folder / "study.toml"
-    if path.exists():
-        raise ConfigurationError(f"{path}: exists and is left alone; choose another folder")
-    write_atomically(
-        path, resources.files("hica_server").joinpath("example_study.toml").read_bytes()
-    )
-    print(f"{path}: edit it, then run: hica-server validate {path}")
+    """Write annotated study.toml and server.toml that run as they are; existing ones are kept."""
+    study, server = folder / "study.toml", folder / "server.toml"
+    for path in (study, server):
+        if path.exists():
+            raise ConfigurationError(f"{path}: exists and is left alone; choose another folder")
+    for path in (study, server):
+        example = resources.files("hica_server").joinpath(f"example_{path.name}")
+        write_atomically(path, example.read_bytes())
+    print(f"{study}: edit it, then run: hica-server validate {study}")
+    print(f"{server}: say where hospitals connect to, then: hica-server provision {folder} SITE...")
 
 
 @app.command(epilog="Example: hica-server validate study.toml --set alignment.shots=10 --data data")
@@ -75,6 +87,127 @@ def validate(
     print(_lines(summary))
 
 
+@app.command(epilog="Example: hica-server provision my-study H1 H2")
+def provision(
+    folder: Root,
+    sites: Annotated[
+        list[str] | None, typer.Argument(metavar="[SITE]...", help="Who gets a start kit.")
+    ] = None,
+    renew: Annotated[bool, typer.Option("--renew", help="Make a new certificate.")] = False,
+    days: Annotated[int, typer.Option(min=1, help="Days a new certificate is good for.")] = 365,
+) -> None:
+    """Make the certificates that are missing, and the start kits anew; keys are kept.
+
+    Again whenever the study or [server] has changed.
+    """
+    from hica_server import provision
+    from hica_server.settings import Folder, load_settings
+
+    study, settings = load_study(folder / "study.toml"), load_settings(folder)
+    made = provision.provision(Folder(folder), study, settings, sites or [], renew, days)
+    print("\n".join(made.lines()))
+
+
+@app.command(epilog="Example: hica-server enroll my-study H1.pub --name H1")
+def enroll(
+    folder: Root,
+    public_key: Annotated[
+        Path, typer.Argument(metavar="SITE.pub", help="The public key that the hospital sent.")
+    ],
+    name: Annotated[str, typer.Option(help="site.name of the hospital's site.toml.")],
+) -> None:
+    """Let a hospital in, at once; a running server takes notice."""
+    from hica_server import enrolment
+    from hica_server.settings import Folder
+
+    site = enrolment.enroll(Folder(folder), name, public_key)
+    print(f"{name}: enrolled with the key {site.fingerprint}")
+    print("Compare this fingerprint with the hospital by telephone; if it differs, revoke at once.")
+
+
+@app.command(epilog="Example: hica-server revoke my-study H1")
+def revoke(
+    folder: Root,
+    name: Annotated[str, typer.Argument(metavar="SITE", help="As it was enrolled.")],
+) -> None:
+    """Let a hospital in no longer, at once; to return it needs a new key."""
+    from hica_server import enrolment
+    from hica_server.settings import Folder
+
+    site = enrolment.revoke(Folder(folder), name)
+    print(f"{name}: revoked with the key {site.fingerprint}")
+
+
+@app.command(epilog="Example: hica-server sites my-study --json")
+def sites(folder: Root, json_: Json = False) -> None:
+    """List everybody who was ever enrolled."""
+    from hica_server import enrolment
+    from hica_server.settings import Folder
+
+    enrolled = enrolment.read_sites(Folder(folder))
+    if json_:
+        print(json.dumps({name: site.model_dump() for name, site in enrolled.items()}))
+        return
+    print("\n".join(enrolment.lines(enrolled)))
+
+
+@app.command(epilog="Example: hica-server run my-study")
+def run(folder: Root, json_: Json = False) -> None:
+    """Start the study, or go on with it after its last completed step, and see it to its end.
+
+    Ctrl-C, SIGTERM and `stop` end it early; so does an error that somebody has to mend. The same
+    command then goes on.
+    """
+    from rich.console import Console
+
+    from hica_server import operation
+    from hica_server.console import final_table
+    from hica_server.settings import Folder
+
+    stopped = operation.run(folder)
+    if stopped is not None:
+        raise typer.Exit(INTERRUPTED if stopped == signal.SIGINT else 0)
+    result = json.loads((Folder(folder).run / "result.json").read_bytes())
+    if json_:
+        print(json.dumps(result))
+        return
+    Console().print(final_table(result))
+    print(f"report: {Folder(folder).run / 'report.html'}")
+
+
+@app.command(epilog="Example: hica-server status my-study --json")
+def status(folder: Root, json_: Json = False) -> None:
+    """Say what the server is doing, where the run stands and which sites are connected."""
+    from hica_server.status import lines
+    from hica_server.status import status as status_of
+
+    told = status_of(folder)
+    print(json.dumps(told) if json_ else "\n".join(lines(told)))
+
+
+@app.command(epilog="Example: hica-server logs my-study --service superlink --follow")
+def logs(
+    folder: Root,
+    service: Annotated[
+        str | None, typer.Option(help="Only this: superlink, superexec, gateway or serverapp.")
+    ] = None,
+    lines: Annotated[int, typer.Option(min=0, help="The last of each log.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C.")] = False,
+) -> None:
+    """Print what the server's processes have logged."""
+    from hica_server.logs import show_logs
+
+    show_logs(folder, service, lines, follow)
+
+
+@app.command(epilog="Example: hica-server stop my-study")
+def stop(folder: Root) -> None:
+    """End a running server and wait until it has; the study can go on later."""
+    from hica_server.operation import stop as stop_server
+
+    print("stopped" if stop_server(folder) else "not running")
+
+
 @app.command(epilog="Example: hica-server report runs/demo")
 def report(run: Run) -> None:
     """Write report.html anew from result.json and study.json.
@@ -82,16 +215,9 @@ def report(run: Run) -> None:
     It has no pictures: a coordinator holds no images. Of a simulation, the command that ran it
     writes the report with pictures.
     """
-    import tomli_w
+    from hica_server.report.plain import write_plain_report
 
-    from hica_server.export import read_json
-    from hica_server.report import Extras, write_report
-
-    result = read_json(run, "result.json")
-    study = validated(Study, read_json(run, "study.json"), str(run / "study.json"))
-    resolved = tomli_w.dumps(study.model_dump(mode="json", exclude_none=True))
-    write_report(run / "report.html", result, resolved, Extras())
-    print(run / "report.html")
+    print(write_plain_report(run))
 
 
 @app.command(epilog="Example: hica-server export runs/demo --to breast.safetensors")

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from hica.calibration import Curvature, newton_step
 from hica.device import derived_seed
 from hica.errors import FederationError, MessageError
 from hica.messages import Arrays, Kind, Reply, Request, Spec, spec_of
@@ -41,6 +43,12 @@ CAPABILITIES = {
 }
 """What a site must tell before it may take part."""
 
+ASK_AGAIN = 600.0
+"""Seconds after which a connected site that could not join is asked again."""
+
+Roster = Callable[[], dict[str, int | None]]
+"""Every enrolled site with its node; None where it is not connected now."""
+
 
 class Coordinator:
     """One run: grid, study and state.
@@ -50,6 +58,8 @@ class Coordinator:
         study: What is to be done.
         state: Where the run stands; changed by every step.
         record: Called with each entry of `state.rounds` as it is made.
+        roster: The sites that may take part. Without one, the nodes connected at the start are
+            all there are, and each says itself which site it is.
     """
 
     def __init__(
@@ -58,12 +68,17 @@ class Coordinator:
         study: Study,
         state: RunState,
         record: Callable[[dict[str, Any]], None] = lambda *_: None,
+        roster: Roster | None = None,
     ) -> None:
         self.grid = grid
         self.study = study
         self.state = state
         self.record = record
+        self.roster = roster
         self.nodes: dict[str, int] = {}
+        self._asked: dict[int, float] = {}
+        self._revoked: Collection[str] = ()
+        self._fingerprint = ""
         federation = study.federation
         self.aggregator = make_aggregator(
             federation.aggregation,
@@ -79,30 +94,74 @@ class Coordinator:
         """Ask every connected node what it can take part in.
 
         Not a step of the plan: done at every start, as sites may have changed since the last.
+        Sites of an earlier start that are not there now are missing until they are back.
 
         Raises:
             FederationError: Fewer sites than the quorum.
         """
+        self._fingerprint = tower_fingerprint
+        if self.roster is None:
+            self._introduce(dict.fromkeys(self.grid.get_node_ids(), ""), self._terms())
+            return
+        sites = self.roster()
+        connected = {node: site for site, node in sites.items() if node is not None}
+        absent = {site for site, node in sites.items() if node is None}
+        self._introduce(connected, self._terms(), absent)
 
-        def same_tower(reply: Reply) -> None:
-            if reply.details.get("tower") != tower_fingerprint:
-                raise MessageError(
-                    f"loaded another image tower ({str(reply.details.get('tower'))[:12]}, expected "
-                    f"{tower_fingerprint[:12]}): install the same weights and versions"
-                )
-            for name, kind in CAPABILITIES.items():
-                if not isinstance(reply.details.get(name), kind):
-                    raise MessageError(f"capability {name!r} is missing or no {kind.__name__}")
+    def welcome(self) -> None:
+        """Let sites join that have connected since the others were met; forget the revoked.
 
-        connected = dict.fromkeys(self.grid.get_node_ids(), "")
+        The others wait for their answer, but not long. Who could not join is asked again when it
+        has connected anew, or after a while.
+        """
+        if self.roster is None:
+            return
+        sites = self.roster()
+        self._revoked = self.state.sites.keys() - sites.keys()
+        connected = {node: site for site, node in sites.items() if node is not None}
+        now = time.monotonic()
+        self._asked = {node: when for node, when in self._asked.items() if node in connected}
+        newcomers = {
+            node: site
+            for node, site in connected.items()
+            if self.nodes.get(site) != node and now - self._asked.get(node, -math.inf) > ASK_AGAIN
+        }
+        if newcomers:
+            federation = self.study.federation
+            deadline = min(federation.gather, federation.deadline)
+            self._introduce(newcomers, Terms(quorum=0, deadline=deadline, retries=0))
+
+    def _introduce(
+        self, nodes: dict[int, str], terms: Terms, expected: Collection[str] = ()
+    ) -> None:
+        """Ask nodes what they can take part in; those that answer well take part from here on.
+
+        Args:
+            nodes: Node id → site name ("" while it is not known).
+            terms: How long is waited for how many.
+            expected: Sites that are missing if they are not among those that answer.
+        """
         request = Request(Kind.CAPABILITIES, self.study)
-        outcome = exchange(self.grid, connected, request, {}, self._terms(), same_tower)
-        self.nodes = outcome.nodes
-        self.state.sites = {site: reply.details for site, reply in outcome.replies.items()}
-        for site, said in self.state.sites.items():
-            for note in said["notes"]:
+        outcome = exchange(self.grid, nodes, request, {}, terms, self._can_take_part)
+        self._asked |= dict.fromkeys(nodes, time.monotonic())
+        self.nodes |= outcome.nodes
+        self.state.sites |= {site: reply.details for site, reply in outcome.replies.items()}
+        for site, reply in outcome.replies.items():
+            for note in reply.details["notes"]:
                 logger.warning("%s: %s", site, note)
+        outcome.missing = _with_absent(outcome, expected)
         self._note("capabilities", 0, outcome)
+
+    def _can_take_part(self, reply: Reply) -> None:
+        """Refuse a site with another tower, or one that does not tell all that is needed."""
+        if reply.details.get("tower") != self._fingerprint:
+            raise MessageError(
+                f"loaded another image tower ({str(reply.details.get('tower'))[:12]}, expected "
+                f"{self._fingerprint[:12]}): install the same weights and versions"
+            )
+        for name, kind in CAPABILITIES.items():
+            if not isinstance(reply.details.get(name), kind):
+                raise MessageError(f"capability {name!r} is missing or no {kind.__name__}")
 
     def moments(self, round_: int) -> None:
         """Centre: the mean of features over all images of all sites."""
@@ -172,6 +231,21 @@ class Coordinator:
     def align(self, round_: int) -> None:
         """One round of stage 2."""
         self._train(Kind.ALIGN, "alignment", round_, self.study.alignment.rounds, "labelled", {})
+
+    def calibrate(self, round_: int) -> None:
+        """One Newton step of the class intercepts."""
+        classes = len(self.study.classes)
+        spec: Spec = {
+            "gradient": ((classes,), "float64"),
+            "hessian": ((classes, classes), "float64"),
+        }
+        outcome = self._ask(Kind.CALIBRATE, round_, "labelled", spec, check=_sane_curvature)
+        parts = [
+            Curvature(reply.arrays["gradient"], reply.arrays["hessian"], reply.examples)
+            for reply in outcome.replies.values()
+        ]
+        self.state.bias = newton_step(self.state.bias, parts, self.study.calibration.ridge)
+        self._note("calibration", round_, outcome)
 
     def evaluate(self, round_: int, name: str) -> None:
         """Metrics at every site's held-out patients."""
@@ -247,7 +321,10 @@ class Coordinator:
         at_least: int = 1,
     ) -> Outcome:
         """An exchange with all sites that have examples of `role`, weights included."""
-        able = {self.nodes[site]: site for site, said in self.state.sites.items() if said[role] > 0}
+        self.welcome()
+        sites = self.state.sites.items()
+        wanted = [site for site, said in sites if said[role] > 0 and site not in self._revoked]
+        able = {self.nodes[site]: site for site in wanted if site in self.nodes}
         terms = self._terms(at_least)
         if len(able) < terms.quorum:
             raise FederationError(
@@ -258,9 +335,11 @@ class Coordinator:
         state = self.state
         payload: Arrays = {f"shared.{name}": value for name, value in state.shared.items()}
         payload |= {f"anchor.{name}": value for name, value in state.anchor.items()}
-        payload |= {"centre": state.centre, **(arrays or {})}
+        payload |= {"centre": state.centre, "bias": state.bias, **(arrays or {})}
         request = Request(kind, self.study, round_, settings or {}, payload)
-        return exchange(self.grid, able, request, spec, terms, check)
+        outcome = exchange(self.grid, able, request, spec, terms, check)
+        outcome.missing = _with_absent(outcome, wanted)
+        return outcome
 
     def _terms(self, at_least: int = 1) -> Terms:
         """The study's deadline, retries and quorum, which an aggregation rule may raise."""
@@ -307,6 +386,12 @@ def blended_start(texts: Array, sums: Array, counts: Array) -> Array:
     return unit
 
 
+def _with_absent(outcome: Outcome, expected: Collection[str]) -> list[str]:
+    """Who is missing: those that did not answer, and those expected that could not be asked."""
+    absent = set(expected) - outcome.replies.keys() - outcome.refused.keys()
+    return sorted(absent.union(outcome.missing))
+
+
 def _shared(arrays: Arrays) -> Arrays:
     """The weights among a message's arrays, by their own names."""
     prefix = "shared."
@@ -321,3 +406,16 @@ def _positive_counts(reply: Reply) -> None:
     """Counts are never negative."""
     if (reply.arrays["counts"] < 0).any():
         raise MessageError("negative counts")
+
+
+def _sane_curvature(reply: Reply) -> None:
+    """No sum that images of some number could not have: gradients and Hessians are bounded."""
+    gradient, hessian = reply.arrays["gradient"], reply.arrays["hessian"]
+    count = reply.examples
+    largest = max(np.abs(gradient).max(), np.abs(hessian).max())
+    if count < 1 or largest > count:
+        raise MessageError(
+            f"sums of a Newton step up to {largest:.3g} over {count} images: each adds at most 1"
+        )
+    if not np.allclose(hessian, hessian.T) or np.linalg.eigvalsh(hessian).min() < -1e-9 * count:
+        raise MessageError("the Hessian of a Newton step is not positive semi-definite")

@@ -27,6 +27,9 @@ from hica.messages import (
 
 logger = logging.getLogger("hica.server")
 
+POLL_SECONDS = 1.0
+"""Between two looks at who is connected, while those are too few."""
+
 Check = Callable[[Reply], None]
 """Raises MessageError where a reply that is well-formed must still not be used."""
 
@@ -73,6 +76,8 @@ def exchange(
 ) -> Outcome:
     """Ask `nodes` and return the usable replies, at least `terms.quorum` of them.
 
+    Who is not connected is not asked, but waited for where the quorum needs it.
+
     Args:
         grid: Flower's grid, ours or a real one.
         nodes: Node id → site name ("" while it is not known yet).
@@ -89,7 +94,11 @@ def exchange(
     for attempt in range(terms.retries + 1):
         answered = set(outcome.nodes.values())
         waiting = {node: site for node, site in nodes.items() if node not in answered}
-        _ask(grid, waiting, request, spec, terms.deadline, check, outcome)
+        needed = min(terms.quorum - len(outcome.replies), len(waiting))
+        connected = _connected(grid, waiting, needed, terms.deadline)
+        _ask(grid, connected, request, spec, terms.deadline, check, outcome)
+        absent = [_label(node, waiting[node]) for node in waiting.keys() - connected.keys()]
+        outcome.missing = sorted(outcome.missing + absent)
         if len(outcome.replies) >= terms.quorum:
             break
         logger.warning(
@@ -114,6 +123,24 @@ def exchange(
             "the sites and run the same command again"
         )
     return outcome
+
+
+def _connected(grid: Grid, nodes: Mapping[int, str], needed: int, seconds: float) -> dict[int, str]:
+    """Those of `nodes` that are connected; as long as they are fewer than `needed`, wait."""
+    ends = time.monotonic() + seconds
+    told = False
+    while True:
+        present = set(grid.get_node_ids())
+        connected = {node: site for node, site in nodes.items() if node in present}
+        if len(connected) >= needed or time.monotonic() >= ends:
+            return connected
+        if not told:
+            absent = ", ".join(
+                _label(node, nodes[node]) for node in nodes.keys() - connected.keys()
+            )
+            logger.warning("%s not connected: waiting up to %g s", absent, seconds)
+            told = True
+        time.sleep(POLL_SECONDS)
 
 
 def _ask(

@@ -1,7 +1,7 @@
 """The plan of a run: its steps, in order, as the study decides them.
 
 centre → zero-shot → [k-means → stage 1 rounds] → centre → bank start → (stage 2 round → centre)…
-→ metrics
+→ intercepts → metrics
 
 The centre is estimated anew whenever the weights have been averaged: averaged weights have other
 activations than any site trained with, as BatchNorm's statistics after weight averaging (SWA,
@@ -56,5 +56,9 @@ def make_plan(study: Study, zero_shot: bool = True) -> list[Step]:
         name = f"alignment {number + 1}/{alignment.rounds}"
         steps.append(Step(name, methodcaller("align", number)))
         steps.append(Step("centre", methodcaller("moments", 2 + number)))
+    newton = study.calibration.rounds
+    for number in range(newton):
+        name = f"calibration {number + 1}/{newton}"
+        steps.append(Step(name, methodcaller("calibrate", number)))
     steps.append(Step("evaluation", methodcaller("evaluate", 1, "final")))
     return steps

@@ -38,12 +38,12 @@ def make_result(study: Study, state: RunState, checkpoint: Path) -> dict[str, An
 
 
 def save_model(out: Path, study: Study, state: RunState) -> Path:
-    """Write trained weights, bank and centre to `model.safetensors`, and `model.json` beside it.
+    """Write weights, bank, centre and intercepts to `model.safetensors`, `model.json` beside it.
 
     Raises:
         StorageError: The disk is full.
     """
-    arrays = {**state.shared, "centre": state.centre}
+    arrays = {**state.shared, "centre": state.centre, "bias": state.bias}
     arrays |= {f"anchor.{name}": value for name, value in state.anchor.items()}
     sidecar = {
         "study": study.model_dump(mode="json"),

@@ -32,6 +32,7 @@ class RunState:
         anchor: Text bank (`classes`, `findings`) a trained bank is pulled to.
         centre: [2, D] mean of features.
         centroids: [k, D] of stage 1; empty before it.
+        bias: [C] intercepts of the classes.
         optimiser: State of the aggregation rule.
         sites: What each site said it can take part in.
         rounds: One entry per exchange, for the report.
@@ -45,6 +46,7 @@ class RunState:
     anchor: Arrays = field(default_factory=dict)
     centre: NDArray[np.float32] = field(default_factory=lambda: np.zeros((2, 0), np.float32))
     centroids: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    bias: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     optimiser: Arrays = field(default_factory=dict)
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
     rounds: list[dict[str, Any]] = field(default_factory=list)
@@ -63,7 +65,7 @@ class RunState:
             for group, part in groups.items()
             for name, array in part.items()
         }
-        arrays |= {"centre": self.centre, "centroids": self.centroids}
+        arrays |= {"centre": self.centre, "centroids": self.centroids, "bias": self.bias}
         meta = {
             "study_sha256": self.study_sha256,
             "done": self.done,
@@ -88,7 +90,7 @@ class RunState:
         if meta["study_sha256"] != study_sha256:
             raise ConfigurationError(
                 f"{directory}: holds a run of another study ({meta['study_sha256'][:12]}, asked "
-                f"for {study_sha256[:12]}). Use another --out, or delete that folder"
+                f"for {study_sha256[:12]}). Use another folder, or delete that one"
             )
 
         def group(prefix: str) -> Arrays:
@@ -105,4 +107,5 @@ class RunState:
             optimiser=group("optimiser"),
             centre=arrays["centre"],
             centroids=arrays["centroids"],
+            bias=arrays["bias"],
         )

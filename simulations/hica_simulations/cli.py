@@ -1,5 +1,9 @@
 """`hica-sim`: run studies of many sites on one machine.
 
+    hica-sim run STUDY --out DIR           a simulation, with its baselines
+    hica-sim compare STUDY --out DIR       the same over several seeds
+    hica-sim federation STUDY --out DIR    hica-server and hica-client as real processes
+
 Exit codes: 0 done; 1 fault in the program; 2 command line or study file; 3 data; 4 checkpoint;
 5 message; 6 federation (below quorum); 7 storage (disk full); 130 interrupted (the same command
 resumes).
@@ -9,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -56,7 +61,8 @@ def run(
     json_: Json = False,
 ) -> None:
     """Run or resume a simulated study and write its report."""
-    from hica_simulations.console import final_table, watching_on
+    from hica_server.console import final_table
+    from hica_simulations.console import watching_on
     from hica_simulations.report import write_simulation_report
     from hica_simulations.run import simulate
     from hica_simulations.scenario import load_scenario
@@ -97,6 +103,36 @@ def compare(
     chosen = range(first_seed, first_seed + seeds)
     result = compare_runs(study, set_ or [], place, chosen, watching_on(console))
     print(json.dumps(result) if json_ else as_markdown(result))
+
+
+@app.command(
+    epilog="Example: hica-sim federation simulations/studies/federation.toml --out runs/federation"
+)
+def federation(
+    study: StudyFile,
+    out: Out,
+    data: Data = Path(),
+    set_: Set = None,
+    cache: Cache = DEFAULT_CACHE,
+    device: Device = "auto",
+    json_: Json = False,
+) -> None:
+    """Run a study over real processes on this machine, and again as a simulation, and compare.
+
+    Ends with exit code 1 where the two differ by more than 1e-6 in any metric.
+    """
+    from hica_simulations.console import comparison_table, watching_on
+    from hica_simulations.deployment import TOLERANCE, federate
+    from hica_simulations.scenario import load_scenario
+
+    place = _place(data, out, cache, device, "grid")
+    compared = federate(load_scenario(study, set_ or []), place, watching_on(console))
+    if json_:
+        print(json.dumps(asdict(compared), default=str))
+    else:
+        Console().print(comparison_table(compared))
+        Console().print(f"report: {compared.report}")
+    raise typer.Exit(int(compared.difference > TOLERANCE))
 
 
 def _place(data: Path, out: Path, cache: Path, device: str, engine: str) -> Any:

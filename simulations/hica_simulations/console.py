@@ -6,23 +6,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from hica_server.app import Watcher
+from hica_server.console import final_table
 from hica_simulations.run import Watching
 
-METHODS = {
-    "zero_shot": "zero-shot (texts only)",
-    "pixels": "logistic regression on 16×16 pixels, pooled shots",
-    "linear_probe": "linear probe on the tower's features, pooled shots",
-    "local_only": "HiCA local only (mean over sites)",
-    "federated": "HiCA federated",
-    "pooled": "HiCA pooled (images in one place)",
-}
+if TYPE_CHECKING:  # deployments need Linux, simulations do not
+    from hica_simulations.deployment import Comparison
 
 
 def watching_on(console: Console) -> Watching:
@@ -73,27 +67,9 @@ def _lines(name: str) -> Iterator[Watcher]:
     yield Watcher(step)
 
 
-def final_table(result: dict[str, Any]) -> Table:
-    """Methods by metrics, each with its 95 % interval."""
-    table = Table(title=f"{result['study']}, seed {result['seed']}")
-    table.add_column("method")
-    names = ("accuracy", "balanced accuracy", "AUROC")
-    for name in names:
-        table.add_column(f"{name} % [95 %]", justify="right")
-    measured = {**result["baselines"], "federated": result["final"]}
-    for key, title in METHODS.items():
-        if key not in measured:
-            continue
-        cells = [
-            _percent(measured[key][metric]) for metric in ("accuracy", "balanced_accuracy", "auroc")
-        ]
-        table.add_row(title, *cells, style="bold" if key == "federated" else "")
-    return table
-
-
-def _percent(interval: dict[str, float] | None) -> str:
-    """`81.2 [78.0, 84.1]`, or a dash where the metric is not defined."""
-    if interval is None:
-        return "–"
-    low, high = 100 * interval["low"], 100 * interval["high"]
-    return f"{100 * interval['value']:5.1f} [{low:.1f}, {high:.1f}]"
+def comparison_table(compared: Comparison) -> Group:
+    """The table of a deployed run, that of its simulation, and how far apart they are."""
+    deployed, simulated = final_table(compared.deployed), final_table(compared.simulated)
+    deployed.title = f"{deployed.title}: over real processes"
+    simulated.title = f"{simulated.title}: in one process"
+    return Group(deployed, simulated, f"largest difference of a metric: {compared.difference:.1e}")

@@ -66,7 +66,9 @@ def make_extras(scenario: Scenario, place: Place) -> Extras:
     for path in sorted((place.out / "sites").glob("*/site.toml")):
         session = Session(load_site(path), study)
         if session.test:
-            model = session.model(bank, shared, torch.from_numpy(state.centre))
+            model = session.model(
+                bank, shared, torch.from_numpy(state.centre), torch.from_numpy(state.bias)
+            )
             batch = embed_all(model, session.held_out(bank))
             points.append(batch.images.numpy())
             labels += batch.labels.tolist()

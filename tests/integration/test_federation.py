@@ -72,7 +72,8 @@ def test_the_order_of_steps_with_and_without_stage_1(federate, three_sites, toy_
     without = stages(federate(toy_study("pretraining.rounds=0"), three_sites, "without"))
     begin = ["capabilities", "moments", "evaluation"]
     stage_1 = ["clusters"] * 4 + ["pretraining"] * 2 + ["moments"]  # start, two of Lloyd, assign
-    end = ["prototypes", "alignment", "moments", "alignment", "moments", "evaluation"]
+    rounds = ["alignment", "moments"] * 2
+    end = ["prototypes", *rounds, *["calibration"] * 4, "evaluation"]
     assert with_stage_1 == begin + stage_1 + end
     assert without == begin + end
 
@@ -83,8 +84,8 @@ def test_the_run_directory_tells_what_was_done(federate, three_sites, toy_study,
     watcher = Watcher(lambda *step: told.append(step), lambda entry: told.append(entry["stage"]))
     result = federate(study, three_sites, watcher=watcher)
     assert told[0] == "capabilities"
-    assert told[1:3] == [("centre", 0, 8), "moments"]
-    assert told[-2:] == [("evaluation", 7, 8), "evaluation"]
+    assert told[1:3] == [("centre", 0, 12), "moments"]
+    assert told[-2:] == [("evaluation", 11, 12), "evaluation"]
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "study.json",
         "state.safetensors",
@@ -96,7 +97,7 @@ def test_the_run_directory_tells_what_was_done(federate, three_sites, toy_study,
     assert result["checkpoint"] == "model.safetensors"
     assert result["study_sha256"] == study.sha256
     with safe_open(tmp_path / "run" / "model.safetensors", "numpy") as file:
-        assert {"centre", "bank.classes", "anchor.findings"} <= set(file.keys())
+        assert {"centre", "bias", "bank.classes", "anchor.findings"} <= set(file.keys())
     with pytest.raises(ConfigurationError, match="another study"):
         federate(toy_study("study.seed=1"), three_sites)
 
@@ -125,8 +126,9 @@ def test_every_rule_of_aggregation_runs_to_the_end(federate, three_sites, toy_st
 def test_the_other_forms_of_the_objective_run_and_differ(
     federate, three_sites, toy_study, arrays_of, change
 ):
-    federate(toy_study("pretraining.rounds=0"), three_sites, "plain")
-    federate(toy_study("pretraining.rounds=0", change), three_sites, "changed")
+    short = ["pretraining.rounds=0", "calibration.rounds=0"]
+    federate(toy_study(*short), three_sites, "plain")
+    federate(toy_study(*short, change), three_sites, "changed")
     if change in ("alignment.region_blend=0.3", "federation.weighting=sites"):
         # Only predictions change, or nothing: all sites have as many examples.
         assert equal(arrays_of("plain"), arrays_of("changed"))
@@ -194,9 +196,9 @@ def test_a_site_that_fails_every_time_is_named_and_left_out(
     bad = tmp_path / "west" / "3.png"  # a training image
     bad.write_bytes(bad.read_bytes()[:100])
     result = federate(toy_study(), three_sites)
-    training = ("moments", "clusters", "pretraining", "prototypes", "alignment")
+    tests_only = ("capabilities", "evaluation")
     for entry in result["rounds"]:
-        if entry["stage"] in training:
+        if entry["stage"] not in tests_only:
             assert entry["participants"] == ["north", "south"]
             assert "3.png: cannot be decoded" in entry["refused"]["west"]
         else:  # it can still be asked and tested

@@ -70,11 +70,12 @@ shift = { gain = 1.2 }
 
 INTERRUPTIONS = [
     ("south: drawing phantoms", signal.SIGKILL),
-    ("federated: [5/15] clusters", signal.SIGKILL),
-    ("federated: [6/15] pretraining 2/2", signal.SIGINT),
-    ("federated: [11/15] alignment 2/3", signal.SIGKILL),
-    ("federated: [15/15] evaluation", signal.SIGKILL),
-    ("local only: south: [8/14] alignment 1/3", signal.SIGKILL),
+    ("federated: [5/19] clusters", signal.SIGKILL),
+    ("federated: [6/19] pretraining 2/2", signal.SIGINT),
+    ("federated: [11/19] alignment 2/3", signal.SIGKILL),
+    ("federated: [17/19] calibration 3/4", signal.SIGKILL),
+    ("federated: [19/19] evaluation", signal.SIGKILL),
+    ("local only: south: [8/18] alignment 1/3", signal.SIGKILL),
 ]
 """What the command says it begins with, and how it is ended upon that."""
 

@@ -93,7 +93,7 @@ def test_a_wrong_header_is_refused_by_name(changes: dict, words: str) -> None:
     assert words in refusal(update(**changes))
 
 
-@pytest.mark.parametrize("header", ["not json", "[1]", "[" * 100_000])
+@pytest.mark.parametrize("header", ["not json", "[1]", "[" * 100_000, "1" * 5000])
 def test_a_header_that_is_no_object_is_refused(header: str) -> None:
     record = update()
     record.config_records["message"]["header"] = header

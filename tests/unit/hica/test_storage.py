@@ -45,3 +45,18 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
     (tmp_path / "a").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
         write_atomically(tmp_path / "a" / "b.bin", b"new")
+
+
+def test_a_secret_is_for_its_owner_only_from_its_first_byte(tmp_path, monkeypatch):
+    path = tmp_path / "key"
+    seen = []
+
+    def write_bytes(part, data):
+        seen.append(part.stat().st_mode & 0o777)
+        with part.open("wb") as file:
+            file.write(data)
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", write_bytes)
+    write_atomically(path, b"secret", mode=0o600)
+    assert seen == [0o600]
+    assert path.stat().st_mode & 0o777 == 0o600

@@ -39,6 +39,7 @@ class Asker:
             "anchor.classes": rows[:2],
             "anchor.findings": rows[2:],
             "centre": np.zeros((2, DIM), np.float32),
+            "bias": np.zeros(2),
         }
 
     def message(self, kind, round_=0, settings=None, **arrays):
@@ -145,6 +146,22 @@ def test_prototypes_are_class_sums_of_unit_vectors(ask):
     assert reply.arrays["counts"].tolist() == [4, 4]
     norms = np.linalg.norm(reply.arrays["sums"], axis=1)
     assert (norms > 0).all() and (norms <= 4 + 1e-6).all()
+
+
+def test_a_newton_step_sums_over_the_episode_at_the_intercepts_sent(ask):
+    spec = {"gradient": ((2,), "float64"), "hessian": ((2, 2), "float64")}
+    level, tilted = (ask(Kind.CALIBRATE, spec, bias=np.array(b)) for b in ([0.0, 0.0], [3.0, -3.0]))
+    assert level.examples == tilted.examples == 8
+    assert tilted.arrays["gradient"][0] > level.arrays["gradient"][0] + 1  # class 0 favoured more
+    np.testing.assert_allclose(tilted.arrays["gradient"].sum(), 0.0, atol=1e-6)
+
+
+def test_intercepts_move_predictions(ask):
+    all_first, all_second = (
+        ask(Kind.EVALUATE, {}, bias=np.array(b)).details for b in ([50.0, -50.0], [-50.0, 50.0])
+    )
+    assert all_first["confusion"] == [[4, 0], [4, 0]]
+    assert all_second["confusion"] == [[0, 4], [0, 4]]
 
 
 def test_evaluation_tells_metrics_and_nothing_else(ask):

@@ -1,13 +1,16 @@
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from hica.bundle import BUNDLE_SHA256
 from hica.errors import StorageError
 from hica.images.manifest import read_manifest
+from hica.keys import fingerprint, read_public
 from hica.study import load_study
 from hica_client import preflight as preflight_module
 from hica_client.cli import main
@@ -320,7 +323,26 @@ def test_what_a_person_sees(run_command, hospital, study):
     assert lines.endswith("1 to mend")
 
 
-@pytest.mark.parametrize("verb", ["init", "check"])
+def test_the_version_names_all_that_has_to_fit_the_coordinator(run_command):
+    code, out, _ = run_command("--version")
+    assert code == 0
+    assert out == f"hica {version('hica')}\nflwr {version('flwr')}\nbundle {BUNDLE_SHA256}\n"
+
+
+def test_keygen_makes_the_pair_and_says_what_to_send(run_command, hospital):
+    code, out, _ = run_command("keygen", hospital)
+    key = hospital.parent / "keys" / "site"
+    assert code == 0
+    assert fingerprint(read_public(key.with_suffix(".pub"))) in out
+    assert f"send to the coordinator  {key}.pub" in out
+    assert key.stat().st_mode & 0o777 == 0o600
+    private = key.read_bytes()
+    code, _, err = run_command("keygen", hospital)
+    assert (code, key.read_bytes()) == (2, private)
+    assert "exists and is left alone" in err
+
+
+@pytest.mark.parametrize("verb", ["init", "check", "keygen", "approve", "run", "status", "audit"])
 def test_every_verb_shows_an_example(run_command, verb):
     code, out, _ = run_command(verb, "--help")
     assert code == 0

@@ -227,12 +227,19 @@ def tower_weights(session):
     return {f"tower.{name}": value.detach().clone() for name, value in trainable.items()}
 
 
+def build_model(session):
+    """With sevens for the federation's centre."""
+    bank, sevens = bank_of(session.study), torch.full((2, 128), 7.0)
+    return session.model(bank, tower_weights(session), sevens, torch.tensor([0.5, -0.5]))
+
+
 @pytest.mark.parametrize(("centring", "row"), [("global", 7.0), ("site", 3.0), ("none", 0.0)])
 def test_the_centre_is_the_one_the_study_asks_for(open_session, centring, row):
     session = open_session(f"alignment.centring={centring}", "alignment.train_text_bank=false")
     session.keep("centre", centre=np.full((2, 128), 3.0, np.float32))
-    model = session.model(bank_of(session.study), tower_weights(session), torch.full((2, 128), 7.0))
+    model = build_model(session)
     assert model.centre.unique().tolist() == [row]
+    assert model.bias.tolist() == [0.5, -0.5]
 
 
 def test_a_site_that_only_tests_has_no_centre_of_its_own(open_session):
@@ -241,7 +248,7 @@ def test_a_site_that_only_tests_has_no_centre_of_its_own(open_session):
         "alignment.train_text_bank=false",
         change=lambda rows: [row for row in rows if row["split"] == "test"],
     )
-    model = session.model(bank_of(session.study), tower_weights(session), torch.full((2, 128), 7.0))
+    model = build_model(session)
     assert model.centre.unique().tolist() == [7.0]
 
 

@@ -1,6 +1,9 @@
+from importlib import resources
+
 import pytest
 
 from hica.errors import ConfigurationError
+from hica.messages import Kind
 from hica_client.site import load_site
 
 GOOD = '[site]\nname = "north"\n[data]\nmanifest = "images/manifest.csv"\n'
@@ -36,6 +39,25 @@ def test_absolute_paths_stay(written, tmp_path):
     assert load_site(written(f'{GOOD}weights = "{elsewhere}"\n')).data.weights == elsewhere
 
 
+def test_kit_and_key_lie_beside_the_file_and_logs_in_the_state(written, tmp_path):
+    site = load_site(written(f'{GOOD}state = "kept"\n'))
+    assert site.federation.kit == tmp_path / "kit"
+    assert site.federation.key == tmp_path / "keys" / "site"
+    assert site.approvals == tmp_path / "kept" / "approvals.jsonl"
+    assert site.audit_log == tmp_path / "kept" / "audit.jsonl"
+    assert site.service == tmp_path / "kept" / "service"
+    elsewhere = tmp_path.parent / "key"
+    other = load_site(written(f'{GOOD}[federation]\nkit = "../kit"\nkey = "{elsewhere}"\n'))
+    assert (other.federation.kit, other.federation.key) == (tmp_path / "../kit", elsewhere)
+
+
+def test_the_policy_of_the_example_is_the_one_without_a_policy(written):
+    example = resources.files("hica_client").joinpath("example_site.toml").read_text()
+    shown, default = load_site(written(example)).policy, load_site(written(GOOD)).policy
+    assert shown.model_dump(exclude={"kinds"}) == default.model_dump(exclude={"kinds"})
+    assert set(shown.kinds) == set(default.kinds) == set(Kind)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -46,6 +68,12 @@ def test_absolute_paths_stay(written, tmp_path):
         ('[site]\nname = ""\n[data]\nmanifest = "x.csv"\n', "site.name: "),
         (GOOD + "test_fraction = 1.0\n", "data.test_fraction: Input should be less than 1"),
         (GOOD + "manifest", "not valid TOML"),
+        (GOOD + '[policy]\nkinds = ["train.all"]\n', "policy.kinds.0: Input should be 'query.cap"),
+        (GOOD + "[policy]\nmin_count = 0\n", "policy.min_count: Input should be greater than 0"),
+        (GOOD + "[policy]\nmax_reply_bytes = 0\n", "policy.max_reply_bytes: Input should be"),
+        (GOOD + '[policy]\ntensors = "*"\n', "policy.tensors: "),
+        (GOOD + "[policy]\nmin = 1\n", "policy.min: unknown key; known keys: kinds, tensors, "),
+        (GOOD + '[federation]\nkeys = "k"\n', "federation.keys: unknown key; known keys: kit, key"),
     ],
 )
 def test_what_cannot_be_used_is_named_with_file_and_key(written, text, words):

@@ -1,17 +1,26 @@
 """A grid whose nodes answer from a script, and sites for it that follow the protocol."""
 
+import time
+from base64 import b64encode
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from hica.calibration import curvature
+from hica.keys import generate, public_path, read_private
 from hica.messages import Kind, Reply, Request, decode_request, encode_reply
 from hica.metrics import site_metrics
 from hica.pseudo_labels import assign, cluster_sums, site_start
 from hica.study import Study, apply_overrides, validated
+from hica_server.enrolment import enroll
+from hica_server.settings import Folder
 from hica_simulations.grid import InProcessGrid
 
 Answer = RecordDict | str | None
@@ -24,6 +33,7 @@ class FakeGrid:
     Attributes:
         asked: Nodes of every call, in order.
         strangers: Replies of nodes nobody asked, added to the next ones.
+        away: Nodes that are not connected, with the number of looks after which they are back.
     """
 
     def __init__(self, answers: dict[int, Callable[[Message], Answer]]) -> None:
@@ -33,9 +43,12 @@ class FakeGrid:
         self.deadlines: list[float | None] = []
         self.sent: list[Message] = []
         self.strangers: list[Message] = []
+        self.away: dict[int, int] = {}
 
     def get_node_ids(self) -> list[int]:
-        return list(self.answers)
+        connected = [node for node in self.answers if self.away.get(node, 0) <= 0]
+        self.away = {node: looks - 1 for node, looks in self.away.items()}
+        return connected
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -108,6 +121,11 @@ class FakeSite:
             sums = np.stack([shots[self.labels == c].sum(axis=0) for c in range(2)])
             counts = np.bincount(self.labels, minlength=2).astype(float)
             return replace(empty, arrays={"sums": sums, "counts": counts})
+        if kind == Kind.CALIBRATE:
+            scores = self.features[: len(self.labels), :2]
+            parts = curvature(scores, self.labels, request.arrays["bias"])
+            arrays = {"gradient": parts.gradient, "hessian": parts.hessian}
+            return replace(empty, examples=parts.images, arrays=arrays)
         if kind == Kind.EVALUATE:
             truth = np.arange(self.counts["test"]) % 2
             groups = [str(i) for i in range(len(truth))]
@@ -149,3 +167,30 @@ def make_site() -> Callable[..., FakeSite]:
 def make_study() -> Callable[..., Study]:
     """A study of two classes; arguments are overrides `a.b=value`."""
     return lambda *overrides: validated(Study, apply_overrides(STUDY, list(overrides)), "toy")
+
+
+class EnrolledNode:
+    """A site's key and the headers that its SuperNode would send."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self.name, self.key_file = name, folder.root / f"{name}-key"
+        self.public = generate(self.key_file)
+        self.private = read_private(self.key_file)
+        enroll(folder, name, public_path(self.key_file))
+
+    def headers(self, at: float | None = None) -> dict[bytes, bytes]:
+        """Signed `at` seconds since 1970; default: now."""
+        moment = datetime.fromtimestamp(time.time() if at is None else at, UTC)
+        timestamp = moment.isoformat().encode()
+        signature = self.private.sign(timestamp, ec.ECDSA(hashes.SHA256()))
+        return {
+            b"flwr-public-key": b64encode(self.public.pem),
+            b"flwr-timestamp": timestamp,
+            b"flwr-signature": b64encode(signature),
+        }
+
+
+@pytest.fixture
+def enrol(tmp_path) -> Callable[[str], EnrolledNode]:
+    """`enrol(name)` in the coordinator's folder `tmp_path / "study"`."""
+    return lambda name: EnrolledNode(Folder(tmp_path / "study"), name)

@@ -1,4 +1,8 @@
 import json
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +11,14 @@ import tomli_w
 from safetensors.numpy import load_file
 
 from hica.checkpoint import write_json
+from hica.errors import FederationError
+from hica.keys import fingerprint, generate, public_path, read_public
 from hica.study import Study, load_study, validated
 from hica_server.cli import main
+from hica_server.enrolment import read_sites
+from hica_server.provision import expires
 from hica_server.result import save_model
+from hica_server.settings import Folder, ServerSettings, load_settings
 from hica_server.state import RunState
 
 EXAMPLE = Path(__file__).parents[3] / "server" / "example_study.toml"
@@ -67,12 +76,20 @@ def test_init_writes_a_study_that_validates(run_command, tmp_path):
     assert run_command("validate", tmp_path / "new" / "study.toml")[0] == 0
 
 
-def test_init_leaves_an_existing_study_alone(run_command, tmp_path):
-    (tmp_path / "study.toml").write_text("mine")
+def test_init_writes_settings_that_load(run_command, tmp_path):
+    assert run_command("init", tmp_path / "new")[0] == 0
+    assert (tmp_path / "new" / "server.toml").exists()
+    assert load_settings(tmp_path / "new").server == ServerSettings().server
+
+
+@pytest.mark.parametrize("name", ["study.toml", "server.toml"])
+def test_init_leaves_what_is_there_alone(run_command, tmp_path, name):
+    (tmp_path / name).write_text("mine")
     code, _, err = run_command("init", tmp_path)
     assert code == 2
-    assert f"{tmp_path / 'study.toml'}: exists" in err
-    assert (tmp_path / "study.toml").read_text() == "mine"
+    assert f"{tmp_path / name}: exists" in err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_every_value_the_example_shows_is_the_default(study):
@@ -106,8 +123,8 @@ def test_validate_as_json_holds_the_resolved_study_with_its_overrides(run_comman
     assert validated(Study, summary["resolved"], "resolved") == changed
     assert summary["sha256"] == changed.sha256
     assert summary["stage_1"] == "off"
-    # centre, zero-shot, prototypes, the rounds each with its centre, evaluation
-    assert summary["steps"] == 4 + 2 * changed.alignment.rounds
+    # centre, zero-shot, prototypes, the rounds each with its centre, intercepts, evaluation
+    assert summary["steps"] == 4 + 2 * changed.alignment.rounds + changed.calibration.rounds
 
 
 def test_validate_lists_every_mistake_and_ends_with_2(run_command, tmp_path):
@@ -184,7 +201,7 @@ def test_export_writes_the_trained_arrays_and_what_they_belong_to(
     code, _, _ = run_command("export", finished, "--to", to)
     assert code == 0
     arrays = load_file(to)
-    assert arrays.keys() == {"tower.w", "centre", "anchor.classes", "anchor.findings"}
+    assert arrays.keys() == {"tower.w", "centre", "bias", "anchor.classes", "anchor.findings"}
     assert arrays["tower.w"].tolist() == [[0, 1, 2], [3, 4, 5]]
     described = json.loads(to.with_suffix(".json").read_text())
     assert described["classes"] == study.class_names
@@ -214,8 +231,133 @@ def test_export_of_a_damaged_model_is_a_checkpoint_error(run_command, finished, 
     assert "model.safetensors: torn or damaged" in err
 
 
-@pytest.mark.parametrize("verb", ["init", "validate", "report", "export"])
+VERBS = "init validate provision enroll revoke sites run status logs stop report export"
+
+
+@pytest.mark.parametrize("verb", VERBS.split())
 def test_every_verb_shows_an_example(run_command, verb):
     code, out, _ = run_command(verb, "--help")
     assert code == 0
     assert f"Example: hica-server {verb}" in " ".join(out.split())
+
+
+# --- Certificates and sites ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def coordinator(run_command, tmp_path) -> Path:
+    """A folder as `init` makes it."""
+    run_command("init", tmp_path / "study")
+    return tmp_path / "study"
+
+
+@pytest.fixture
+def public_key(tmp_path) -> Path:
+    generate(tmp_path / "site")
+    return public_path(tmp_path / "site")
+
+
+def test_provision_makes_certificates_and_kits_and_says_where(run_command, coordinator):
+    code, out, _ = run_command("provision", coordinator, "H1", "H2")
+    assert code == 0
+    for name in ("H1", "H2"):
+        kit = coordinator / "kits" / f"{name}.zip"
+        assert kit.exists()
+        assert str(kit) in out
+    assert "certificate  new" in out
+    assert "certificate  kept" in run_command("provision", coordinator)[1]
+    assert "certificate  new" in run_command("provision", coordinator, "--renew")[1]
+
+
+def test_provision_days_are_those_of_a_new_certificate(run_command, coordinator):
+    run_command("provision", coordinator, "--days", 7)
+    left = expires(Folder(coordinator)) - datetime.now(UTC)
+    assert timedelta(days=6) < left <= timedelta(days=7)
+    assert run_command("provision", coordinator, "--days", 0)[0] == 2
+
+
+def test_provision_without_a_study_says_so(run_command, tmp_path):
+    code, _, err = run_command("provision", tmp_path)
+    assert code == 2
+    assert f"{tmp_path / 'study.toml'}: no such file" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_enroll_shows_the_fingerprint_to_compare(run_command, coordinator, public_key):
+    code, out, _ = run_command("enroll", coordinator, public_key, "--name", "H1")
+    assert code == 0
+    assert f"H1: enrolled with the key {fingerprint(read_public(public_key))}\n" in out
+    assert "by telephone" in out
+
+
+def test_enroll_needs_a_name_and_a_public_key(run_command, coordinator, public_key):
+    code, _, err = run_command("enroll", coordinator, public_key)
+    assert code == 2
+    assert "--name" in err
+    code, _, err = run_command("enroll", coordinator, public_key.with_suffix(""), "--name", "H1")
+    assert code == 2
+    assert "private key" in err
+
+
+def test_revoke_names_the_key(run_command, coordinator, public_key):
+    run_command("enroll", coordinator, public_key, "--name", "H1")
+    code, out, _ = run_command("revoke", coordinator, "H1")
+    mark = fingerprint(read_public(public_key))
+    assert (code, out) == (0, f"H1: revoked with the key {mark}\n")
+    assert read_sites(Folder(coordinator))["H1"].revoked is not None
+    code, _, err = run_command("revoke", coordinator, "H2")
+    assert code == 2
+    assert "'H2' is not enrolled" in err
+
+
+def test_sites_are_listed_for_people_and_programs(run_command, coordinator, public_key):
+    assert run_command("sites", coordinator)[1] == "nobody is enrolled\n"
+    assert json.loads(run_command("sites", coordinator, "--json")[1]) == {}
+    run_command("enroll", coordinator, public_key, "--name", "H1")
+    mark = fingerprint(read_public(public_key))
+    assert run_command("sites", coordinator)[1].startswith(f"H1  {mark}  enrolled 20")
+    (name, site), *others = json.loads(run_command("sites", coordinator, "--json")[1]).items()
+    assert (name, site["fingerprint"], site["revoked"], others) == ("H1", mark, None, [])
+
+
+# --- A running server ----------------------------------------------------------------------------
+
+
+def test_run_of_a_finished_study_prints_its_table_and_where_the_report_is(
+    run_command, finished, monkeypatch
+):
+    monkeypatch.setattr("hica_server.operation.run", lambda folder: None)
+    code, out, _ = run_command("run", finished.parent)
+    assert code == 0
+    assert "HiCA federated" in out
+    assert f"report: {finished / 'report.html'}" in out
+    assert json.loads(run_command("run", finished.parent, "--json")[1])["seed"] == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_run_ended_by_a_signal_prints_no_result(run_command, tmp_path, monkeypatch, number, code):
+    monkeypatch.setattr("hica_server.operation.run", lambda folder: number)
+    assert run_command("run", tmp_path)[:2] == (code, "")
+
+
+def test_run_that_cannot_go_on_ends_with_the_code_of_the_error(run_command, tmp_path, monkeypatch):
+    def below_quorum(folder):
+        raise FederationError("1 of 2 sites")
+
+    monkeypatch.setattr("hica_server.operation.run", below_quorum)
+    code, _, err = run_command("run", tmp_path)
+    assert (code, err) == (6, "error: 1 of 2 sites\n")
+
+
+def test_status_stop_and_logs_of_a_folder_where_nothing_runs(run_command, tmp_path):
+    assert run_command("status", tmp_path)[:2] == (0, "not running\n")
+    assert json.loads(run_command("status", tmp_path, "--json")[1])["running"] is False
+    assert run_command("stop", tmp_path)[:2] == (0, "not running\n")
+    assert run_command("logs", tmp_path)[0] == 2
+
+
+def test_neither_status_nor_the_supervising_process_loads_torch():
+    """Half a gigabyte and three seconds, for a process that only looks after others."""
+    code = "import sys, hica_server.operation, hica_server.status; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n"

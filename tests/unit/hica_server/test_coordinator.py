@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
+from hica.calibration import curvature, newton_step
 from hica.errors import FederationError
 from hica.messages import Kind
 from hica.model import BANK_CLASSES
-from hica_server.coordinator import Coordinator, blended_start
+from hica_server.coordinator import ASK_AGAIN, Coordinator, blended_start
 from hica_server.state import RunState
 
 
@@ -27,6 +28,7 @@ def fresh_state(study, dim=4):
         },
         anchor={"classes": unit_rows(2, 0), "findings": np.zeros((0, dim), np.float32)},
         centre=np.zeros((2, dim), np.float32),
+        bias=np.zeros(2),
     )
 
 
@@ -155,6 +157,153 @@ def test_a_site_that_fails_is_recorded_and_the_others_go_on(meet, make_site):
     assert entry["refused"] == {"b": "failed at the site: disk is full"}
 
 
+# --- Enrolled sites that come and go -------------------------------------------------------------
+
+
+class Roster:
+    """Enrolled sites, each on the node of a grid with its number in the list."""
+
+    def __init__(self, *names):
+        self.sites = {name: node for node, name in enumerate(names, start=1)}
+
+    def __call__(self):
+        return dict(self.sites)
+
+    def away(self, name):
+        self.sites[name] = None
+
+    def back(self, name, node):
+        self.sites[name] = node
+
+
+@pytest.fixture
+def open_to(make_grid, make_study):
+    """A coordinator of enrolled sites, before it has met them; returns it and its roster."""
+
+    def open_to(*sites, overrides=()):
+        study = make_study(*overrides)
+        grid = make_grid(dict(enumerate(sites, start=1)))
+        roster = Roster(*(site.name for site in sites))
+        return Coordinator(grid, study, fresh_state(study), roster=roster), roster
+
+    return open_to
+
+
+def asked_for_capabilities(site):
+    return site.asked().count(Kind.CAPABILITIES)
+
+
+def test_a_node_that_answers_under_another_name_than_it_is_enrolled_is_refused_by_that_name(
+    open_to, make_site
+):
+    coordinator, roster = open_to(make_site("a"), make_site("b"), make_site("c"))
+    coordinator.grid.answers[3] = make_site("a")
+    coordinator.meet_sites("good")
+    assert list(coordinator.state.sites) == ["a", "b"]
+    assert last_entry(coordinator)["refused"] == {"c": "answers as 'a'"}
+    assert roster()["c"] == 3
+
+
+def test_an_enrolled_site_that_is_not_connected_is_missing_at_the_start(open_to, make_site):
+    coordinator, roster = open_to(make_site("a"), make_site("b"), make_site("c"))
+    roster.away("c")
+    coordinator.meet_sites("good")
+    assert last_entry(coordinator)["missing"] == ["c"]
+
+
+def test_a_site_that_connects_later_is_asked_once_and_takes_part(open_to, make_site):
+    late = make_site("c", 1.0)
+    coordinator, roster = open_to(make_site("a", 1.0), make_site("b", 1.0), late)
+    roster.away("c")
+    coordinator.meet_sites("good")
+    coordinator.align(0)
+    assert late.requests == []
+    roster.back("c", 3)
+    coordinator.align(1)
+    coordinator.align(2)
+    assert late.asked() == [Kind.CAPABILITIES, Kind.ALIGN, Kind.ALIGN]
+    stages = [(entry["stage"], entry["participants"]) for entry in coordinator.state.rounds]
+    assert stages[-3:] == [
+        ("capabilities", ["c"]),
+        ("alignment", ["a", "b", "c"]),
+        ("alignment", ["a", "b", "c"]),
+    ]
+
+
+def test_a_site_of_an_earlier_start_that_is_gone_is_missing_in_every_exchange(open_to, make_site):
+    before, _ = open_to(make_site("a", 1.0), make_site("b", 1.0), make_site("c", 1.0))
+    before.meet_sites("good")
+    coordinator, roster = open_to(make_site("a", 1.0), make_site("b", 1.0), make_site("c", 1.0))
+    coordinator.state.sites = before.state.sites
+    roster.away("c")
+    coordinator.meet_sites("good")
+    coordinator.align(0)
+    entry = last_entry(coordinator)
+    assert (entry["participants"], entry["missing"]) == (["a", "b"], ["c"])
+
+
+def test_a_revoked_site_is_asked_no_more_and_not_missed(open_to, make_site):
+    coordinator, roster = open_to(*(make_site(name, 1.0) for name in "abc"))
+    coordinator.meet_sites("good")
+    del roster.sites["c"]
+    coordinator.align(0)
+    entry = last_entry(coordinator)
+    assert (entry["participants"], entry["missing"]) == (["a", "b"], [])
+    assert coordinator.grid.asked[-1] == [1, 2]
+
+
+def test_a_site_with_a_new_key_answers_from_its_new_node(open_to, make_site):
+    coordinator, roster = open_to(make_site("a", 1.0), make_site("b", 1.0))
+    coordinator.meet_sites("good")
+    coordinator.grid.answers[7] = coordinator.grid.answers.pop(2)
+    roster.back("b", 7)
+    coordinator.align(0)
+    assert coordinator.nodes == {"a": 1, "b": 7}
+    assert last_entry(coordinator)["participants"] == ["a", "b"]
+
+
+def test_a_site_that_could_not_join_is_asked_again_after_it_was_away_or_after_a_while(
+    open_to, make_site, monkeypatch
+):
+    clock = [0.0]
+    monkeypatch.setattr("hica_server.coordinator.time.monotonic", lambda: clock[0])
+    wrong = make_site("c", 1.0)
+    wrong.changes[Kind.CAPABILITIES] = spoil(tower="other")
+    coordinator, roster = open_to(make_site("a", 1.0), make_site("b", 1.0), wrong)
+    coordinator.meet_sites("good")
+    coordinator.align(0)
+    assert asked_for_capabilities(wrong) == 1
+    roster.away("c")
+    coordinator.align(1)
+    roster.back("c", 3)
+    coordinator.align(2)
+    assert asked_for_capabilities(wrong) == 2
+    clock[0] = ASK_AGAIN + 1
+    wrong.changes = {}
+    coordinator.align(3)
+    assert last_entry(coordinator)["participants"] == ["a", "b", "c"]
+
+
+def test_the_others_do_not_wait_a_whole_round_for_a_newcomer(open_to, make_site):
+    overrides = ["federation.gather=3", "federation.deadline=60"]
+    coordinator, roster = open_to(make_site("a", 1.0), make_site("b", 1.0), overrides=overrides)
+    coordinator.grid.answers[3] = lambda message: None
+    coordinator.meet_sites("good")
+    roster.back("c", 3)
+    coordinator.align(0)
+    assert coordinator.grid.deadlines == [60.0, 3.0, 60.0]
+    assert coordinator.state.rounds[-2]["missing"] == ["c"]
+    assert last_entry(coordinator)["missing"] == []
+
+
+def test_without_a_roster_nobody_joins_later(meet, make_site):
+    coordinator = meet(make_site("a", 1.0), make_site("b", 1.0))
+    late = make_site("c", 1.0)
+    coordinator.grid.answers[3] = late
+    coordinator.align(0)
+    assert late.requests == []
+
+
 # --- Training rounds -----------------------------------------------------------------------------
 
 
@@ -199,6 +348,7 @@ def test_every_request_carries_all_a_restarted_site_needs(meet, make_site):
         f"shared.{BANK_CLASSES}",
         "anchor.classes",
         "anchor.findings",
+        "bias",
         "centre",
     }
 
@@ -388,6 +538,48 @@ def test_prototypes_move_both_the_bank_and_what_it_is_pulled_to(meet, make_site)
     np.testing.assert_array_equal(
         coordinator.state.shared[BANK_CLASSES], coordinator.state.anchor["classes"]
     )
+
+
+# --- Intercepts and metrics ----------------------------------------------------------------------
+
+
+def test_intercepts_take_the_newton_steps_of_pooled_scores(meet, make_site):
+    sites = [make_site("a"), make_site("b", labelled=6)]
+    coordinator = meet(*sites, overrides=["calibration.ridge=0.1"])
+    scores = np.concatenate([site.features[: len(site.labels), :2] for site in sites])
+    labels = np.concatenate([site.labels for site in sites])
+    pooled = np.zeros(2)
+    for number in range(3):
+        coordinator.calibrate(number)
+        pooled = newton_step(pooled, [curvature(scores, labels, pooled)], 0.1)
+        np.testing.assert_allclose(coordinator.state.bias, pooled, rtol=0, atol=1e-13)
+    assert np.abs(pooled).max() > 0.01
+    np.testing.assert_array_equal(sites[0].requests[1].arrays["bias"], np.zeros(2))
+    assert last_entry(coordinator)["stage"] == "calibration"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"examples": 0}, "over 0 images"),
+        ({"gradient": np.array([9.0, -9.0])}, "up to 9 over 4 images: each adds at most 1"),
+        ({"hessian": np.array([[0.5, 0.5], [-0.5, 0.5]])}, "not positive semi-definite"),
+        ({"hessian": np.array([[0.5, 0.9], [0.9, 0.5]])}, "not positive semi-definite"),
+    ],
+)
+def test_sums_that_no_images_could_have_are_refused(meet, make_site, change, words):
+    def spoiled(reply):
+        examples = change.get("examples", reply.examples)
+        arrays = {name: change.get(name, value) for name, value in reply.arrays.items()}
+        return replace(reply, examples=examples, arrays=arrays)
+
+    liar = make_site("b")
+    liar.changes[Kind.CALIBRATE] = spoiled
+    coordinator, alone = meet(make_site("a"), liar, make_site("c")), meet(*map(make_site, "ac"))
+    coordinator.calibrate(0)
+    alone.calibrate(0)
+    assert words in last_entry(coordinator)["refused"]["b"]
+    np.testing.assert_array_equal(coordinator.state.bias, alone.state.bias)
 
 
 def test_metrics_of_all_sites_are_kept_and_joined(meet, make_site):

@@ -29,8 +29,9 @@ def in_turn(*answers):
 def ask(make_grid, make_study):
     """Ask the nodes of a script; returns the outcome and the grid."""
 
-    def ask(answers, names=None, terms=TERMS, check=None):
+    def ask(answers, names=None, terms=TERMS, check=None, away=None):
         grid = make_grid(answers)
+        grid.away = away or {}
         nodes = names or {node: f"site{node}" for node in answers}
         request = Request(Kind.ALIGN, make_study(), round=3)
         return exchange(grid, nodes, request, SPEC, terms, check), grid
@@ -156,3 +157,57 @@ def test_an_answer_with_other_arrays_than_asked_for_is_refused(ask):
     record.array_records["arrays"]["more"] = Array(np.zeros(1, np.float32))
     outcome, _ = ask({1: always(record), 2: always(reply("site2"))})
     assert "not asked for ['more']" in outcome.refused["site1"]
+
+
+# --- Nodes that are not connected ----------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Looks at who is connected follow each other at once."""
+    monkeypatch.setattr("hica_server.exchange.POLL_SECONDS", 0.0)
+
+
+def test_who_is_not_connected_is_not_asked_and_costs_no_time_beyond_the_quorum(ask, make_grid):
+    answers = {1: always(reply("site1")), 2: always(reply("site2")), 3: always(reply("site3"))}
+    outcome, grid = ask(answers, away={3: 10**9})
+    assert grid.asked == [[1, 2]]
+    assert (list(outcome.replies), outcome.missing) == (["site1", "site2"], ["site3"])
+    assert outcome.bytes_down == 2 * payload_bytes(grid.sent[0].content)
+
+
+def test_below_quorum_the_missing_are_waited_for_and_then_asked(ask, impatient, caplog):
+    answers = {1: always(reply("site1")), 2: always(reply("site2"))}
+    outcome, grid = ask(answers, terms=Terms(quorum=2, deadline=60.0, retries=0), away={2: 3})
+    assert grid.asked == [[1, 2]]
+    assert outcome.missing == []
+    assert "site2 not connected: waiting up to 60 s" in caplog.text
+    assert caplog.text.count("not connected") == 1
+
+
+def test_a_site_that_goes_in_the_middle_is_asked_again_when_it_is_back(
+    make_grid, make_study, impatient
+):
+    def goes_then_answers(message):
+        if len(grid.asked) == 1:
+            grid.away = {2: 3}
+            return None
+        return reply("site2")
+
+    grid = make_grid({1: always(reply("site1")), 2: goes_then_answers})
+    request = Request(Kind.ALIGN, make_study(), round=3)
+    terms = Terms(quorum=2, deadline=60.0, retries=1)
+    outcome = exchange(grid, {1: "site1", 2: "site2"}, request, SPEC, terms)
+    assert grid.asked == [[1, 2], [2]]
+    assert outcome.missing == []
+
+
+def test_nobody_is_waited_for_beyond_the_deadline(ask, impatient):
+    answers = {1: always(reply("site1")), 2: always(reply("site2"))}
+    with pytest.raises(FederationError, match="site2: no answer within 0 s"):
+        ask(answers, terms=Terms(quorum=2, deadline=0.0, retries=1), away={2: 10**9})
+
+
+def test_more_sites_than_there_are_are_not_waited_for(ask):
+    with pytest.raises(FederationError, match="1 of 1 sites"):
+        ask({1: always(reply("site1"))}, terms=Terms(quorum=2, deadline=3600.0, retries=0))

@@ -2,7 +2,7 @@ import pytest
 
 from hica_server.plan import make_plan
 
-EVERY = ["alignment.rounds=2", "pretraining.rounds=2"]
+EVERY = ["alignment.rounds=2", "pretraining.rounds=2", "calibration.rounds=2"]
 
 
 class Recorder:
@@ -23,7 +23,9 @@ def walk(study):
 
 
 FIRST = [("moments", 0), ("evaluate", 0, "zero_shot")]
-LAST = [("align", 0), ("moments", 2), ("align", 1), ("moments", 3), ("evaluate", 1, "final")]
+TRAINING = [("align", 0), ("moments", 2), ("align", 1), ("moments", 3)]
+END = ("evaluate", 1, "final")
+LAST = [*TRAINING, ("calibrate", 0), ("calibrate", 1), END]
 
 
 def test_both_stages(make_study):
@@ -34,6 +36,11 @@ def test_both_stages(make_study):
 def test_without_stage_1(make_study):
     study = make_study(*EVERY, "pretraining.rounds=0")
     assert walk(study) == [*FIRST, ("prototypes", 0), *LAST]
+
+
+def test_intercepts_can_be_left_out(make_study):
+    study = make_study(*EVERY, "pretraining.rounds=0", "calibration.rounds=0")
+    assert walk(study) == [*FIRST, ("prototypes", 0), *TRAINING, END]
 
 
 @pytest.mark.parametrize("change", ["train_text_bank=false", "bank_start=text"])
@@ -68,6 +75,8 @@ def test_steps_are_named_for_people(make_study):
         "centre",
         "alignment 2/2",
         "centre",
+        "calibration 1/2",
+        "calibration 2/2",
         "evaluation",
     ]
 

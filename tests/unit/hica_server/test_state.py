@@ -60,7 +60,7 @@ def test_a_directory_with_a_run_of_another_study_is_refused(tmp_path):
     message = str(error.value)
     assert str(tmp_path) in message
     assert "another study (aaaaaaaaaaaa, asked for cccccccccccc)" in message
-    assert "Use another --out" in message
+    assert "Use another folder" in message
 
 
 def test_a_damaged_state_falls_back_to_the_step_before(tmp_path):

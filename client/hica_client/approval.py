@@ -1,0 +1,108 @@
+"""Approvals: which studies this site takes part in, who decided so, and when.
+
+Append-only: a revocation is a line of its own, and the last line about a study counts. What is
+approved is the study's hash, so that a study changed in any setting needs a new approval.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from hica.errors import ConfigurationError
+from hica.study import Study
+from hica_client.journal import append_line, opened, read_lines
+from hica_client.site import Site
+
+
+@dataclass(frozen=True)
+class Approval:
+    """A decision on a study.
+
+    Attributes:
+        study: Its SHA-256.
+        name: What it is called.
+        user: Who decided.
+        time: When, ISO 8601 with its offset.
+        approved: False: an earlier approval was taken back.
+        policy: The site's policy at that time.
+    """
+
+    study: str
+    name: str
+    user: str
+    time: str
+    approved: bool
+    policy: dict[str, Any]
+
+
+_APPROVAL = TypeAdapter(Approval)
+
+
+def approve(site: Site, study: Study, user: str, when: datetime) -> None:
+    """Record that the site takes part in a study.
+
+    Raises:
+        ConfigurationError: The record is not what was written there.
+        StorageError: It cannot be written.
+    """
+    _record(site, study.sha256, study.study.name, user, when, approved=True)
+
+
+def revoke(site: Site, approval: Approval, user: str, when: datetime) -> None:
+    """Record that an approval is taken back; from now on the study's requests are refused.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    _record(site, approval.study, approval.name, user, when, approved=False)
+
+
+def approved(site: Site, sha: str) -> bool:
+    """Whether the site takes part in the study of this SHA-256, read anew each time.
+
+    Raises:
+        ConfigurationError: The record is not what was written there.
+    """
+    decision = decisions(site).get(sha)
+    return decision is not None and decision.approved
+
+
+def decisions(site: Site) -> dict[str, Approval]:
+    """The last decision on each study, by SHA-256, in the order they were first decided on.
+
+    Raises:
+        ConfigurationError: A line that is no decision; names file and line.
+        StorageError: The record cannot be read.
+    """
+    latest: dict[str, Approval] = {}
+    for number, line in enumerate(read_lines(site.approvals), start=1):
+        decision = _decision(site.approvals, number, line)
+        latest[decision.study] = decision
+    return latest
+
+
+def _record(site: Site, sha: str, name: str, user: str, when: datetime, *, approved: bool) -> None:
+    """Append a decision, on disk when this returns."""
+    policy = site.policy.model_dump(mode="json")
+    decision = Approval(sha, name, user, when.isoformat(timespec="seconds"), approved, policy)
+    with opened(site.approvals) as file:
+        append_line(file, json.dumps(asdict(decision)).encode() + b"\n")
+
+
+def _decision(path: Path, number: int, line: bytes) -> Approval:
+    """One line of the record."""
+    try:
+        return _APPROVAL.validate_json(line)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"])) or "line"
+        raise ConfigurationError(
+            f"{path}: line {number}: {field}: {problem['msg']}; restore the file from a backup, or "
+            "move it away and approve the study again"
+        ) from None

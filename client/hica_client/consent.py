@@ -1,0 +1,170 @@
+"""Consent: a person reads what a study is and what will leave the site, and decides.
+
+Approving is for those who may decide for the hospital. Everything they need is on one screen; what
+was decided is recorded by `hica_client.approval`.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+from datetime import datetime
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from hica.errors import ConfigurationError
+from hica.kit import STUDY, read_kit
+from hica.messages import Kind
+from hica.study import Study, load_study
+from hica_client.approval import approve, decisions, revoke
+from hica_client.plain import plain
+from hica_client.policy import ARRAYS, conflicts, kinds_of
+from hica_client.site import Site
+
+LEAVES: dict[Kind, str] = {
+    Kind.CAPABILITIES: "how many labelled, unlabelled and test images; shots of each class; "
+    "device, versions, hash of the weights",
+    Kind.MOMENTS: "sum of the features of your training images, and their number",
+    Kind.CLUSTERS: "sum of the features of each group of similar images, and their number, however "
+    "few they are",
+    Kind.PRETRAIN: "weights trained on your images without their labels, and the mean loss",
+    Kind.PROTOTYPES: "sum of the features of the labelled images of each class, and their number",
+    Kind.ALIGN: "weights trained on the labelled images, and the mean loss",
+    Kind.CALIBRATE: "how far the predicted class probabilities of your labelled images are off, "
+    "summed over them",
+    Kind.EVALUATE: "accuracy, AUROC, confusion counts and calibration on your held-out patients",
+}
+"""What the answer to each kind tells, in words."""
+
+PRIVACY = (
+    "There is no privacy mechanism yet: no secure aggregation and no differential privacy. Sums, "
+    "weights and metrics leave exactly as they are. They are encrypted on the way, but whoever "
+    "runs the coordinator can read those of your site by itself, and sums or weights over few "
+    "images can tell about single ones. Images, their names, patient identifiers and single "
+    "predictions do not leave."
+)
+
+
+def decide(site: Site, prefix: str, study_file: Path | None, yes: bool, console: Console) -> None:
+    """Show a study, ask, and record the approval.
+
+    Args:
+        site: The hospital's configuration.
+        prefix: First digits of the study's hash, as they were compared with the coordinator.
+        study_file: The study (TOML), in place of the kit's.
+        yes: Approve without asking, for scripts.
+        console: Where it is shown.
+
+    Raises:
+        ConfigurationError: Another study than meant, one that the policy forbids, or a no.
+        StorageError: The approval cannot be written.
+    """
+    study = _study(site, prefix, study_file)
+    forbidden = conflicts(site.policy, study)
+    if forbidden:
+        raise ConfigurationError("\n".join(forbidden))
+    show(study, console)
+    if not yes and not typer.confirm(f"Take part in {study.study.name!r} as shown?"):
+        raise ConfigurationError("not approved; nothing is trained here for this study")
+    approve(site, study, _user(), datetime.now().astimezone())
+    console.print(f"[green]approved[/] {study.sha256}", highlight=False, soft_wrap=True)
+
+
+def withdraw(site: Site, prefix: str, console: Console) -> None:
+    """Record that the approval of a study is taken back, at once also for a running client.
+
+    Raises:
+        ConfigurationError: No approved study has this hash.
+        StorageError: It cannot be written.
+    """
+    _check_prefix(prefix)
+    valid = [decision for decision in decisions(site).values() if decision.approved]
+    meant = [decision for decision in valid if decision.study.startswith(prefix)]
+    if not meant:
+        listed = ", ".join(f"{each.study[:12]} ({each.name})" for each in valid) or "none"
+        raise ConfigurationError(f"{prefix}: no approved study has this hash; approved: {listed}")
+    for decision in meant:
+        revoke(site, decision, _user(), datetime.now().astimezone())
+        console.print(f"approval taken back: {decision.study}", highlight=False, soft_wrap=True)
+
+
+def show(study: Study, console: Console) -> None:
+    """The study's texts, training and privacy, and everything that will leave the site."""
+    console.print(f"[bold]{plain(study.study.name)}[/]  {study.sha256}", soft_wrap=True)
+    for heading, table in (
+        ("Classes and their texts", _texts(study)),
+        ("Training at this site", _training(study)),
+        ("What will leave this site", _leaving(study)),
+    ):
+        console.print(f"\n[bold]{heading}[/]")
+        console.print(table)
+    console.print(f"\n[bold]Privacy[/]\n{PRIVACY}")
+    fewest = study.federation.min_count
+    console.print(
+        f"Test results of fewer than {fewest} patients are hidden; the numbers beside the sums are "
+        "not.\n"
+    )
+
+
+def _study(site: Site, prefix: str, study_file: Path | None) -> Study:
+    """The study that is meant, its hash compared."""
+    _check_prefix(prefix)
+    if study_file is None:
+        study, source = read_kit(site.federation.kit)[1], site.federation.kit / STUDY
+    else:
+        study, source = load_study(study_file), study_file
+    if not study.sha256.startswith(prefix):
+        raise ConfigurationError(
+            f"{prefix}: is not the hash of {source}, which is {study.sha256}: the study was "
+            "changed, or another one is meant; compare the hash with the coordinator"
+        )
+    return study
+
+
+def _check_prefix(prefix: str) -> None:
+    """Enough digits that no other study has them by chance or design."""
+    if not re.fullmatch("[0-9a-f]{12,64}", prefix):
+        raise ConfigurationError(
+            f"{prefix}: give at least the first 12 of the hash's 64 hexadecimal digits"
+        )
+
+
+def _texts(study: Study) -> Table:
+    table = Table("class", "prompts", "findings", show_lines=True)
+    for each in study.classes:
+        table.add_row(*map(plain, (each.name, "\n".join(each.prompts), "\n".join(each.findings))))
+    return table
+
+
+def _training(study: Study) -> Table:
+    model, first, second = study.model, study.pretraining, study.alignment
+    table = Table(show_header=False, box=None)
+    rows = {
+        "image tower": f"{model.image}, weights {model.checkpoint or 'as built in'}",
+        "trained part": model.train,
+        "stage 1": f"{first.rounds} rounds on up to {first.max_images} images without labels",
+        "stage 2": f"{second.rounds} rounds on up to {second.shots} labelled images of each class",
+        "text corpus": study.text.corpus or "none",
+    }
+    for name, value in rows.items():
+        table.add_row(name, plain(value))
+    return table
+
+
+def _leaving(study: Study) -> Table:
+    table = Table("request", "arrays", "what it tells", show_lines=True)
+    for kind in kinds_of(study):
+        table.add_row(kind.value, ", ".join(ARRAYS[kind]) or "none", LEAVES[kind])
+    return table
+
+
+def _user() -> str:
+    """Who is logged in, as far as the system knows."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may give a process a number without a name
+        return f"uid {os.getuid()}"

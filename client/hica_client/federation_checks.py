@@ -1,0 +1,104 @@
+"""federation_checks: the part of preflight about joining a coordinator, from kit to network."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from hica import keys
+from hica.bundle import BUNDLE_SHA256
+from hica.errors import ConfigurationError
+from hica.flower_version import FLOWER, require_flower
+from hica.kit import CA_CERTIFICATE, Kit, read_kit
+from hica.study import Study
+from hica_client.approval import approved
+from hica_client.audit import verify
+from hica_client.network_checks import check_network
+from hica_client.policy import conflicts
+from hica_client.site import Site
+
+if TYPE_CHECKING:
+    from hica_client.preflight import Preflight
+
+
+def check_federation(found: Preflight, site: Site, offline: bool) -> Study | None:
+    """Check kit, versions, key, policy, approval, audit log and, unless `offline`, the network.
+
+    Returns:
+        The kit's study; None where the kit cannot be read.
+    """
+    with found.gathering():
+        found.facts["key"] = keys.fingerprint(
+            keys.read_public(keys.public_path(site.federation.key))
+        )
+        keys.read_private(site.federation.key)
+    with found.gathering():
+        verify(site.audit_log)
+    with found.gathering():
+        require_flower()
+    with found.gathering():
+        kit, study = read_kit(site.federation.kit)
+        found.facts["coordinator"] = kit.address
+        check_kit(found, site, kit)
+        check_approval(found, site, study)
+        if not offline:
+            check_network(found, kit, site.federation.kit / CA_CERTIFICATE)
+        return study
+    return None
+
+
+def check_kit(found: Preflight, site: Site, kit: Kit) -> None:
+    """Whom the kit is for and which versions it expects."""
+    with found.gathering():
+        check_name(site, kit)
+    with found.gathering():
+        check_versions(kit)
+    installed = metadata.version("hica")
+    if kit.hica != installed:
+        found.notes.append(
+            f"the coordinator has hica {kit.hica}, this site {installed}: install the same to be "
+            "sure of the same results"
+        )
+
+
+def check_name(site: Site, kit: Kit) -> None:
+    """Compare the site's name with the one it is enrolled under.
+
+    Raises:
+        ConfigurationError: They differ; the coordinator would refuse the site.
+    """
+    if kit.site != site.site.name:
+        raise ConfigurationError(
+            f"{site.federation.kit}: is the kit of {kit.site!r}, but site.name is "
+            f'{site.site.name!r}: set name = "{kit.site}" in site.toml, or ask for your own kit'
+        )
+
+
+def check_versions(kit: Kit) -> None:
+    """Compare what the coordinator runs with what is installed.
+
+    Raises:
+        ConfigurationError: They cannot work together.
+    """
+    if kit.flwr.split(".")[:2] != FLOWER.split("."):
+        raise ConfigurationError(
+            f"the coordinator has Flower {kit.flwr}, this site needs {FLOWER}: install hica "
+            f"{kit.hica}, as the coordinator has"
+        )
+    if kit.bundle_sha256 != BUNDLE_SHA256:
+        raise ConfigurationError(
+            f"the coordinator's bundle is {kit.bundle_sha256[:12]}, this site runs "
+            f"{BUNDLE_SHA256[:12]} only: install hica {kit.hica}, as the coordinator has"
+        )
+
+
+def check_approval(found: Preflight, site: Site, study: Study) -> None:
+    """Whether the policy allows the study, and whether it was approved."""
+    found.problems += [ConfigurationError(words) for words in conflicts(site.policy, study)]
+    with found.gathering():
+        found.facts["approved"] = approved(site, study.sha256)
+        if not found.facts["approved"]:
+            found.notes.append(
+                "the kit's study is not approved yet; read it, then run: "
+                f"hica-client approve site.toml {study.sha256[:12]}"
+            )

@@ -1,0 +1,128 @@
+"""The link to the coordinator: what the SuperNode prints about it, in words that say what to do.
+
+The SuperNode has no other way to tell. What was last known lies in `node.json`, for `status` and
+for the next start, which may have to sign off a node that was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hica.errors import StorageError
+from hica.storage import write_atomically
+
+logger = logging.getLogger("hica.client")
+
+NODE = re.compile(r"SuperNode ID: (\d+)")
+REQUEST = re.compile(r"Receiving: (\S+) message")
+
+ACTIVATION_FAILED = 2004
+"""Flower's code of the error with which an unknown key is refused."""
+GRACEFUL = "SuperNode terminated gracefully."
+"""What the SuperNode says as it ends on an HTTP 401, as after a SIGTERM."""
+
+UNKNOWN_KEY = (
+    "the coordinator does not know this site's key: send them the file ending in .pub to be "
+    "enrolled, or ask whether it was revoked. After a crash of this machine it may take a minute "
+    "until the site is let in again"
+)
+REVOKED = (
+    "the coordinator does not accept this site's key: send them the file ending in .pub to be "
+    "enrolled, or ask whether it was revoked"
+)
+ENDED = "the SuperNode ended; its log says why"
+SILENT = "does not answer; trying on. What `hica-client check` says may help"
+
+
+@dataclass(frozen=True)
+class LinkState:
+    """What is known of the link.
+
+    Attributes:
+        node: The number under which the coordinator knows this site's key.
+        connected: Whether the SuperNode was connected when this was written.
+        since: When that came to be, UTC.
+        trouble: Why it is not connected, and what helps.
+    """
+
+    node: int | None = None
+    connected: bool = False
+    since: str = ""
+    trouble: str = ""
+
+
+class Link:
+    """Follows the SuperNode's lines and keeps the state of the link on disk.
+
+    Args:
+        path: `node.json`.
+        address: The coordinator's host:port, for messages.
+    """
+
+    def __init__(self, path: Path, address: str) -> None:
+        self._path = path
+        self._address = address
+        self._reason = ""
+        self.state = read_link(path)
+        self.closed()  # whatever a killed client has left there
+
+    def heard(self, line: str) -> None:
+        """Take note of a line of the SuperNode."""
+        if node := NODE.search(line):
+            self._connected(int(node[1]))
+        elif "Connection successful" in line and self.state.node is not None:
+            self._connected(self.state.node)
+        elif "Connection attempt failed" in line and self.state.trouble != SILENT:
+            logger.warning("%s: %s", self._address, SILENT)
+            self._now(connected=False, trouble=SILENT)
+        elif request := REQUEST.search(line):
+            logger.info("%s: asks for %s", self._address, request[1])
+        elif f"code: {ACTIVATION_FAILED}" in line:
+            self._reason = UNKNOWN_KEY
+        elif GRACEFUL in line:
+            self._reason = REVOKED
+
+    def ended(self, network: str) -> None:
+        """Take note that the SuperNode has ended by itself, and say why.
+
+        Args:
+            network: What is wrong with the way to the coordinator; empty where all is well.
+        """
+        trouble = network or self._reason or ENDED
+        logger.warning("%s: %s", self._address, trouble.removeprefix(f"{self._address}: "))
+        self._reason = ""
+        self._now(connected=False, trouble=trouble)
+
+    def closed(self) -> None:
+        """Take note that the SuperNode was ended from here."""
+        self._reason = ""
+        self._now(connected=False, trouble="")
+
+    def _connected(self, node: int) -> None:
+        """Take note that the coordinator answers."""
+        if not self.state.connected or self.state.node != node:
+            logger.info("%s: connected as node %d", self._address, node)
+            self._now(node=node, connected=True, trouble="")
+
+    def _now(self, *, connected: bool, trouble: str, node: int | None = None) -> None:
+        """Write down what is known now."""
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        node = self.state.node if node is None else node
+        self.state = LinkState(node, connected, since, trouble)
+        try:
+            write_atomically(self._path, json.dumps(asdict(self.state)).encode())
+        except StorageError as error:  # `status` tells less; the connection goes on
+            logger.warning("%s", error)
+
+
+def read_link(path: Path) -> LinkState:
+    """The last known state; an empty one where there is none or it cannot be read."""
+    try:
+        return LinkState(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return LinkState()

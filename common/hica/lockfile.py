@@ -1,0 +1,111 @@
+"""One process per folder: a lock that the kernel lets go of however its holder ends.
+
+The file holds the holder's process id, for people and for `stop`. It stays behind and means
+nothing by itself; only the lock on it does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hica.errors import ConfigurationError, FederationError, StorageError
+
+if sys.platform == "win32":
+    raise ConfigurationError("coordinator and hospitals run on Linux; use a Linux machine or WSL 2")
+
+import fcntl
+
+_TRIES = 20
+_PAUSE = 0.05
+"""Seconds between tries: `holder` takes the lock for an instant to see whether it is free."""
+
+
+@contextmanager
+def hold(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock at `path`, making its folder.
+
+    Args:
+        path: The lock file.
+        what: What runs only once, as the first words of a sentence: `the coordinator of study/`.
+
+    Raises:
+        FederationError: Another process holds it; names its id.
+        StorageError: The file cannot be written.
+    """
+    with _opened(path) as descriptor:
+        if not _acquired(descriptor):
+            raise FederationError(
+                f"{what} is running already: process {_written(descriptor)} holds {path}. "
+                "Stop that one first, or leave it to its work"
+            )
+        _write(path, descriptor)
+        yield
+
+
+def holder(path: Path) -> int | None:
+    """Process id of the live holder of the lock at `path`; None where nobody holds it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _written(descriptor)
+    else:
+        return None
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A descriptor that no started process inherits: closing it frees the lock."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _acquired(descriptor: int) -> bool:
+    """Try for a second to take the lock."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_PAUSE)
+        else:
+            return True
+    return False
+
+
+def _write(path: Path, descriptor: int) -> None:
+    """Put this process's id in the place of an earlier one."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _written(descriptor: int) -> int | None:
+    """The process id in the file; None in the instant before it is written."""
+    text = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+    return int(text) if text.isdecimal() else None
+
+
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"{path}: cannot be written: {error.strerror}; "
+        "free space or choose a folder that may be written"
+    )

@@ -1,0 +1,113 @@
+"""What a person sees of a deployed run: how far it is while it goes on, a table at its end."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from hica.progress import console
+from hica_server.progress import read_progress
+from hica_server.settings import Folder
+
+METHODS = {
+    "zero_shot": "zero-shot (texts only)",
+    "pixels": "logistic regression on 16×16 pixels, pooled shots",
+    "linear_probe": "linear probe on the tower's features, pooled shots",
+    "local_only": "HiCA local only (mean over sites)",
+    "federated": "HiCA federated",
+    "pooled": "HiCA pooled (images in one place)",
+}
+
+
+class Display:
+    """A bar on a terminal, a line per step in a log; both with a line per site that was left out.
+
+    Args:
+        folder: The coordinator's, whose `progress.json` is shown.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._started = time.monotonic()
+        self._said: dict[str, str] = {}
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        )
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task("starting", total=None)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def refresh(self) -> None:
+        """Show what has changed; to be called about twice a second."""
+        now = read_progress(self._folder)
+        if "step" not in now:
+            return
+        number, of = now.get("number", 0), now.get("of", 0)
+        self._bar.update(self._task, description=now["step"], completed=number, total=of or None)
+        if not console.is_terminal:
+            self._say("step", f"[{number + 1}/{of}] {now['step']}" if of else now["step"])
+        self._say("left out", left_out(now))
+
+    def _say(self, topic: str, text: str) -> None:
+        """Print what has not just been said."""
+        if text and text != self._said.get(topic):
+            elapsed = time.monotonic() - self._started
+            console.print(
+                f"{text} ({elapsed:.0f} s)", markup=False, highlight=False, soft_wrap=True
+            )
+        self._said[topic] = text
+
+
+def left_out(progress: dict[str, Any]) -> str:
+    """Which sites the last exchange went on without, and why; empty where none."""
+    reasons = [f"{site} is missing" for site in progress.get("missing", [])]
+    reasons += [f"{site}: {why}" for site, why in progress.get("refused", {}).items()]
+    if not reasons:
+        return ""
+    return (
+        f"{progress.get('stage', 'start')} round {progress.get('round', 0)}: {'; '.join(reasons)}"
+    )
+
+
+def final_table(result: dict[str, Any]) -> Table:
+    """Methods by metrics, each with its 95 % interval."""
+    table = Table(title=f"{result['study']}, seed {result['seed']}")
+    table.add_column("method")
+    names = ("accuracy", "balanced accuracy", "AUROC")
+    for name in names:
+        table.add_column(f"{name} % [95 %]", justify="right")
+    measured = {**result["baselines"], "federated": result["final"]}
+    for key, title in METHODS.items():
+        if key not in measured:
+            continue
+        cells = [
+            _percent(measured[key][metric]) for metric in ("accuracy", "balanced_accuracy", "auroc")
+        ]
+        table.add_row(title, *cells, style="bold" if key == "federated" else "")
+    return table
+
+
+def _percent(interval: dict[str, float] | None) -> str:
+    """`81.2 [78.0, 84.1]`, or a dash where the metric is not defined."""
+    if interval is None:
+        return "–"
+    low, high = 100 * interval["low"], 100 * interval["high"]
+    return f"{100 * interval['value']:5.1f} [{low:.1f}, {high:.1f}]"

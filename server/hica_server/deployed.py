@@ -1,0 +1,169 @@
+"""The ServerApp of a deployed study, as named by the bundle: `run_study` over Flower's real grid.
+
+Flower starts a process for every run of it, and `hica_server.conductor` starts a new run when one
+has died. Only one of them may write the run directory: a lock says which. How a run ended is left
+in `outcome.json`, as Flower reports no more than success or failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from hica.errors import ConfigurationError, HicaError, StorageError
+from hica.lockfile import hold
+from hica.storage import write_atomically
+from hica.study import FederationSection, load_study
+from hica_server.enrolment import read_sites
+from hica_server.progress import Progress
+from hica_server.settings import Folder, load_settings
+from hica_server.superlink import HOME_VARIABLE, PromptGrid
+
+if TYPE_CHECKING:  # torch is imported late: see `main`
+    from hica_server.coordinator import Roster
+
+logger = logging.getLogger("hica.server")
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run or resume the study of the coordinator's folder."""
+    folder = Folder(Path(os.environ[HOME_VARIABLE]))
+    # Who holds the lock is noticed at once when it dies, so nothing slow comes before.
+    with hold(folder.run_lock, f"the run in {folder.run}"), logging_to(serverapp_log(folder)):
+        logger.info("Flower run %d", context.run_id)
+        with leaving_outcome(folder.outcome, context.run_id):
+            conduct(folder, PromptGrid(grid), str(context.run_config.get("study")))
+
+
+def conduct(folder: Folder, grid: PromptGrid, study_sha256: str) -> None:
+    """Wait for the sites, run the study and write its report.
+
+    Args:
+        folder: The coordinator's.
+        grid: Of this Flower run.
+        study_sha256: The study the run was started for.
+
+    Raises:
+        HicaError: Whatever stops the run.
+    """
+    import torch
+
+    from hica_server.app import Watcher, make_bank, run_study
+    from hica_server.report.plain import write_plain_report
+
+    study = load_study(folder.study)
+    if study.sha256 != study_sha256:
+        raise ConfigurationError(
+            f"{folder.study}: was changed while the server ran (is {study.sha256[:12]}, was "
+            f"{study_sha256[:12]}). Undo the change, or end the server and provision the new study"
+        )
+    # One thread and no freedom of order, as in a simulation: the same study gives the same bits.
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    data = load_settings(folder.root).data.folder
+    progress = Progress(folder)
+    roster = make_roster(folder, grid)
+    gather(roster, study.federation, progress.waiting)
+    run_study(
+        grid,
+        study,
+        folder.run,
+        data,
+        lambda study, dim: make_bank(study, dim, data),
+        Watcher(progress.step, progress.entry, progress.saved),
+        roster=roster,
+    )
+    write_plain_report(folder.run)
+
+
+def make_roster(folder: Folder, grid: PromptGrid) -> Roster:
+    """The enrolled sites, revoked ones left out, with the nodes of those that are connected."""
+
+    def roster() -> dict[str, int | None]:
+        connected = grid.connected()
+        sites = read_sites(folder).items()
+        return {name: connected.get(name) for name, site in sites if site.revoked is None}
+
+    return roster
+
+
+def gather(
+    roster: Roster,
+    terms: FederationSection,
+    tell: Callable[[Sequence[str]], None],
+    poll_seconds: float = 0.5,
+) -> None:
+    """Wait for all sites `federation.gather` seconds; for the quorum as long as for a round.
+
+    Without the quorum it ends, too: the first exchange then says who is missing.
+
+    Args:
+        roster: The enrolled sites.
+        terms: The study's `[federation]`.
+        tell: Called with those not connected, first and whenever they change.
+        poll_seconds: Between two looks at who is connected.
+    """
+    started = time.monotonic()
+    told = None
+    while True:
+        sites = roster()
+        absent = [name for name, node in sites.items() if node is None]
+        quorum = len(sites) - len(absent) >= terms.quorum
+        waited = time.monotonic() - started
+        if (quorum and not absent) or waited >= (terms.gather if quorum else terms.deadline):
+            return
+        if absent != told:
+            tell(absent)
+            told = absent
+        time.sleep(poll_seconds)
+
+
+@contextmanager
+def leaving_outcome(path: Path, run: int) -> Iterator[None]:
+    """Leave `outcome.json` of a Flower run that ends by itself; one that is killed leaves none."""
+    outcome = {"run_id": run, "ok": True, "kind": None, "error": None, "exit_code": 0}
+    try:
+        yield
+    except Exception as error:
+        logger.exception("the run has failed")
+        code = error.exit_code if isinstance(error, HicaError) else 1
+        told = {"ok": False, "kind": type(error).__name__, "error": str(error), "exit_code": code}
+        with contextlib.suppress(StorageError):  # the disk is full: the coordinator finds out, too
+            write_atomically(path, json.dumps(outcome | told).encode())
+        raise
+    write_atomically(path, json.dumps(outcome).encode())
+
+
+def serverapp_log(folder: Folder) -> Path:
+    """Flower throws away what a ServerApp prints: it has a log of its own."""
+    return folder.logs / "serverapp.log"
+
+
+@contextmanager
+def logging_to(path: Path) -> Iterator[None]:
+    """Keep what HiCA and Flower log in this process: five files of 5 MB at most."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = RotatingFileHandler(path, maxBytes=5_000_000, backupCount=4, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setLevel(logging.INFO)
+    logging.getLogger("hica").setLevel(logging.INFO)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()

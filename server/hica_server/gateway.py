@@ -1,0 +1,195 @@
+"""The gateway: the one port of a coordinator that is open to the outside.
+
+    python -m hica_server.gateway FOLDER PORT-OF-SUPERLINK
+
+The SuperLink answers whoever reaches its port, not only SuperNodes: control, which knows no users,
+runtime and documentation are there, too. So it listens on loopback, and before it stands this
+process, whose `Proxy` passes on what SuperNodes ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import socket
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import httpx
+import typer
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from hica.command_line import run_app
+from hica.errors import ConfigurationError
+from hica_server.admission import Admission
+from hica_server.provision import require_provisioned
+from hica_server.proxy import Proxy
+from hica_server.settings import Folder, ServerSettings, load_settings
+
+logger = logging.getLogger("hica.gateway")
+
+PATIENCE = 20.0
+"""Seconds for which a new connection may ask nothing; between requests, up to twice that."""
+CONNECTIONS = 1000
+"""From outside, at a time."""
+FLEET_CONNECTIONS = 200
+HEALTH_CONNECTIONS = 4
+"""To the SuperLink, at a time."""
+UPSTREAM_TIMEOUT = httpx.Timeout(30.0, connect=15.0, pool=15.0)
+"""Seconds the SuperLink has for an answer: as many as a SuperNode waits for it."""
+LONGEST_HEAD = 16 * 2**10
+"""Bytes of a request's head; a SuperNode's has fewer than 2000."""
+OPEN_FILES = 16384
+
+app = typer.Typer(add_completion=False)
+
+
+class ImpatientProtocol(H11Protocol):
+    """HTTP/1.1 that closes connections in excess, and those on which nothing is asked.
+
+    uvicorn's own waits without end for the head of a request, and for the rest of a body that is
+    refused already.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called after the TLS handshake."""
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            logger.warning("more than %d connections: one is closed", CONNECTIONS)
+            transport.abort()
+            return
+        self.loop.call_later(PATIENCE, self._look, None)
+
+    def shutdown(self) -> None:
+        """Called when the server is to end; a request under way is still answered."""
+        super().shutdown()
+        if self.transport.is_closing():
+            self.transport.abort()  # or TLS would wait half a minute for a site's farewell
+
+    def _look(self, previous: object) -> None:
+        """Close the connection unless a request is under way, or one has been since the last look.
+
+        Args:
+            previous: The latest request as of the last look.
+        """
+        if self.transport.is_closing():
+            return
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self.cycle is previous:
+            self.transport.abort()
+            return
+        self.loop.call_later(PATIENCE, self._look, self.cycle)
+
+
+def make_proxy(folder: Folder, settings: ServerSettings, superlink: int) -> Proxy:
+    """The app before a SuperLink on port `superlink` of loopback.
+
+    Raises:
+        ConfigurationError: The folder has no certificates.
+    """
+    require_provisioned(folder)
+    trust = ssl.create_default_context(cafile=folder.ca_certificate)
+
+    def client(connections: int) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=f"https://127.0.0.1:{superlink}",
+            verify=trust,
+            trust_env=False,  # a proxy of the environment has no place within a machine
+            timeout=UPSTREAM_TIMEOUT,
+            # the SuperLink closes connections that were idle for 5 s
+            limits=httpx.Limits(max_connections=connections, keepalive_expiry=3.0),
+            headers={"accept-encoding": "identity", "user-agent": "hica-gateway"},
+        )
+
+    return Proxy(
+        Admission(folder),
+        client(FLEET_CONNECTIONS),
+        client(HEALTH_CONNECTIONS),
+        settings.limits.request_bytes,
+    )
+
+
+def make_server(proxy: Proxy, folder: Folder) -> uvicorn.Server:
+    """A TLS server of the app, to be run on a socket of the caller's."""
+    config = uvicorn.Config(
+        proxy,
+        interface="asgi3",
+        http=ImpatientProtocol,
+        ws="none",
+        lifespan="off",
+        ssl_certfile=folder.certificate,
+        ssl_keyfile=folder.key,
+        h11_max_incomplete_event_size=LONGEST_HEAD,
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=5,
+    )
+    config.load()
+    assert config.ssl is not None  # it was just given a certificate
+    config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
+    return uvicorn.Server(config)
+
+
+def open_port(settings: ServerSettings) -> socket.socket:
+    """The public port.
+
+    Raises:
+        ConfigurationError: Another program has it, or the address is not of this machine.
+    """
+    address, port = settings.server.listen, settings.server.port
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        opened = socket.create_server((address, port), family=family, backlog=512)
+    except OSError as error:
+        raise ConfigurationError(
+            f"server.toml: server.listen, server.port: {address} port {port} cannot be opened: "
+            f"{os.strerror(error.errno or 0)}; end the program that has it (`ss -ltnp`), or choose "
+            "others"
+        ) from None
+    # Connections inherit it. asyncio sets it only on sockets that it has opened itself, and
+    # without it head and body of every answer would lie 40 ms apart.
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return opened
+
+
+def allow_many_files() -> None:
+    """Every connection is an open file, of which people get 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(OPEN_FILES, most)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
+async def serve(proxy: Proxy, server: uvicorn.Server, port: socket.socket) -> None:
+    """Serve until the server is told to end."""
+    try:
+        await server.serve([port])
+    finally:
+        await proxy.aclose()
+
+
+@app.command()
+def run(
+    root: Annotated[Path, typer.Argument(metavar="FOLDER", help="The coordinator's folder.")],
+    superlink: Annotated[int, typer.Argument(metavar="PORT", help="The SuperLink's, on loopback.")],
+) -> None:
+    """Serve until a signal comes."""
+    folder, settings = Folder(root), load_settings(root)
+    proxy = make_proxy(folder, settings, superlink)
+    allow_many_files()
+    asyncio.run(serve(proxy, make_server(proxy, folder), open_port(settings)))
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of the process."""
+    run_app(app, "hica_server.gateway", arguments)
+
+
+if __name__ == "__main__":
+    main()

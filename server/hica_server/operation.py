@@ -1,0 +1,133 @@
+"""`hica-server run` and `stop`: one coordinator from its start to the end of its study.
+
+This process supervises three others and, in the same loop, conducts the study:
+
+    superlink   Flower's server, on loopback
+    superexec   starts the ServerApp (`hica_server.deployed`) of a Flower run
+    gateway     the one public port; lets nothing but SuperNodes through to the superlink
+
+Killed at any instant, it takes them along; started again, it goes on after the last completed step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from pathlib import Path
+
+from hica.errors import FederationError
+from hica.flower_version import require_flower
+from hica.lockfile import hold, holder
+from hica.storage import write_atomically
+from hica.study import Study, load_study
+from hica.supervision import Service, Supervisor, free_port, until_stopped
+from hica_server.conductor import Conductor
+from hica_server.console import Display
+from hica_server.metrics_endpoint import serving_metrics
+from hica_server.provision import require_provisioned, require_valid_certificate
+from hica_server.settings import Folder, ServerSettings, load_settings
+from hica_server.superlink import Control, environment, superexec_command, superlink_command
+
+TICK_SECONDS = 0.5
+QUICK_DEATHS = 5
+"""Of a service in a row: then it is not bad luck."""
+STOP_SECONDS = 60.0
+"""How long `stop` waits; every service has ten seconds to end by itself."""
+
+
+def run(root: Path) -> signal.Signals | None:
+    """Start or resume the study of a coordinator's folder, and see it to its end.
+
+    Args:
+        root: The folder.
+
+    Returns:
+        The signal that ended it before; None at the end of the study, when `result.json` and
+        `report.html` lie in the run directory.
+
+    Raises:
+        HicaError: What has to be mended before the same command can go on.
+    """
+    require_flower()
+    folder = Folder(root.resolve())
+    study = load_study(folder.study)
+    require_provisioned(folder)
+    require_valid_certificate(folder)
+    with hold(folder.lock, f"the coordinator of {folder.root}"):
+        # Also for this process, which must not look for its own services behind a proxy.
+        os.environ.update(environment(folder))
+        stopped = None if _has_result(folder, study) else _serve(folder, study)
+        if stopped is None and not (folder.run / "report.html").exists():
+            from hica_server.report.plain import write_plain_report  # imports torch
+
+            write_plain_report(folder.run)
+    return stopped
+
+
+def stop(root: Path) -> bool:
+    """End the coordinator of a folder as Ctrl-C would, and wait for that; whether one ran.
+
+    Raises:
+        FederationError: It does not end.
+    """
+    lock = Folder(root.resolve()).lock
+    process = holder(lock)
+    if process is None:
+        return False
+    os.kill(process, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while holder(lock) == process:
+        if time.monotonic() > deadline:
+            raise FederationError(
+                f"process {process} has not ended within {STOP_SECONDS:g} s. Run: kill -9 "
+                f"{process}; what is on disk is whole, and its services end with it"
+            )
+        time.sleep(0.1)
+    return True
+
+
+def _serve(folder: Folder, study: Study) -> signal.Signals | None:
+    """Supervise and conduct until the study is at its end or a signal comes."""
+    # Made anew at each start: what an earlier one has left running is shut out.
+    write_atomically(folder.secret, secrets.token_hex(32).encode(), mode=0o600)
+    port, settings = free_port(), load_settings(folder.root)
+    conductor = Conductor(folder, study, Control(folder, port))
+    with (
+        until_stopped() as stop,
+        serving_metrics(folder, settings.ports.metrics),
+        Supervisor(_services(folder, settings, port), folder.processes) as supervisor,
+        Display(folder) as display,
+    ):
+        while not stop.wait(TICK_SECONDS):
+            supervisor.tick()
+            if conductor.advance():
+                return None
+            display.refresh()
+        conductor.stop()
+        return stop.signal
+
+
+def _services(folder: Folder, settings: ServerSettings, port: int) -> list[Service]:
+    """What is supervised, in the order of its start."""
+    gateway = [sys.executable, "-m", "hica_server.gateway", str(folder.root), str(port)]
+    services = {
+        "superlink": (superlink_command(folder, port, settings.ports.health), port),
+        "superexec": (superexec_command(folder, port), None),
+        "gateway": (gateway, settings.server.port),
+    }
+    return [
+        Service(name, command, {}, folder.logs / f"{name}.log", listens, QUICK_DEATHS)
+        for name, (command, listens) in services.items()
+    ]
+
+
+def _has_result(folder: Folder, study: Study) -> bool:
+    """Whether the run directory holds the result of this very study."""
+    result = folder.run / "result.json"
+    if not result.exists():
+        return False
+    return bool(json.loads(result.read_bytes())["study_sha256"] == study.sha256)

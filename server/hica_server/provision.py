@@ -1,0 +1,317 @@
+"""provision: the federation's own authority, the server's certificate, and a start kit per site.
+
+The authority is made once and signs one thing, the server's certificate. Sites trust it alone, not
+those of the machine's browser; they themselves are known by keys they make (`enrolment`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from hica.bundle import BUNDLE_SHA256
+from hica.errors import ConfigurationError
+from hica.kit import Kit, write_kit
+from hica.storage import write_atomically
+from hica.study import Study
+from hica_server.enrolment import check_name
+from hica_server.settings import Folder, ServerSettings
+
+CA_DAYS = 3650
+CERTIFICATE_DAYS = 365
+LEEWAY = timedelta(days=1)
+"""Certificates begin that much before they are made: clocks of sites may be behind."""
+
+RESTORE = (
+    "restore the folder `federation` from a backup. Without one, stop the server, move "
+    "`federation` and `service` away and provision anew: then every hospital needs its new start "
+    "kit, and every site is enrolled again"
+)
+
+
+@dataclass(frozen=True)
+class Provision:
+    """What `provision` has left.
+
+    Attributes:
+        expires: End of the server's certificate.
+        renewed: Whether it was made this time.
+        kits: Start kit of each site.
+    """
+
+    expires: datetime
+    renewed: bool
+    kits: dict[str, Path]
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        made = "new" if self.renewed else "kept"
+        lines = [f"certificate  {made}, good until {self.expires:%Y-%m-%d}"]
+        lines += [f"start kit    {path}" for path in self.kits.values()]
+        if self.kits:
+            lines.append("Hand each hospital its kit on a way on which nobody can exchange it.")
+        return lines
+
+
+def provision(
+    folder: Folder,
+    study: Study,
+    settings: ServerSettings,
+    sites: Sequence[str],
+    renew: bool = False,
+    days: int = CERTIFICATE_DAYS,
+) -> Provision:
+    """Make what is missing; kits are made anew each time.
+
+    Args:
+        folder: Where.
+        study: What the kits hold.
+        settings: Name and port of the server.
+        sites: Names of those that get a kit.
+        renew: Make a new certificate even where there is one.
+        days: How long a new certificate is good for; negative: it has expired already.
+
+    Raises:
+        ConfigurationError: A key or certificate that is there cannot be used; two sites would
+            get the same kit.
+        StorageError: A file cannot be written.
+    """
+    files = kit_files(folder, sites)
+    if not folder.ca_certificate.exists():
+        make_authority(folder)
+    renewed = renew or not _certified(folder, settings.server.name)
+    if renewed:
+        make_certificate(folder, settings.server.name, days)
+    ca = folder.ca_certificate.read_bytes()
+    for site, path in files.items():
+        write_kit(path, make_kit(settings, study, site), ca, study)
+    return Provision(expires(folder), renewed, files)
+
+
+def expires(folder: Folder) -> datetime:
+    """End of the server's certificate (UTC).
+
+    Raises:
+        ConfigurationError: It is missing or damaged.
+    """
+    return _server_certificate(folder).not_valid_after_utc
+
+
+def kit_files(folder: Folder, sites: Sequence[str]) -> dict[str, Path]:
+    """Where the kit of each site lies.
+
+    Raises:
+        ConfigurationError: A name cannot be used, or two of them give the same file name.
+    """
+    files: dict[str, Path] = {}
+    for site in sites:
+        check_name(site)
+        path = folder.kits / f"{site.replace('/', '-').replace(' ', '-')}.zip"
+        for other, taken in files.items():
+            if taken == path and other != site:
+                raise ConfigurationError(
+                    f"sites {other!r} and {site!r}: both kits would be {path}; rename one of them"
+                )
+        files[site] = path
+    return files
+
+
+def make_kit(settings: ServerSettings, study: Study, site: str) -> Kit:
+    """What a site must know of this server."""
+    return Kit(
+        site=site,
+        address=settings.public_address,
+        study_sha256=study.sha256,
+        bundle_sha256=BUNDLE_SHA256,
+        hica=metadata.version("hica"),
+        flwr=metadata.version("flwr"),
+    )
+
+
+def require_provisioned(folder: Folder) -> None:
+    """Check that a server has the certificates it needs.
+
+    Raises:
+        ConfigurationError: Names the missing file and the remedy.
+    """
+    for path in (folder.ca_certificate, folder.certificate, folder.key):
+        if not path.exists():
+            raise ConfigurationError(
+                f"{path}: no such file; make it with: hica-server provision {folder.root}"
+            )
+
+
+def require_valid_certificate(folder: Folder) -> None:
+    """Check that sites accept the server's certificate today.
+
+    Raises:
+        ConfigurationError: It has expired.
+    """
+    end = expires(folder)
+    if end <= datetime.now(UTC):
+        raise ConfigurationError(
+            f"{folder.certificate}: expired on {end:%Y-%m-%d at %H:%M} UTC, no site can connect. "
+            f"Run: hica-server provision {folder.root} --renew"
+        )
+
+
+def make_authority(folder: Folder) -> None:
+    """Make the certificate of the federation's authority.
+
+    A key that has lost its certificate is kept: kits already handed out stay good.
+    """
+    key = _kept_key(folder.ca_key)
+    name = _name("HiCA federation")
+    usage = x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    certificate = (
+        _builder(name, name, key.public_key(), CA_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .sign(key, hashes.SHA384())
+    )
+    _write_certificate(folder.ca_certificate, certificate)
+
+
+def make_certificate(folder: Folder, host: str, days: int) -> None:
+    """Make the server's certificate, of the key that is there or a new one.
+
+    Args:
+        folder: With an authority.
+        host: DNS name or IP address that sites connect to.
+        days: How long it is good for.
+
+    Raises:
+        ConfigurationError: The authority's or the server's key is missing or damaged.
+    """
+    authority_key = _read_key(folder.ca_key)
+    authority = _certificate(folder.ca_certificate, RESTORE)
+    key = _kept_key(folder.key)
+    hosts = dict.fromkeys([host, "localhost", "127.0.0.1"])
+    certificate = (
+        _builder(_name(host), authority.subject, key.public_key(), days)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName(map(_general_name, hosts)), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(_issued_by(authority), critical=False)
+        .sign(authority_key, hashes.SHA384())
+    )
+    _write_certificate(folder.certificate, certificate)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
+    """What both certificates have."""
+    now = datetime.now(UTC)
+    end = now + timedelta(days=days)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(min(now, end) - LEEWAY)
+        .not_valid_after(end)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    """A name of at most 64 characters, which is what X.509 allows; hosts are in the SANs."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
+
+
+def _general_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _issued_by(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
+
+
+def _certified(folder: Folder, host: str) -> bool:
+    """Whether the server has a certificate for `host`, an expired one included."""
+    if not folder.certificate.exists():
+        return False
+    extensions = _server_certificate(folder).extensions
+    names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return _general_name(host) in names
+
+
+def _kept_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The key that is there, or a new one, for the owner only."""
+    if not path.exists():
+        key = ec.generate_private_key(ec.SECP384R1())
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        write_atomically(path, pem, mode=0o600)
+    return _read_key(path)
+
+
+def _write_certificate(path: Path, certificate: x509.Certificate) -> None:
+    write_atomically(path, certificate.public_bytes(Encoding.PEM))
+
+
+def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """An elliptic curve key without passphrase.
+
+    Raises:
+        ConfigurationError: It is missing or no such key.
+    """
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigurationError(
+            f"{path}: no private key can be read ({error}); {RESTORE}"
+        ) from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigurationError(f"{path}: is not the key HiCA made; {RESTORE}")
+    return key
+
+
+def _server_certificate(folder: Folder) -> x509.Certificate:
+    """What `make_certificate` made last."""
+    remedy = f"make a new one with: hica-server provision {folder.root} --renew"
+    return _certificate(folder.certificate, remedy)
+
+
+def _certificate(path: Path, remedy: str) -> x509.Certificate:
+    """A certificate.
+
+    Raises:
+        ConfigurationError: It is missing or damaged.
+    """
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"{path}: no certificate can be read ({error}); {remedy}"
+        ) from None

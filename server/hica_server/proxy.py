@@ -1,0 +1,204 @@
+"""Proxy: what the gateway does with one request.
+
+It passes on what SuperNodes ask, signed and within bounds, and knows nothing else. What comes in is
+trusted in no part: the request to the SuperLink is written anew, of the few fields looked at here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+import httpx
+
+from hica_server.admission import Admission, RefusedError
+
+logger = logging.getLogger("hica.gateway")
+
+FLEET = re.compile(rb"/v1/fleet/[a-z]+(-[a-z]+)*")
+"""What SuperNodes ask for, matched on the bytes as sent: no dots, no second slash, no percent."""
+HEALTH = b"/health"
+PASSED = {b"accept", b"content-length", b"content-type"}
+"""Header fields passed on, either way, beside Flower's own (`flwr-…`)."""
+REQUEST_SECONDS = 300.0
+"""From the head of a request to the end of its answer."""
+RESTART_SECONDS = 15.0
+"""A request waits that long for the SuperLink: half as long as a SuperNode waits for its answer."""
+RETRY_SECONDS = 0.25
+
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+Fields = list[tuple[bytes, bytes]]
+
+
+class Proxy:
+    """ASGI app between the outside and the SuperLink.
+
+    Args:
+        admission: Who may ask.
+        fleet: Client to the SuperLink, for signed requests.
+        health: Another, for `/health`: anybody may ask that, and must not use up the sites' own.
+        limit: Bytes a body may have.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        fleet: httpx.AsyncClient,
+        health: httpx.AsyncClient,
+        limit: int,
+    ) -> None:
+        self._admission, self._fleet, self._health = admission, fleet, health
+        self._limit = limit
+
+    async def aclose(self) -> None:
+        """Close the connections to the SuperLink."""
+        await self._fleet.aclose()
+        await self._health.aclose()
+
+    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        answer = _Answer(scope, send)
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                await self._pass_on(scope, receive, answer)
+        except RefusedError as refusal:
+            await answer.refuse(refusal)
+        except TimeoutError:
+            await answer.refuse(RefusedError(504, f"took longer than {REQUEST_SECONDS:.0f} s"))
+        except httpx.HTTPError as error:
+            await answer.refuse(_upstream_failure(error))
+        except _DisconnectedError:
+            logger.info("%s went away", answer.asker)
+
+    async def _pass_on(self, scope: Event, receive: Receive, answer: _Answer) -> None:
+        """Judge the head, then let body and answer stream through.
+
+        Raises:
+            RefusedError: The SuperLink sees nothing of this request, or not the end of its body.
+        """
+        method, path = scope["method"], scope["raw_path"]
+        if scope["query_string"]:
+            raise RefusedError(404, "nothing here takes a query")
+        if path == HEALTH and method in ("GET", "HEAD"):
+            request = self._health.build_request("GET", HEALTH.decode())
+            response = await self._health.send(request, stream=True)
+        elif FLEET.fullmatch(path) and method == "POST":
+            self._admission.admit(scope["headers"])
+            response = await self._send(self._fleet_request(scope, receive))
+        else:
+            raise RefusedError(404, "no such path")
+        try:
+            await answer.stream(response)
+        finally:
+            await response.aclose()
+
+    def _fleet_request(self, scope: Event, receive: Receive) -> httpx.Request:
+        """The request as the SuperLink gets it.
+
+        Raises:
+            RefusedError: Its head says that it is too long, or leaves open how long it is.
+        """
+        fields = _passed(scope["headers"])
+        names = {name for name, _ in scope["headers"]}
+        if {b"content-length", b"transfer-encoding"} <= names:
+            raise RefusedError(400, "body with both a length and chunks")
+        if int(dict(fields).get(b"content-length", b"0")) > self._limit:
+            raise self._too_long()
+        path = scope["raw_path"].decode()
+        return self._fleet.build_request("POST", path, headers=fields, content=self._body(receive))
+
+    async def _send(self, request: httpx.Request) -> httpx.Response:
+        """Send it; while the SuperLink is being restarted, wait for it.
+
+        A SuperNode that is turned away waits up to twenty seconds before it asks again.
+        """
+        last_try = time.monotonic() + RESTART_SECONDS
+        while True:
+            try:
+                return await self._fleet.send(request, stream=True)
+            except httpx.ConnectError:  # nothing of the request has been sent yet
+                if time.monotonic() > last_try:
+                    raise
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _body(self, receive: Receive) -> AsyncIterator[bytes]:
+        """Pieces of the body as they come, counted.
+
+        Raises:
+            RefusedError: It is too long.
+            _DisconnectedError: The rest will not come.
+        """
+        length, more = 0, True
+        while more:
+            event = await receive()
+            if event["type"] != "http.request":
+                raise _DisconnectedError
+            length += len(event["body"])
+            if length > self._limit:
+                raise self._too_long()
+            yield event["body"]
+            more = event["more_body"]
+
+    def _too_long(self) -> RefusedError:
+        return RefusedError(413, f"body of more than limits.request_bytes = {self._limit}")
+
+
+class _Answer:
+    """The answer to one request; knows for the log who asked for what."""
+
+    def __init__(self, scope: Event, send: Send) -> None:
+        self.asker = scope["client"][0] if scope["client"] else "?"
+        self._question = f"{scope['method'][:8]} {scope['raw_path'][:100]!r}"
+        self._send = send
+        self._started = False
+
+    async def stream(self, response: httpx.Response) -> None:
+        """Pass on the SuperLink's answer."""
+        await self._start(response.status_code, _passed(response.headers.raw))
+        async for piece in response.aiter_raw():
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def refuse(self, refusal: RefusedError) -> None:
+        """Say no. Within an answer it is too late: nothing more is sent, the server hangs up."""
+        logger.warning("%s %s: %d %s", self.asker, self._question, refusal.status, refusal.reason)
+        if self._started:
+            return
+        body = json.dumps({"detail": refusal.reason}).encode()
+        length = str(len(body)).encode()
+        await self._start(
+            refusal.status, [(b"content-type", b"application/json"), (b"content-length", length)]
+        )
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _start(self, status: int, fields: Fields) -> None:
+        self._started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": fields})
+
+
+class _DisconnectedError(Exception):
+    """Who asked has closed the connection before the end of the request."""
+
+
+def _passed(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
+    """What is passed on of a head."""
+    lowered = [(name.lower(), value) for name, value in fields]
+    return [(name, v) for name, v in lowered if name in PASSED or name.startswith(b"flwr-")]
+
+
+def _upstream_failure(error: httpx.HTTPError) -> RefusedError:
+    """What a SuperNode is told; it tries again after any of these."""
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return RefusedError(503, "the SuperLink is not running, or just being restarted")
+    if isinstance(error, httpx.PoolTimeout):
+        return RefusedError(503, "too many requests at a time")
+    if isinstance(error, httpx.TimeoutException):
+        return RefusedError(504, "the SuperLink does not answer")
+    return RefusedError(502, "the connection to the SuperLink broke off")

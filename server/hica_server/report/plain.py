@@ -1,0 +1,32 @@
+"""The report of a run as a coordinator can write it: without pictures, as it holds no images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tomli_w
+
+from hica.study import Study, validated
+from hica_server.export import read_json
+from hica_server.report.extras import Extras
+from hica_server.report.html import write_report
+
+
+def write_plain_report(run: Path) -> Path:
+    """Write `report.html` of a finished run from its `result.json` and `study.json`.
+
+    Args:
+        run: The run directory.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConfigurationError: The run has not come to its end, or a file of it is damaged.
+    """
+    result = read_json(run, "result.json")
+    study = validated(Study, read_json(run, "study.json"), str(run / "study.json"))
+    resolved = tomli_w.dumps(study.model_dump(mode="json", exclude_none=True))
+    report = run / "report.html"
+    write_report(report, result, resolved, Extras())
+    return report

@@ -1,0 +1,82 @@
+"""`hica-server status`: what a coordinator is doing, from the files it keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hica.lockfile import holder
+from hica_server.enrolment import EnrolledSite, read_sites
+from hica_server.progress import read_progress, read_table
+from hica_server.settings import Folder
+
+
+def status(root: Path) -> dict[str, Any]:
+    """All there is to say, as JSON.
+
+    Returns:
+        `running`, `pid`; `finished`; `services` with process id, start, restarts and port, empty
+        where nothing runs; `run`, see `hica_server.progress`; `sites` by name: whether enrolled,
+        whether online, since when.
+    """
+    folder = Folder(root.resolve())
+    process = holder(folder.lock)
+    connected = read_table(folder.connected) if process is not None else {}
+    return {
+        "running": process is not None,
+        "pid": process,
+        "finished": (folder.run / "result.json").exists(),
+        "services": read_table(folder.processes) if process is not None else {},
+        "run": read_progress(folder),
+        "sites": {
+            name: _site(site, connected.get(name, {})) for name, site in read_sites(folder).items()
+        },
+    }
+
+
+def _site(site: EnrolledSite, connection: dict[str, Any]) -> dict[str, Any]:
+    """A site, as far as it is known here."""
+    return {
+        "enrolled": site.revoked is None,
+        "online": connection.get("online", False),
+        "since": connection.get("since") or None,
+    }
+
+
+def lines(told: dict[str, Any]) -> list[str]:
+    """The same for a person."""
+    return [_state(told), *_services(told["services"]), *_run(told["run"]), *_sites(told["sites"])]
+
+
+def _state(told: dict[str, Any]) -> str:
+    if told["running"]:
+        return f"running      process {told['pid']}"
+    return "finished" if told["finished"] else "not running"
+
+
+def _services(services: dict[str, Any]) -> list[str]:
+    return [_service(name, told) for name, told in services.items()]
+
+
+def _service(name: str, told: dict[str, Any]) -> str:
+    process = f"process {told['pid']}" if told["pid"] else "waiting to be restarted"
+    port = f", port {told['port']}" if told["port"] else ""
+    return f"{name:<11}  {process}{port}, {told['restarts']} restarts"
+
+
+def _run(run: dict[str, Any]) -> list[str]:
+    if not run:
+        return []
+    steps = f"{run.get('done', 0)} of {run['of']} steps done, " if run.get("of") else ""
+    return [f"run          {steps}at: {run['step']}; {run.get('failures', 0)} answers failed"]
+
+
+def _sites(sites: dict[str, Any]) -> list[str]:
+    return [f"site {name}: {_connection(told)}" for name, told in sites.items()]
+
+
+def _connection(told: dict[str, Any]) -> str:
+    if not told["enrolled"]:
+        return "revoked"
+    state = "connected" if told["online"] else "not connected"
+    return f"{state} since {told['since'][:19]}" if told["since"] else state

@@ -1,0 +1,136 @@
+import io
+
+import pytest
+import tomli_w
+
+from hica.messages import Kind
+from hica_client.approval import approved, decisions
+from hica_client.cli import main
+from hica_client.consent import LEAVES
+from hica_client.policy import kinds_of
+from hica_client.site import load_site
+
+
+@pytest.fixture
+def study(toy_study):
+    return toy_study()
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, enrolled_site):
+    """Run `hica-client approve` on the site, typing `answer`."""
+
+    def run(*arguments, answer=""):
+        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+        monkeypatch.setenv("COLUMNS", "100")
+        with pytest.raises(SystemExit) as end:
+            main(["approve", str(enrolled_site), *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return end.value.code, out, err
+
+    return run
+
+
+def test_everything_that_is_decided_on_is_shown(run, study):
+    code, out, _ = run(study.sha256[:12], "--yes")
+    words = " ".join(out.replace("│", " ").split())
+    assert code == 0
+    assert study.sha256 in out
+    for each in study.classes:
+        for text in (each.name, *each.prompts, *each.findings):
+            assert text in words
+    for kind in kinds_of(study):
+        assert kind.value in out
+    assert "shared.*" in out and "sums, counts" in words
+    assert "There is no privacy mechanism yet" in words
+    assert "leave exactly as they are" in words
+    assert "Test results of fewer than 3 patients are hidden" in words
+
+
+def test_every_kind_is_explained():
+    assert LEAVES.keys() == set(Kind)
+
+
+def test_a_yes_is_recorded_with_user_and_time(run, study, enrolled_site, monkeypatch):
+    monkeypatch.setattr("getpass.getuser", lambda: "dr-grey")
+    code, out, _ = run(study.sha256[:12], answer="y\n")
+    assert code == 0
+    assert f"approved {study.sha256}" in out
+    decision = decisions(load_site(enrolled_site))[study.sha256]
+    assert (decision.user, decision.approved, decision.name) == ("dr-grey", True, "toy")
+    assert decision.time
+
+
+def test_a_user_without_a_name_has_a_number(run, study, enrolled_site, monkeypatch):
+    def nameless():
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    run(study.sha256, "--yes")
+    assert decisions(load_site(enrolled_site))[study.sha256].user.startswith("uid ")
+
+
+def test_a_no_approves_nothing(run, study, enrolled_site):
+    code, _, err = run(study.sha256, answer="n\n")
+    assert (code, "error: not approved; nothing is trained here" in err) == (2, True)
+    assert run(study.sha256, answer="")[0] == 130  # nobody there to answer
+    assert not approved(load_site(enrolled_site), study.sha256)
+
+
+@pytest.mark.parametrize("prefix", ["", "0123456789a", "xyzxyzxyzxyz", "A" * 12, "a" * 65])
+def test_too_few_digits_or_none(run, prefix):
+    code, out, err = run(prefix, "--yes")
+    assert (code, out) == (2, "")
+    assert "give at least the first 12 of the hash's 64 hexadecimal digits" in err
+
+
+def test_another_hash_than_the_kits(run, study, enrolled_site):
+    code, out, err = run("0" * 12, "--yes")
+    assert (code, out) == (2, "")
+    assert f"kit/study.json, which is {study.sha256}: the study was changed" in err
+    assert decisions(load_site(enrolled_site)) == {}
+
+
+def test_a_study_of_which_there_is_no_kit(run, toy_study, tmp_path, enrolled_site):
+    other = toy_study("study.seed=7")
+    path = tmp_path / "study.toml"
+    path.write_text(tomli_w.dumps(other.model_dump(mode="json", exclude_none=True)))
+    assert run(other.sha256[:12], "--yes")[0] == 2
+    assert run(other.sha256[:12], "--yes", "--study", path)[0] == 0
+    assert approved(load_site(enrolled_site), other.sha256)
+
+
+def test_a_study_that_the_policy_forbids(run, study, enrolled_site):
+    enrolled_site.write_text(enrolled_site.read_text().replace("min_count = 3", "min_count = 4"))
+    code, out, err = run(study.sha256, "--yes")
+    assert (code, out) == (2, "")
+    assert "policy.min_count is 4" in err
+    assert not approved(load_site(enrolled_site), study.sha256)
+
+
+def test_an_approval_is_taken_back(run, study, enrolled_site):
+    run(study.sha256, "--yes")
+    code, out, _ = run(study.sha256[:12], "--revoke")
+    assert (code, out) == (0, f"approval taken back: {study.sha256}\n")
+    assert not approved(load_site(enrolled_site), study.sha256)
+    code, _, err = run(study.sha256[:12], "--revoke")
+    assert code == 2
+    assert "no approved study has this hash; approved: none" in err
+
+
+def test_what_to_take_back_is_listed(run, study):
+    run(study.sha256, "--yes")
+    _, _, err = run("0" * 12, "--revoke")
+    assert f"approved: {study.sha256[:12]} (toy)" in err
+    assert "at least the first 12" in run("0", "--revoke")[2]
+
+
+def test_texts_of_the_coordinator_do_not_steer_the_terminal(run, toy_study, tmp_path):
+    table = toy_study().model_dump(mode="json", exclude_none=True)
+    table["classes"][0]["prompts"] = ["a mass\x1b[2J\x1b[1;1H[bold]nothing leaves[/]"]
+    other = type(toy_study()).model_validate(table)
+    path = tmp_path / "study.toml"
+    path.write_text(tomli_w.dumps(table))
+    _, out, _ = run(other.sha256, "--yes", "--study", path)
+    assert "\x1b" not in out
+    assert "[bold]nothing leaves[/]" in " ".join(out.replace("│", " ").split())

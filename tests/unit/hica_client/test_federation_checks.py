@@ -1,0 +1,146 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from hica_client import federation_checks
+from hica_client.approval import approve
+from hica_client.audit import Event, append
+from hica_client.preflight import preflight
+from hica_client.site import load_site
+
+from .tls import Authority, serving
+
+
+def offline(site_file):
+    return preflight(site_file, offline=True)
+
+
+def problems(found):
+    return [f"{type(error).__name__}: {error}" for error in found.problems]
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+
+
+def test_a_site_that_may_run_against_a_real_tls_server(
+    enrolled_site, toy_study, unpack_kit, tmp_path
+):
+    site, study, authority = load_site(enrolled_site), toy_study(), Authority()
+    approve(site, study, "dr-grey", datetime(2026, 3, 1, tzinfo=UTC))
+    with serving(authority.sign(tmp_path, "127.0.0.1", -1, 365)) as port:
+        unpack_kit(enrolled_site, study, authority.pem, address=f"127.0.0.1:{port}")
+        found = preflight(enrolled_site)
+    assert (problems(found), found.notes) == ([], [])
+    assert found.facts["coordinator"] == f"127.0.0.1:{port}"
+    assert found.facts["key"].startswith("SHA256:")
+    assert found.facts["approved"] is True
+    assert found.facts["certificate_days"] == 364
+    assert found.facts["study_sha256"] == study.sha256  # the kit's, as none was named
+
+
+def test_a_network_that_is_down_is_one_problem_among_others(enrolled_site, unpack_kit, toy_study):
+    unpack_kit(enrolled_site, toy_study(), Authority().pem, address="nowhere.invalid:8443")
+    (enrolled_site.parent / "3.png").write_bytes(b"")
+    said = problems(preflight(enrolled_site))
+    assert said[0].startswith("FederationError: nowhere.invalid: the name cannot be resolved")
+    assert "3.png: cannot be decoded" in said[1]
+
+
+def test_offline_connects_to_nobody_and_notes_the_missing_approval(
+    enrolled_site, toy_study, monkeypatch
+):
+    monkeypatch.setattr(federation_checks, "check_network", None)
+    found = offline(enrolled_site)
+    sha = toy_study().sha256[:12]
+    assert problems(found) == []
+    assert found.facts["approved"] is False
+    assert f"run: hica-client approve site.toml {sha}" in found.notes[0]
+
+
+def test_without_a_kit_nothing_is_checked(enrolled_site):
+    for file in (enrolled_site.parent / "kit").iterdir():
+        file.unlink()
+    (enrolled_site.parent / "kit").rmdir()
+    found = preflight(enrolled_site)
+    assert found.problems == []
+    assert not {"key", "coordinator", "approved", "study"} & found.facts.keys()
+
+
+def test_a_study_named_goes_before_that_of_the_kit(enrolled_site, tmp_path, toy_study):
+    import tomli_w
+
+    other = toy_study("study.seed=5")
+    path = tmp_path / "study.toml"
+    path.write_text(tomli_w.dumps(other.model_dump(mode="json", exclude_none=True)))
+    assert preflight(enrolled_site, path, offline=True).facts["study_sha256"] == other.sha256
+
+
+def test_a_kit_that_is_damaged_does_not_hide_the_rest(enrolled_site):
+    (enrolled_site.parent / "kit" / "kit.json").write_text("{")
+    (enrolled_site.parent / "keys" / "site").chmod(0o644)
+    said = problems(offline(enrolled_site))
+    assert "keys/site: can be read by others. Run: chmod 600" in said[0]
+    assert "kit.json: not JSON" in said[1] and "start kit anew" in said[1]
+
+
+def test_a_missing_key(enrolled_site):
+    (enrolled_site.parent / "keys" / "site.pub").unlink()
+    [words] = problems(offline(enrolled_site))
+    assert "site.pub: cannot be read" in words
+
+
+def test_the_kit_of_another_site(enrolled_site, unpack_kit, toy_study):
+    unpack_kit(enrolled_site, toy_study(), site="south")
+    [words] = problems(offline(enrolled_site))
+    assert "is the kit of 'south', but site.name is 'north': set name = \"south\"" in words
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"flwr": "1.40.2"}, "the coordinator has Flower 1.40.2, this site needs 1.41: install"),
+        ({"flwr": "2.41.0"}, "the coordinator has Flower 2.41.0, this site needs 1.41: install"),
+        ({"bundle_sha256": "a" * 64}, "the coordinator's bundle is aaaaaaaaaaaa, this site runs"),
+    ],
+)
+def test_a_coordinator_of_another_version(enrolled_site, unpack_kit, toy_study, fields, words):
+    unpack_kit(enrolled_site, toy_study(), **fields)
+    [said] = problems(offline(enrolled_site))
+    assert words in said
+
+
+def test_another_hica_is_noted_and_another_patch_of_flower_is_nothing(
+    enrolled_site, unpack_kit, toy_study
+):
+    unpack_kit(enrolled_site, toy_study(), hica="0.0.9", flwr="1.41.99")
+    found = offline(enrolled_site)
+    assert problems(found) == []
+    assert "the coordinator has hica 0.0.9, this site" in found.notes[0]
+
+
+def test_a_policy_that_forbids_the_study(enrolled_site):
+    text = enrolled_site.read_text().replace(
+        "min_count = 3", 'min_count = 9\ntensors = ["shared.*"]'
+    )
+    enrolled_site.write_text(text)
+    first, second = problems(offline(enrolled_site))
+    assert first.startswith("ConfigurationError: the study shows counts of 3 patients")
+    assert "counts" in second and "policy.tensors" in second
+
+
+def test_an_audit_log_that_was_tampered_with(enrolled_site):
+    log = load_site(enrolled_site).audit_log
+    append(log, Event("message", "sent", bytes=12345))
+    log.write_text(log.read_text().replace("12345", "54321"))
+    [words] = problems(offline(enrolled_site))
+    assert "audit.jsonl: line 1: was changed" in words
+
+
+def test_another_flower_than_hica_needs(enrolled_site, monkeypatch):
+    from hica import flower_version
+
+    monkeypatch.setattr(flower_version.importlib.metadata, "version", lambda name: "1.42.0")
+    said = problems(offline(enrolled_site))
+    assert any("1.42.0 is installed here, HiCA needs 1.41" in words for words in said)

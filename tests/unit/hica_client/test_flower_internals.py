@@ -1,0 +1,185 @@
+"""What the client uses of Flower beyond its public API, as it was when the client was written.
+
+Every entry is a name in `hica_client.flower_runner` (or a line of output that `hica_client.link`
+reads) which a new release of Flower may change without notice. A test that fails here names it.
+"""
+
+import ast
+import importlib
+import inspect
+from pathlib import Path
+
+import pytest
+
+import hica_client
+from hica_client import flower_runner, link
+
+PUBLIC = ("flwr.app", "flwr.clientapp")
+
+SIGNATURES = {
+    "flwr.supernode.runtime.run_clientapp.pull_task_input": "client",
+    "flwr.supernode.runtime.run_clientapp.push_message": "client, message, context",
+    "flwr.supercore.interceptors.RuntimeTokenHttpInterceptor": "token",
+    "flwr.supercore.interceptors.RuntimeVersionHttpInterceptor": "component_name",
+    "flwr.supercore.interceptors.SuperExecAuthHttpInterceptor": (
+        "*, master_secret, protected_methods"
+    ),
+    "flwr.supercore.protobuf.client.ProtobufClientInterceptor.intercept": (
+        "self, context, call_next"
+    ),
+    "flwr.supercore.runtime.RuntimeHttpClient.from_server_address": (
+        "server_address, insecure, root_certificates, interceptors, *, retry_invoker"
+    ),
+    "flwr.supercore.runtime.RuntimeHttpClient.AcquireTask": "self, request",
+    "flwr.supercore.runtime.RuntimeHttpClient.SendTaskHeartbeat": "self, request",
+    "flwr.supercore.runtime.RuntimeHttpClient.PushTaskOutput": "self, request",
+    "flwr.supernode.fleet_http_client.FleetHttpClient": (
+        "base_url, *, interceptors, verify, timeout, retry_invoker"
+    ),
+    "flwr.supernode.fleet_http_client.FleetHttpClient.DeactivateNode": "self, request",
+    "flwr.supernode.node_auth_http_interceptor.NodeAuthHttpInterceptor": "private_key, public_key",
+}
+
+FIELDS = {
+    "flwr.proto.fleet_pb2.DeactivateNodeRequest": ["node_id"],
+    "flwr.proto.runtime_pb2.AcquireTaskRequest": ["supported_task_types"],
+    "flwr.proto.runtime_pb2.AcquireTaskResponse": ["token"],
+    "flwr.proto.runtime_pb2.PushTaskOutputRequest": ["sub_status"],
+    "flwr.proto.runtime_pb2.SendTaskHeartbeatRequest": [],
+    "flwr.proto.runtime_pb2.SendTaskHeartbeatResponse": ["success"],
+}
+
+VALUES = {
+    "flwr.common.constant.ErrorCode.INVALID_FAB": 7,
+    "flwr.common.constant.ErrorCode.CLIENT_APP_RAISED_EXCEPTION": 2,
+    "flwr.common.constant.SubStatus.COMPLETED": "completed",
+    "flwr.supercore.constant.TaskType.CLIENT_APP": flower_runner.TASK_TYPE,
+    "flwr.supercore.superexec.run_superexec._SUPEREXEC_AUTH_METHODS": {flower_runner.ACQUIRE},
+}
+
+LINES = {
+    "flwr.supernode.start_client_internal": [
+        '"SuperNode ID: %s"',
+        '"Receiving: %s message (ID: %s)"',
+        '"Run ID %s is not in `RUNNING` status. Ignoring message %s."',
+    ],
+    "flwr.supercore.retry.http_retry": [
+        '"Connection successful after %.2f seconds',
+        '"Connection attempt failed, retrying',
+    ],
+    "flwr.supernode.fleet_http_connection": ['f"[code: {flower_error.code}]'],
+}
+
+
+def named(path: str):
+    """The object of a dotted path; fails with the path where it has moved."""
+    parts = path.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        for name in parts[cut:]:
+            if not hasattr(found, name):
+                pytest.fail(f"Flower has moved {path}")
+            found = getattr(found, name)
+        return found
+    return pytest.fail(f"Flower has moved {path}")
+
+
+def parameters(function) -> str:
+    """Names of a function's parameters as they are written, without types and defaults."""
+    signature = inspect.signature(function)
+    bare = [
+        parameter.replace(annotation=parameter.empty, default=parameter.empty)
+        for parameter in signature.parameters.values()
+    ]
+    plain = signature.replace(parameters=bare, return_annotation=signature.empty)
+    return str(plain).strip("()")
+
+
+@pytest.mark.parametrize("path", SIGNATURES)
+def test_what_is_called_takes_what_it_took(path):
+    assert parameters(named(path)) == SIGNATURES[path], f"Flower has changed {path}"
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_messages_have_the_fields_that_are_used(path):
+    fields = set(named(path).DESCRIPTOR.fields_by_name)
+    assert fields >= set(FIELDS[path]), f"Flower has changed {path}"
+
+
+@pytest.mark.parametrize("path", VALUES)
+def test_constants_mean_what_they_meant(path):
+    assert named(path) == VALUES[path], f"Flower has changed {path}"
+
+
+def test_a_task_is_pulled_as_message_context_run_and_bundle():
+    returned = inspect.signature(named("flwr.supernode.runtime.run_clientapp.pull_task_input"))
+    assert str(returned.return_annotation).count(",") == 3
+    assert [part.__name__ for part in returned.return_annotation.__args__] == [
+        "Message",
+        "Context",
+        "Run",
+        "Fab",
+    ]
+    assert "fab_id" in inspect.signature(named("flwr.supercore.run.Run")).parameters
+    assert "content" in inspect.signature(named("flwr.supercore.fab.Fab")).parameters
+
+
+@pytest.mark.parametrize("path", LINES)
+def test_the_supernode_prints_the_lines_that_are_read(path):
+    source = inspect.getsource(named(path))
+    for line in LINES[path]:
+        assert line in source, f"Flower no longer prints {line} in {path}"
+
+
+def test_a_refused_key_ends_the_supernode_with_these_words():
+    code = named("flwr.supercore.error.ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED")
+    assert int(code) == link.ACTIVATION_FAILED
+    main_loop = inspect.getsource(named("flwr.supernode.start_client_internal"))
+    assert link.GRACEFUL in main_loop
+
+
+def test_flower_supernode_takes_our_arguments(tmp_path):
+    arguments = flower_runner.supernode_arguments(
+        "localhost:8443", tmp_path / "ca.crt", tmp_path / "key", "127.0.0.1:9094", tmp_path / "s"
+    )
+    parser = named("flwr.supernode.cli.flower_supernode._parse_args_run_supernode")()
+    options = parser.parse_args(arguments)
+    assert options.superlink == "localhost:8443"
+    assert options.root_certificates == str(tmp_path / "ca.crt")
+    assert options.auth_supernode_private_key == str(tmp_path / "key")
+    assert (options.isolation, options.host, options.port) == ("process", "127.0.0.1", 9094)
+    assert options.superexec_auth_secret_file == str(tmp_path / "s")
+    assert not options.insecure
+
+
+def imports_of(file: Path) -> set[str]:
+    """What a file imports of Flower, as dotted paths."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "flwr"}
+
+
+def private(names: set[str]) -> set[str]:
+    return {name for name in names if not name.startswith(PUBLIC)}
+
+
+def test_all_internals_that_are_used_are_listed_here():
+    listed = {*SIGNATURES, *FIELDS, *VALUES}
+    used = private(imports_of(Path(flower_runner.__file__)))
+    assert used
+    for name in used:
+        assert any(path == name or path.startswith(f"{name}.") for path in listed), name
+
+
+def test_no_other_module_of_the_client_uses_them():
+    folder = Path(hica_client.__file__).parent
+    for file in folder.rglob("*.py"):
+        if file != Path(flower_runner.__file__):
+            assert private(imports_of(file)) == set(), file.name

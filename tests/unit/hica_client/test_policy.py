@@ -1,0 +1,101 @@
+import pytest
+
+from hica.messages import Kind
+from hica_client.policy import ARRAYS, conflicts, kinds_of, may_leave
+from hica_client.site import PolicySection
+from hica_server.plan import make_plan
+
+ASKS = {
+    "moments": Kind.MOMENTS,
+    "cluster": Kind.CLUSTERS,
+    "pretrain": Kind.PRETRAIN,
+    "prototypes": Kind.PROTOTYPES,
+    "align": Kind.ALIGN,
+    "calibrate": Kind.CALIBRATE,
+    "evaluate": Kind.EVALUATE,
+}
+"""What each step of the coordinator asks for."""
+
+
+class Recorder:
+    """In the place of a coordinator: notes which of its steps are taken."""
+
+    def __init__(self):
+        self.taken = []
+
+    def __getattr__(self, name):
+        return lambda *_: self.taken.append(name)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["pretraining.rounds=0"],
+        ["alignment.bank_start=text"],
+        ["alignment.train_text_bank=false", "pretraining.rounds=0"],
+        ["calibration.rounds=0"],
+    ],
+)
+def test_the_kinds_of_a_study_are_those_its_plan_asks_for(toy_study, overrides):
+    study, recorder = toy_study(*overrides), Recorder()
+    for step in make_plan(study):
+        step.run(recorder)
+    asked = {ASKS[name] for name in recorder.taken}
+    assert set(kinds_of(study)) == asked | {Kind.CAPABILITIES}
+    assert len(kinds_of(study)) == len(set(kinds_of(study)))
+
+
+def test_the_policy_of_a_new_site_allows_a_new_study(toy_study):
+    assert conflicts(PolicySection(), toy_study("federation.min_count=5")) == []
+    assert ARRAYS.keys() == set(Kind)
+
+
+def test_counts_of_too_few_patients(toy_study):
+    [words] = conflicts(PolicySection(), toy_study())
+    assert "shows counts of 3 patients (federation.min_count)" in words
+    assert "policy.min_count is 5" in words and "site.toml" in words
+
+
+def test_kinds_that_are_needed_but_not_allowed(toy_study):
+    policy = PolicySection(kinds=("query.capabilities", "train.moments"), min_count=3)
+    [words] = conflicts(policy, toy_study())
+    assert "needs evaluate.metrics, train.clusters, train.pretrain" in words
+    assert "policy.kinds" in words
+
+
+def test_a_kind_that_is_not_needed_may_be_forbidden(toy_study):
+    kinds = tuple(kind for kind in Kind if kind not in (Kind.CLUSTERS, Kind.PRETRAIN))
+    policy = PolicySection(kinds=kinds, min_count=3)
+    assert conflicts(policy, toy_study("pretraining.rounds=0")) == []
+    assert len(conflicts(policy, toy_study())) == 1
+
+
+def test_arrays_that_are_needed_but_held_back(toy_study):
+    policy = PolicySection(tensors=("shared.*", "count*", "gradient", "hessian"), min_count=3)
+    [words] = conflicts(policy, toy_study())
+    assert "needs the arrays sums, which policy.tensors does not allow" in words
+
+
+def test_weights_that_are_held_back(toy_study):
+    others = ("sums", "counts", "gradient", "hessian")
+    [words] = conflicts(PolicySection(tensors=others, min_count=3), toy_study())
+    assert "needs the arrays shared.bank.classes, shared.bank.findings, shared.tower.*" in words
+    policy = PolicySection(tensors=(*others, "shared.tower.*"), min_count=3)
+    assert len(conflicts(policy, toy_study())) == 1
+    assert conflicts(policy, toy_study("alignment.train_text_bank=false")) == []
+
+
+@pytest.mark.parametrize(
+    ("patterns", "name", "allowed"),
+    [
+        (("*",), "anything.at.all", True),
+        ((), "sums", False),
+        (("shared.*",), "shared.bank.classes", True),
+        (("shared.*",), "sums", False),
+        (("shared.bank.*",), "shared.tower.adapter", False),
+        (("Sums",), "sums", False),
+    ],
+)
+def test_arrays_by_pattern(patterns, name, allowed):
+    assert may_leave(PolicySection(tensors=patterns), name) is allowed

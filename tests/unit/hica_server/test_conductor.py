@@ -1,0 +1,401 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from hica.errors import ConfigurationError, FederationError, StorageError
+from hica.keys import generate, public_path
+from hica.lockfile import holder
+from hica.storage import write_atomically
+from hica_server.conductor import FUTILE_RUNS, LOOK_SECONDS, PATIENCE_SECONDS, Conductor
+from hica_server.enrolment import enroll, revoke
+from hica_server.progress import Progress, read_progress
+from hica_server.provision import make_authority, make_certificate
+from hica_server.settings import Folder
+from hica_server.superlink import Node, RunStatus, UnreachableError
+
+
+class FakeControl:
+    """A SuperLink's Control API.
+
+    Attributes:
+        registered: Nodes by key.
+        runs: Status of each run; the next one started gets the next number.
+        silent: Whether it does not answer.
+    """
+
+    def __init__(self):
+        self.registered: dict[bytes, Node] = {}
+        self.runs: dict[int, RunStatus] = {}
+        self.studies: list[str] = []
+        self.let_go: set[bytes] = set()
+        self.silent = False
+
+    def _answer(self):
+        if self.silent:
+            raise UnreachableError("refused")
+
+    def register(self, name, public_key):
+        self._answer()
+        assert public_key not in self.registered
+        if public_key in self.let_go:
+            raise FederationError("Public key already in use")
+        number = len(self.registered) + 1
+        self.registered[public_key] = Node(number, name, public_key, False, "")
+        return number
+
+    def unregister(self, node):
+        self._answer()
+        (key,) = (key for key, known in self.registered.items() if known.id == node)
+        del self.registered[key]
+        self.let_go.add(key)
+
+    def nodes(self):
+        self._answer()
+        return list(self.registered.values())
+
+    def start_run(self, study_sha256):
+        self._answer()
+        assert not self.unfinished_runs()
+        self.studies.append(study_sha256)
+        self.runs[len(self.runs) + 1] = RunStatus(False, "")
+        return len(self.runs)
+
+    def run_status(self, run):
+        self._answer()
+        return self.runs[run]
+
+    def unfinished_runs(self):
+        self._answer()
+        return [run for run, status in self.runs.items() if not status.finished]
+
+    def stop_run(self, run):
+        self._answer()
+        if self.runs[run].finished:
+            raise FederationError("already finished")
+        self.runs[run] = RunStatus(True, "stopped")
+
+    def fail(self, run, details):
+        self.runs[run] = RunStatus(True, details)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = Folder(tmp_path / "server")
+    make_authority(folder)
+    make_certificate(folder, "localhost", 1)
+    return folder
+
+
+@pytest.fixture
+def control():
+    return FakeControl()
+
+
+@pytest.fixture
+def clock():
+    """A clock that is moved by hand: `clock.now`."""
+
+    class Clock:
+        now = 1000.0
+
+        def __call__(self):
+            return self.now
+
+    return Clock()
+
+
+@pytest.fixture
+def conductor(folder, control, clock, toy_study):
+    return Conductor(folder, toy_study(), control, clock)
+
+
+@pytest.fixture
+def serverapp(folder):
+    """Starts processes that hold the run directory as a ServerApp does, until they are killed."""
+    code = (
+        "import sys, time; from pathlib import Path; from hica.lockfile import hold\n"
+        "with hold(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(600)"
+    )
+    started = []
+
+    def start():
+        command = [sys.executable, "-c", code, str(folder.run_lock)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture
+def site(tmp_path, folder):
+    """Enrols a site by name."""
+
+    def site(name):
+        generate(tmp_path / name)
+        return enroll(folder, name, public_path(tmp_path / name)).key.pem
+
+    return site
+
+
+def leave_outcome(folder, run, kind=None, error=None):
+    told = {"run_id": run, "ok": kind is None, "kind": kind, "error": error}
+    write_atomically(folder.outcome, json.dumps(told).encode())
+
+
+def look_again(conductor, clock):
+    clock.now += LOOK_SECONDS
+    return conductor.advance()
+
+
+# --- Sites ---------------------------------------------------------------------------------------
+
+
+def test_sites_are_let_in_as_they_are_enrolled_and_out_as_they_are_revoked(
+    conductor, folder, control, clock, site
+):
+    conductor.advance()
+    assert control.registered == {}
+    key = site("a")
+    look_again(conductor, clock)
+    assert {key: node.name for key, node in control.registered.items()} == {key: "a"}
+    look_again(conductor, clock)  # and not a second time
+    revoke(folder, "a")
+    look_again(conductor, clock)
+    assert control.registered == {}
+
+
+def test_a_key_that_the_superlink_takes_no_more_is_told_once_and_stops_nobody_else(
+    conductor, folder, control, clock, site, caplog
+):
+    site("a")
+    conductor.advance()
+    enrolled = folder.sites.read_bytes()
+    folder.sites.unlink()
+    look_again(conductor, clock)
+    folder.sites.write_bytes(enrolled)
+    key = site("b")
+    look_again(conductor, clock)
+    look_again(conductor, clock)
+    assert list(control.registered) == [key]
+    assert caplog.text.count("a cannot be let in: Public key already in use") == 1
+    assert f"delete {folder.database}" in caplog.text
+
+
+def test_who_is_connected_is_kept_for_status_and_metrics(conductor, folder, control, clock, site):
+    key = site("a")
+    conductor.advance()
+    control.registered[key] = Node(1, "a", key, True, "2026-11-22")
+    look_again(conductor, clock)
+    assert json.loads(folder.connected.read_text()) == {
+        "a": {"online": True, "since": "2026-11-22"}
+    }
+
+
+def test_the_superlink_is_not_asked_more_often_than_needed(conductor, folder, control, clock, site):
+    conductor.advance()
+    site("a")
+    clock.now += LOOK_SECONDS / 2
+    conductor.advance()
+    assert control.registered == {}
+
+
+# --- The SuperLink -------------------------------------------------------------------------------
+
+
+def test_a_superlink_that_starts_or_restarts_is_waited_for(conductor, control, clock):
+    control.silent = True
+    assert conductor.advance() is False
+    control.silent = False
+    conductor.advance()
+    control.silent = True
+    look_again(conductor, clock)
+    control.silent = False
+    look_again(conductor, clock)
+    assert len(control.runs) == 1
+
+
+def test_a_superlink_that_hangs_stops_the_server_in_the_end(conductor, folder, control, clock):
+    conductor.advance()
+    control.silent = True
+    clock.now += PATIENCE_SECONDS
+    conductor.advance()
+    clock.now += 1
+    with pytest.raises(FederationError, match=r"has not answered for 301 s \(refused\).*superlink"):
+        conductor.advance()
+
+
+def test_an_expired_certificate_stops_the_server_with_the_remedy(conductor, folder, clock):
+    conductor.advance()
+    make_certificate(folder, "localhost", -1)
+    with pytest.raises(ConfigurationError, match=r"expired on .*hica-server provision .* --renew"):
+        look_again(conductor, clock)
+
+
+# --- Runs ----------------------------------------------------------------------------------------
+
+
+def test_a_run_of_the_study_is_started_once(conductor, control, clock, toy_study):
+    conductor.advance()
+    look_again(conductor, clock)
+    assert control.studies == [toy_study().sha256]
+
+
+def test_what_an_earlier_server_left_is_put_away_before_a_run_starts(
+    conductor, folder, control, serverapp
+):
+    control.runs[1] = RunStatus(False, "")
+    leave_outcome(folder, 2)
+    orphan = serverapp()
+    assert conductor.advance() is False  # the old outcome has the number of the new run
+    assert orphan.wait() < 0
+    assert control.runs[1].finished
+    assert control.unfinished_runs() == [2]
+
+
+def test_a_run_that_ends_while_it_is_being_stopped_is_no_error(conductor, control, monkeypatch):
+    control.runs[1] = RunStatus(False, "")
+    stop = control.stop_run
+
+    def ends_by_itself(run):
+        control.fail(run, "ended")
+        stop(run)
+
+    monkeypatch.setattr(control, "stop_run", ends_by_itself)
+    conductor.advance()
+    assert control.unfinished_runs() == [2]
+
+
+def test_the_study_is_at_its_end_when_a_run_says_so(conductor, folder, control, serverapp):
+    conductor.advance()
+    process = serverapp()
+    assert conductor.advance() is False
+    leave_outcome(folder, 1)
+    assert conductor.advance() is True
+    process.kill()
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [("FederationError", FederationError), ("StorageError", StorageError)],
+)
+def test_an_error_that_somebody_has_to_mend_stops_the_server_as_it_is(
+    conductor, folder, kind, error
+):
+    conductor.advance()
+    leave_outcome(folder, 1, kind, "state: the disk is full")
+    with pytest.raises(error, match="state: the disk is full"):
+        conductor.advance()
+
+
+def test_the_outcome_of_another_run_is_not_taken_for_this_ones(conductor, folder):
+    conductor.advance()
+    leave_outcome(folder, 99)
+    assert conductor.advance() is False
+
+
+def test_a_serverapp_that_was_killed_is_replaced_at_once(
+    conductor, folder, control, serverapp, caplog
+):
+    conductor.advance()
+    process = serverapp()
+    conductor.advance()
+    Progress(folder).write(done=4)
+    process.kill()
+    process.wait()
+    conductor.advance()
+    assert "its process is gone); going on after step 4" in caplog.text
+    conductor.advance()
+    assert [status.finished for status in control.runs.values()] == [True, False]
+
+
+def test_a_run_that_has_yet_to_take_the_lock_is_not_taken_for_dead(conductor, control, clock):
+    conductor.advance()
+    look_again(conductor, clock)
+    look_again(conductor, clock)
+    assert len(control.runs) == 1
+
+
+def test_a_run_that_failed_before_it_took_the_lock_is_replaced(conductor, control, clock, caplog):
+    conductor.advance()
+    control.fail(1, "ServerApp failed with exception: no torch")
+    look_again(conductor, clock)
+    conductor.advance()
+    assert "no torch" in caplog.text
+    assert len(control.runs) == 2
+
+
+def test_a_serverapp_that_flower_gave_up_is_killed_before_the_next_one_starts(
+    conductor, control, clock, serverapp
+):
+    conductor.advance()
+    process = serverapp()
+    control.fail(1, "No heartbeat received from the task")
+    look_again(conductor, clock)
+    conductor.advance()
+    assert process.wait() < 0
+    assert len(control.runs) == 2
+
+
+def test_a_fault_in_the_program_is_tried_again_and_then_told(conductor, folder, control, clock):
+    for run in range(1, FUTILE_RUNS + 1):
+        conductor.advance()
+        leave_outcome(folder, run, "KeyError", "'weight'")
+        if run < FUTILE_RUNS:
+            conductor.advance()
+    with pytest.raises(
+        FederationError, match=r"died 5 times in a row .* KeyError: 'weight'.*0 ste"
+    ):
+        conductor.advance()
+    assert len(control.runs) == FUTILE_RUNS
+
+
+def test_deaths_with_steps_between_them_do_not_stop_the_server(conductor, folder, control):
+    for run in range(1, 3 * FUTILE_RUNS):
+        conductor.advance()
+        Progress(folder).write(done=run)
+        leave_outcome(folder, run, "ReadError", "the network")
+        conductor.advance()
+    assert len(control.runs) == 3 * FUTILE_RUNS - 1
+
+
+def test_the_run_is_ended_in_order_where_the_superlink_still_answers(conductor, control, caplog):
+    conductor.stop()  # before there is one
+    conductor.advance()
+    conductor.stop()
+    assert control.unfinished_runs() == []
+    control.silent = True
+    conductor.stop()
+    assert "refused" in caplog.text
+
+
+def test_a_disk_that_is_full_stops_the_server_before_a_run_starts(conductor, control, monkeypatch):
+    def full(path, data):
+        raise StorageError(f"{path}: cannot be written: the disk is full")
+
+    monkeypatch.setattr("hica_server.progress.write_atomically", full)
+    with pytest.raises(StorageError, match=r"progress\.json: cannot be written: the disk is full"):
+        conductor.advance()
+    assert control.runs == {}
+
+
+def test_progress_of_the_run_before_stays_until_there_is_news(conductor, folder):
+    Progress(folder).write(done=4, bytes_up=10)
+    conductor.advance()
+    told = read_progress(folder)
+    assert (told["step"], told["done"], told["bytes_up"]) == ("starting", 4, 10)
+
+
+def test_nobody_but_a_serverapp_is_killed(conductor, folder):
+    folder.run.mkdir(parents=True)
+    folder.run_lock.write_text(str(os.getpid()))  # stale: nobody holds it
+    conductor.advance()
+    assert holder(folder.run_lock) is None

@@ -1,0 +1,213 @@
+"""What the server uses of Flower beyond its public API, as it was when the server was written.
+
+Every entry is a name in `hica_server.superlink`, or something a process of Flower's is started
+with, which a new release of Flower may change without notice. A test that fails here names it.
+"""
+
+import ast
+import importlib
+import inspect
+import tomllib
+from pathlib import Path
+
+import pytest
+from flwr.serverapp import Grid, ServerApp
+
+import hica_server
+from hica.bundle import BUNDLE_FOLDER
+from hica_server import superlink
+from hica_server.settings import Folder
+
+PUBLIC = ("flwr.app", "flwr.serverapp", "flwr.clientapp")
+
+SIGNATURES = {
+    "flwr.common.serde.fab_to_proto": "fab",
+    "flwr.common.serde.user_config_to_proto": "user_config",
+    "flwr.supercore.fab.Fab": "hash_str, content, verifications",
+    "flwr.supercore.interceptors.RuntimeVersionHttpInterceptor": "component_name",
+    "flwr.supercore.control.ControlHttpClient": (
+        "base_url, *, interceptors, verify, timeout, retry_invoker"
+    ),
+    "flwr.supercore.control.ControlHttpClient.RegisterNode": "self, request",
+    "flwr.supercore.control.ControlHttpClient.UnregisterNode": "self, request",
+    "flwr.supercore.control.ControlHttpClient.ListNodes": "self, request",
+    "flwr.supercore.control.ControlHttpClient.StartRun": "self, request",
+    "flwr.supercore.control.ControlHttpClient.ListRuns": "self, request",
+    "flwr.supercore.control.ControlHttpClient.StopRun": "self, request",
+    "flwr.superlink.grid.HttpGrid.get_nodes": "self",
+    "flwr.superlink.grid.HttpGrid.get_node_ids": "self",
+    "flwr.superlink.grid.HttpGrid.push_messages": "self, messages",
+    "flwr.superlink.grid.HttpGrid.pull_messages": "self, message_ids",
+    "flwr.superlink.grid.HttpGrid.set_run": "self, run",
+}
+
+FIELDS = {
+    "flwr.proto.control_pb2.RegisterNodeRequest": ["public_key", "name"],
+    "flwr.proto.control_pb2.RegisterNodeResponse": ["node_id"],
+    "flwr.proto.control_pb2.UnregisterNodeRequest": ["node_id"],
+    "flwr.proto.control_pb2.ListNodesRequest": [],
+    "flwr.proto.control_pb2.ListNodesResponse": ["nodes_info"],
+    "flwr.proto.control_pb2.StartRunRequest": ["fab", "override_config"],
+    "flwr.proto.control_pb2.StartRunResponse": ["run_id"],
+    "flwr.proto.control_pb2.ListRunsRequest": ["run_id"],
+    "flwr.proto.control_pb2.ListRunsResponse": ["run_dict"],
+    "flwr.proto.control_pb2.StopRunRequest": ["run_id"],
+    "flwr.proto.node_pb2.NodeInfo": [
+        "node_id",
+        "name",
+        "public_key",
+        "status",
+        "last_activated_at",
+        "last_deactivated_at",
+    ],
+    "flwr.proto.run_pb2.Run": ["status"],
+    "flwr.proto.run_pb2.RunStatus": ["status", "details"],
+}
+
+VALUES = {
+    "flwr.common.constant.ErrorCode.NODE_UNAVAILABLE": 5,
+    "flwr.common.constant.ErrorCode.MESSAGE_UNAVAILABLE": 3,
+    "flwr.common.constant.ErrorCode.REPLY_MESSAGE_UNAVAILABLE": 4,
+    "flwr.common.constant.Status.FINISHED": "finished",
+    "flwr.supercore.constant.NodeStatus.ONLINE": "online",
+    "flwr.supercore.constant.NodeStatus.UNREGISTERED": "unregistered",
+}
+
+TYPES_ONLY = {"flwr.supercore.run.Run"}
+"""Named in annotations, never called."""
+
+
+def named(path: str):
+    """The object of a dotted path; fails with the path where it has moved."""
+    parts = path.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:cut]))
+        except ModuleNotFoundError:
+            continue
+        for name in parts[cut:]:
+            if not hasattr(found, name):
+                pytest.fail(f"Flower has moved {path}")
+            found = getattr(found, name)
+        return found
+    return pytest.fail(f"Flower has moved {path}")
+
+
+def parameters(function) -> str:
+    """Names of a function's parameters as they are written, without types and defaults."""
+    signature = inspect.signature(function)
+    bare = [
+        parameter.replace(annotation=parameter.empty, default=parameter.empty)
+        for parameter in signature.parameters.values()
+    ]
+    plain = signature.replace(parameters=bare, return_annotation=signature.empty)
+    return str(plain).strip("()")
+
+
+@pytest.mark.parametrize("path", SIGNATURES)
+def test_what_is_called_takes_what_it_took(path):
+    assert parameters(named(path)) == SIGNATURES[path], f"Flower has changed {path}"
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_messages_have_the_fields_that_are_used(path):
+    fields = set(named(path).DESCRIPTOR.fields_by_name)
+    assert fields >= set(FIELDS[path]), f"Flower has changed {path}"
+
+
+@pytest.mark.parametrize("path", VALUES)
+def test_constants_mean_what_they_meant(path):
+    assert named(path) == VALUES[path], f"Flower has changed {path}"
+
+
+def test_a_grid_asks_for_no_more_methods_than_ours_has():
+    assert Grid.__abstractmethods__ <= vars(superlink.PromptGrid).keys()
+
+
+def test_flower_superlink_takes_our_arguments(tmp_path):
+    folder = Folder(tmp_path)
+    parser = named("flwr.superlink.cli.flower_superlink._parse_args_run_superlink")()
+    options = parser.parse_args(superlink.superlink_command(folder, 8000, 8001)[1:])
+    assert (options.host, options.port) == ("127.0.0.1", 8000)
+    assert options.health_server_address == "127.0.0.1:8001"
+    assert options.ssl_ca_certfile == str(folder.ca_certificate)
+    assert options.ssl_certfile == str(folder.certificate)
+    assert options.ssl_keyfile == str(folder.key)
+    assert options.database == str(folder.database)
+    assert options.superexec_auth_secret_file == str(folder.secret)
+    assert options.isolation == "process"
+    assert options.enable_supernode_auth
+    assert not options.runtime_dependency_install
+    assert not options.insecure
+
+
+def test_the_health_service_may_be_left_out(tmp_path):
+    command = superlink.superlink_command(Folder(tmp_path), 8000, 0)
+    assert "--health-server-address" not in command
+
+
+def test_flower_superexec_takes_our_arguments(tmp_path, monkeypatch):
+    folder = Folder(tmp_path)
+    parser = named("flwr.supercore.cli.flower_superexec._parse_args")()
+    options = parser.parse_args(superlink.superexec_command(folder, 8000)[1:])
+    assert options.runtime_api_address == "127.0.0.1:8000"
+    assert options.root_certificates == str(folder.ca_certificate)
+    assert options.superexec_auth_secret_file == str(folder.secret)
+    assert not options.insecure
+
+
+@pytest.mark.parametrize(
+    ("variable", "read_by"),
+    [
+        ("FLWR_HOME", "flwr.common.constant"),
+        ("FLWR_LOG_LEVEL", "flwr.supercore.logger"),
+        ("FLWR_TELEMETRY_ENABLED", "flwr.supercore.telemetry"),
+        ("FLWR_DISABLE_UPDATE_CHECK", "flwr.supercore.constant"),
+    ],
+)
+def test_flower_reads_the_variables_we_set(tmp_path, variable, read_by):
+    assert variable in superlink.environment(Folder(tmp_path))
+    assert f'"{variable}"' in inspect.getsource(named(read_by)), f"Flower ignores {variable}"
+
+
+def test_the_superexec_starts_the_serverapp_by_a_name_that_is_on_the_path(tmp_path):
+    commands = named("flwr.supercore.constant.TASK_TYPE_TO_COMMAND")
+    command = commands[named("flwr.supercore.constant.TaskType.SERVER_APP")]
+    scripts = Path(superlink.environment(Folder(tmp_path))["PATH"].split(":")[0])
+    assert (scripts / command).exists()
+
+
+def test_the_bundle_names_our_serverapp():
+    table = tomllib.loads((BUNDLE_FOLDER / "pyproject.toml").read_text())
+    reference = table["tool"]["flwr"]["app"]["components"]["serverapp"]
+    assert isinstance(named(reference.replace(":", ".")), ServerApp)
+
+
+def imports_of(file: Path) -> set[str]:
+    """What a file imports of Flower, as dotted paths."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "flwr"}
+
+
+def private(names: set[str]) -> set[str]:
+    return {name for name in names if not name.startswith(PUBLIC)}
+
+
+def test_all_internals_that_are_used_are_listed_here():
+    listed = {*SIGNATURES, *FIELDS, *VALUES, *TYPES_ONLY}
+    used = private(imports_of(Path(superlink.__file__)))
+    assert used
+    for name in used:
+        assert any(path == name or path.startswith(f"{name}.") for path in listed), name
+
+
+def test_no_other_module_of_the_server_uses_them():
+    folder = Path(hica_server.__file__).parent
+    for file in folder.rglob("*.py"):
+        if file != Path(superlink.__file__):
+            assert private(imports_of(file)) == set(), file.name
