@@ -14,7 +14,6 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from scipy import stats
 
 from hica.errors import ConfigurationError, DataError, MessageError
 
@@ -420,6 +419,8 @@ def paired_interval(differences: Sequence[float]) -> Interval:
     Raises:
         ConfigurationError: Fewer than two seeds.
     """
+    from scipy import stats  # loads for seconds, and no federation needs it
+
     n = len(differences)
     if n < 2:
         raise ConfigurationError(

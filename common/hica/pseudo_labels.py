@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 
 Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
@@ -72,6 +71,8 @@ def site_start(features: Matrix, clusters: int, seed: int) -> ClusterSums:
         clusters: k wanted; at most n are returned, the remaining rows are zero.
         seed: Of the site's k-means++ draw.
     """
+    from sklearn.cluster import KMeans  # loads for seconds, and only stage 1 needs it
+
     own = min(clusters, len(features))
     fitted = KMeans(own, n_init=1, max_iter=20, random_state=seed).fit(features)
     parts = cluster_sums(features, fitted.cluster_centers_.astype(np.float64))
@@ -89,6 +90,8 @@ def merge_starts(starts: list[ClusterSums], clusters: int, seed: int) -> Matrix:
     Returns:
         [k, D]; k is lowered to the number of distinct site centroids when there are fewer.
     """
+    from sklearn.cluster import KMeans
+
     counts = np.concatenate([start.counts for start in starts])
     sums = np.concatenate([start.sums for start in starts])
     occupied = counts > 0

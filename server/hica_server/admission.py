@@ -58,10 +58,22 @@ class Admission:
 
     Only what an enrolled key has signed is remembered, so that a stranger can neither fill the
     memory nor push out of it what must not pass again.
+
+    Args:
+        folder: The coordinator's.
+        clock: Seconds since 1970.
+        ready: Whether the SuperLink knows the enrolled sites. It takes for strangers whom it does
+            not, and a SuperNode that is told so ends.
     """
 
-    def __init__(self, folder: Folder, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        clock: Callable[[], float] = time.time,
+        ready: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._keys = _Keys(folder)
+        self._ready = ready
         self._clock = clock
         self._started = clock()
         self._expiry: dict[int, float] = {}  # of each signature seen; the oldest first
@@ -78,6 +90,8 @@ class Admission:
         """
         values = _values(headers)
         site, key = self._keys.find(_decoded(values, PUBLIC_KEY))
+        if not self._ready():
+            raise RefusedError(503, f"{site}: the server is starting")
         now, signed = self._clock(), _time(values[TIMESTAMP])
         if not NEWEST < now - signed < OLDEST:
             raise RefusedError(401, f"{site}: its clock is {signed - now:+.0f} s off the server's")

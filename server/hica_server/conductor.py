@@ -133,7 +133,7 @@ class Conductor:
             )
 
     def _note_connected(self, nodes: list[Node]) -> None:
-        """Keep `connected.json` for status and metrics."""
+        """Keep `connected.json` for status and metrics, and for the gateway the sign to open."""
         table = {node.name: {"online": node.online, "since": node.since} for node in nodes}
         if table != self._connected:
             write_atomically(self._folder.connected, json.dumps(table, indent=2).encode())

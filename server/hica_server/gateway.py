@@ -107,7 +107,7 @@ def make_proxy(folder: Folder, settings: ServerSettings, superlink: int) -> Prox
         )
 
     return Proxy(
-        Admission(folder),
+        Admission(folder, ready=folder.connected.exists),
         client(FLEET_CONNECTIONS),
         client(HEALTH_CONNECTIONS),
         settings.limits.request_bytes,

@@ -94,14 +94,16 @@ def _serve(folder: Folder, study: Study) -> signal.Signals | None:
     """Supervise and conduct until the study is at its end or a signal comes."""
     # Made anew at each start: what an earlier one has left running is shut out.
     write_atomically(folder.secret, secrets.token_hex(32).encode(), mode=0o600)
+    folder.connected.unlink(missing_ok=True)  # until it is there again, the gateway lets nobody in
     port, settings = free_port(), load_settings(folder.root)
-    conductor = Conductor(folder, study, Control(folder, port))
     with (
         until_stopped() as stop,
         serving_metrics(folder, settings.ports.metrics),
         Supervisor(_services(folder, settings, port), folder.processes) as supervisor,
+        Control(folder, port) as control,
         Display(folder) as display,
     ):
+        conductor = Conductor(folder, study, control)
         while not stop.wait(TICK_SECONDS):
             supervisor.tick()
             if conductor.advance():

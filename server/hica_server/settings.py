@@ -198,7 +198,7 @@ class Folder:
 
     @property
     def connected(self) -> Path:
-        """Which enrolled sites are connected (JSON)."""
+        """Which enrolled sites are connected (JSON); missing until the SuperLink knows them all."""
         return self.service / "connected.json"
 
     @property

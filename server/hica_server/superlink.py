@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import httpx
 from flwr.app import Message, RecordDict
@@ -163,6 +163,13 @@ class Control:
             verify=ssl.create_default_context(cafile=str(folder.ca_certificate)),
             timeout=TIMEOUT_SECONDS,
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close the connection: as long as it is open, the SuperLink does not end in order."""
+        self._client.close()
 
     def register(self, name: str, public_key: bytes) -> int:
         """Let the SuperNode with this key (PEM) in; returns its node id."""

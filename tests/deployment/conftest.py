@@ -307,14 +307,19 @@ def cache(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def make_federation(tmp_path, cache) -> Iterator[Callable[..., Federation]]:
+def scenario_file(tmp_path) -> Path:
+    file = tmp_path / "scenario.toml"
+    file.write_text(SCENARIO)
+    return file
+
+
+@pytest.fixture
+def make_federation(tmp_path, scenario_file, cache) -> Iterator[Callable[..., Federation]]:
     """Makes a federation of `north` and `south`, prepared and not started."""
     made = []
 
     def make(*overrides: str) -> Federation:
-        file = tmp_path / "scenario.toml"
-        file.write_text(SCENARIO)
-        scenario = load_scenario(file, list(overrides))
+        scenario = load_scenario(scenario_file, list(overrides))
         federation = Federation(scenario, Place(tmp_path, tmp_path / "federation", cache, "cpu"))
         made.append(federation)
         federation.prepare()

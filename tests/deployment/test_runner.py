@@ -49,7 +49,7 @@ from hica_server.superlink import Control, PromptGrid, environment, superlink_co
 
 pytestmark = pytest.mark.deployment
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 """Seconds after which what does not come fails its test."""
 
 STUDY = {

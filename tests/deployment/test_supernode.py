@@ -70,7 +70,7 @@ def test_it_ends_where_the_coordinator_answers_with_an_error_500(coordinator, tm
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     assert "SuperNode ID: 7" in ended.stdout
     assert "500 Internal Server Error" in ended.stdout

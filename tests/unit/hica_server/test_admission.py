@@ -190,6 +190,17 @@ def test_a_site_with_a_new_key_has_only_that(gate, node, folder, tmp_path):
     assert refusal(gate, node.headers(NOW)) == (401, "not the key of an enrolled site")
 
 
+def test_until_the_superlink_knows_the_sites_they_are_asked_to_wait(folder, clock, node, enrol):
+    known = []
+    clock.now -= 3600
+    gate = Admission(folder, clock, ready=lambda: bool(known))
+    clock.now += 3600
+    headers = node.headers(NOW)
+    assert refusal(gate, headers) == (503, "H1: the server is starting")
+    known.append("all")
+    assert gate.admit(headers.items()) == "H1"
+
+
 def test_while_the_file_cannot_be_read_sites_are_asked_to_wait(gate, node, folder, caplog):
     whole = folder.sites.read_bytes()
     folder.sites.write_bytes(whole[:-5])

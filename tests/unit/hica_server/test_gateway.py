@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 
 from hica.errors import ConfigurationError
+from hica.storage import write_atomically
 from hica_server import gateway, proxy
 from hica_server.enrolment import revoke
 from hica_server.gateway import main, make_proxy, make_server, open_port
@@ -118,6 +119,7 @@ def start(folder, superlink) -> Iterator[Callable[[int], int]]:
     """`start(port of the SuperLink)` → port of a gateway, which ends before `superlink` does."""
     limits = LimitsSection.model_construct(request_bytes=LIMIT)
     settings = ServerSettings().model_copy(update={"limits": limits})
+    write_atomically(folder.connected, b"{}")  # sites are known to the SuperLink
     with ExitStack() as stack:
 
         def run(upstream: int) -> int:
@@ -670,3 +672,9 @@ def test_many_files_may_be_open():
         assert soft == (16384 if hard == resource.RLIM_INFINITY else min(16384, hard))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_before_the_superlink_knows_the_sites_they_are_asked_to_wait(folder, client, node):
+    folder.connected.unlink()
+    answer = client.post(PULL, headers=node.headers())
+    assert answer.status_code == 503

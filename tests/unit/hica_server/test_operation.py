@@ -219,6 +219,20 @@ def test_a_signal_ends_the_run_in_order(loop, folder, monkeypatch, number):
     assert service_of(folder) is None
 
 
+def test_the_gateway_stays_closed_until_the_superlink_knows_the_sites(loop, folder, monkeypatch):
+    folder.service.mkdir(parents=True)
+    folder.connected.write_text("{}")  # of the server before
+    seen = []
+
+    def look(self):
+        seen.append(folder.connected.exists())
+        return True
+
+    monkeypatch.setattr(FakeConductor, "advance", look)
+    loop(ends=None)
+    assert seen == [False]
+
+
 def test_every_start_has_a_secret_of_its_own_that_nobody_else_can_read(loop, folder):
     secrets = []
     for _ in range(2):

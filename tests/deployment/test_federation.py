@@ -1,0 +1,58 @@
+"""`hica-sim federation`: from `provision` to the report by real processes, and what is left."""
+
+import json
+
+import pytest
+import torch
+
+from hica.messages import Kind
+from hica_client.audit import verify
+from hica_client.site import load_site
+from hica_simulations.cli import main
+
+EVERY_KIND = (
+    "pretraining.rounds=1",
+    "pretraining.clusters=3",
+    "pretraining.lloyd_rounds=1",
+    "alignment.rounds=1",
+    "alignment.bank_start=prototypes",
+    "calibration.rounds=1",
+)
+
+
+@pytest.fixture
+def hica_sim_federation(tmp_path, scenario_file, cache):
+    """Runs the command; returns its exit code."""
+
+    def run(*options: str) -> int:
+        places = [f"--out={tmp_path / 'out'}", f"--data={tmp_path}", f"--cache={cache}"]
+        changes = [f"--set={change}" for change in EVERY_KIND]
+        with pytest.raises(SystemExit) as end:
+            main(["federation", str(scenario_file), *places, "--device=cpu", *changes, *options])
+        return end.value.code
+
+    yield run
+    torch.use_deterministic_algorithms(False)
+
+
+def test_real_processes_give_the_metrics_of_the_simulation(hica_sim_federation, tmp_path, capsys):
+    assert hica_sim_federation("--json") == 0
+    compared = json.loads(capsys.readouterr().out)
+    rounds, sites = compared["deployed"]["rounds"], compared["deployed"]["per_site"]
+    assert compared["difference"] <= 1e-6
+    assert list(sites) == ["north", "south"]
+    assert (tmp_path / "out" / "coordinator" / "run" / "report.html").exists()
+    for name in sites:  # the site's own account of what left it
+        log = verify(load_site(tmp_path / "out" / "sites" / name / "site.toml").audit_log)
+        assert [entry["decision"] for entry in log] == ["sent"] * len(rounds)
+        assert {entry["kind"] for entry in log} == set(Kind)
+
+    # The same command finds all of it done, and says so if the two do not agree.
+    assert hica_sim_federation() == 0
+    assert "largest difference of a metric: 0.0e+00" in capsys.readouterr().out
+    result = tmp_path / "out" / "simulation" / "result.json"
+    simulated = json.loads(result.read_text())
+    simulated["final"]["accuracy"]["value"] += 0.125
+    result.write_text(json.dumps(simulated))
+    assert hica_sim_federation() == 1
+    assert "largest difference of a metric: 1.2e-01" in capsys.readouterr().out
