@@ -603,6 +603,7 @@ def free_port() -> int:
 
 def test_the_process_serves_until_it_is_told_to_end(folder, superlink, node, free_port):
     folder.settings.write_text(f"[server]\nport = {free_port}\n")
+    write_atomically(folder.connected, b"{}")
     command = [sys.executable, "-m", "hica_server.gateway", folder.root, str(superlink.port)]
     with (
         subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process,
