@@ -10,6 +10,8 @@ from hica_client.audit import verify
 from hica_client.site import load_site
 from hica_simulations.cli import main
 
+pytestmark = pytest.mark.deployment
+
 EVERY_KIND = (
     "pretraining.rounds=1",
     "pretraining.clusters=3",
