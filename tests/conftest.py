@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 from PIL import Image
 
@@ -41,6 +42,13 @@ TOY_STUDY = {
     "regions": {"method": "masks", "count": 2},
     "federation": {"min_count": 3, "retries": 0},
 }
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Numbers drawn by a test are the same in every run, whichever tests ran before it."""
+    torch.manual_seed(0)
+    np.random.seed(0)
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message
 
 from hica.bundle import APP_ID, BUNDLE_SHA256
 from hica.errors import HicaError
+from hica.parcel import pack, unpack
 from hica_client.audit import Event, append
 from hica_client.site import load_site
 
@@ -211,7 +212,11 @@ def work(runtime: str, token: str, answer: Answer) -> None:
         try:
             with heartbeats(supernode, leave):
                 message, context, run, bundle = pull_task_input(supernode)
+                if message.has_content():
+                    message.content = unpack(message.content)
                 reply = answered(answer, message, context, run.fab_id, bundle.content)
+                if reply.has_content():
+                    reply.content = pack(reply.content)
                 push_message(supernode, reply, context)
             # Without the context: the site keeps its state on disk, not in the SuperNode.
             supernode.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.COMPLETED))

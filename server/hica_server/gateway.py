@@ -86,6 +86,19 @@ class ImpatientProtocol(H11Protocol):
         self.loop.call_later(PATIENCE, self._look, self.cycle)
 
 
+class GatewayServer(uvicorn.Server):
+    """A server that lets go of the questions its proxy holds before it waits for their ends."""
+
+    def __init__(self, config: uvicorn.Config, proxy: Proxy) -> None:
+        super().__init__(config)
+        self._proxy = proxy
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called once the server has been told to end."""
+        self._proxy.end()
+        await super().shutdown(sockets)
+
+
 def make_proxy(folder: Folder, settings: ServerSettings, superlink: int) -> Proxy:
     """The app before a SuperLink on port `superlink` of loopback.
 
@@ -114,7 +127,7 @@ def make_proxy(folder: Folder, settings: ServerSettings, superlink: int) -> Prox
     )
 
 
-def make_server(proxy: Proxy, folder: Folder) -> uvicorn.Server:
+def make_server(proxy: Proxy, folder: Folder) -> GatewayServer:
     """A TLS server of the app, to be run on a socket of the caller's."""
     config = uvicorn.Config(
         proxy,
@@ -134,7 +147,7 @@ def make_server(proxy: Proxy, folder: Folder) -> uvicorn.Server:
     config.load()
     assert config.ssl is not None  # it was just given a certificate
     config.ssl.minimum_version = ssl.TLSVersion.TLSv1_3
-    return uvicorn.Server(config)
+    return GatewayServer(config, proxy)
 
 
 def open_port(settings: ServerSettings) -> socket.socket:

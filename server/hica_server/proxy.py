@@ -2,6 +2,9 @@
 
 It passes on what SuperNodes ask, signed and within bounds, and knows nothing else. What comes in is
 trusted in no part: the request to the SuperLink is written anew, of the few fields looked at here.
+
+A SuperNode that finds no message waits three seconds before it asks again, in every exchange. So
+its question is held here and asked anew every few tenths of a second until there is a message.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import json
 import logging
 import re
 import time
+from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -22,6 +26,7 @@ logger = logging.getLogger("hica.gateway")
 
 FLEET = re.compile(rb"/v1/fleet/[a-z]+(-[a-z]+)*")
 """What SuperNodes ask for, matched on the bytes as sent: no dots, no second slash, no percent."""
+PULL = b"/v1/fleet/pull-messages"
 HEALTH = b"/health"
 PASSED = {b"accept", b"content-length", b"content-type"}
 """Header fields passed on, either way, beside Flower's own (`flwr-…`)."""
@@ -30,6 +35,12 @@ REQUEST_SECONDS = 300.0
 RESTART_SECONDS = 15.0
 """A request waits that long for the SuperLink: half as long as a SuperNode waits for its answer."""
 RETRY_SECONDS = 0.25
+HOLD_SECONDS = 10.0
+"""A question for messages is held that long; what lies on the way may end longer ones."""
+FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.1, 1.0
+"""Between two looks for a message; each wait is half as long again as the one before."""
+LONGEST_QUESTION = 4096
+"""Bytes of a question for messages, which holds a node id."""
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -56,6 +67,11 @@ class Proxy:
     ) -> None:
         self._admission, self._fleet, self._health = admission, fleet, health
         self._limit = limit
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """Hold no question any longer: the gateway is about to end."""
+        self._ending.set()
 
     async def aclose(self) -> None:
         """Close the connections to the SuperLink."""
@@ -91,7 +107,8 @@ class Proxy:
             response = await self._health.send(request, stream=True)
         elif FLEET.fullmatch(path) and method == "POST":
             self._admission.admit(scope["headers"])
-            response = await self._send(self._fleet_request(scope, receive))
+            ask = self._message if path == PULL else self._once
+            response = await ask(scope, receive)
         else:
             raise RefusedError(404, "no such path")
         try:
@@ -99,7 +116,39 @@ class Proxy:
         finally:
             await response.aclose()
 
-    def _fleet_request(self, scope: Event, receive: Receive) -> httpx.Request:
+    async def _once(self, scope: Event, receive: Receive) -> httpx.Response:
+        """The SuperLink's answer."""
+        body = self._body(receive, self._limit)
+        return await self._send(self._fleet_request(scope, body, self._limit))
+
+    async def _message(self, scope: Event, receive: Receive) -> httpx.Response:
+        """The SuperLink's answer once it has a message for the site, or after `HOLD_SECONDS`.
+
+        Raises:
+            _DisconnectedError: The site has gone; no message is taken that it would not get.
+        """
+        body = b"".join([piece async for piece in self._body(receive, LONGEST_QUESTION)])
+        gone = asyncio.ensure_future(receive())  # nothing more comes but its going
+        ending = asyncio.ensure_future(self._ending.wait())
+        wait, last_look = FIRST_LOOK_SECONDS, time.monotonic() + HOLD_SECONDS
+        try:
+            while True:
+                request = self._fleet_request(scope, body, LONGEST_QUESTION)
+                response = await self._send(request)
+                if not _is_empty(response) or ending.done() or time.monotonic() > last_look:
+                    return response
+                await response.aclose()
+                await asyncio.wait({gone, ending}, timeout=wait, return_when=FIRST_COMPLETED)
+                if gone.done():
+                    raise _DisconnectedError
+                wait = min(1.5 * wait, LONGEST_LOOK_SECONDS)
+        finally:
+            gone.cancel()
+            ending.cancel()
+
+    def _fleet_request(
+        self, scope: Event, body: bytes | AsyncIterator[bytes], limit: int
+    ) -> httpx.Request:
         """The request as the SuperLink gets it.
 
         Raises:
@@ -109,10 +158,10 @@ class Proxy:
         names = {name for name, _ in scope["headers"]}
         if {b"content-length", b"transfer-encoding"} <= names:
             raise RefusedError(400, "body with both a length and chunks")
-        if int(dict(fields).get(b"content-length", b"0")) > self._limit:
-            raise self._too_long()
+        if int(dict(fields).get(b"content-length", b"0")) > limit:
+            raise _too_long(limit)
         path = scope["raw_path"].decode()
-        return self._fleet.build_request("POST", path, headers=fields, content=self._body(receive))
+        return self._fleet.build_request("POST", path, headers=fields, content=body)
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         """Send it; while the SuperLink is being restarted, wait for it.
@@ -128,7 +177,7 @@ class Proxy:
                     raise
             await asyncio.sleep(RETRY_SECONDS)
 
-    async def _body(self, receive: Receive) -> AsyncIterator[bytes]:
+    async def _body(self, receive: Receive, limit: int) -> AsyncIterator[bytes]:
         """Pieces of the body as they come, counted.
 
         Raises:
@@ -141,13 +190,10 @@ class Proxy:
             if event["type"] != "http.request":
                 raise _DisconnectedError
             length += len(event["body"])
-            if length > self._limit:
-                raise self._too_long()
+            if length > limit:
+                raise _too_long(limit)
             yield event["body"]
             more = event["more_body"]
-
-    def _too_long(self) -> RefusedError:
-        return RefusedError(413, f"body of more than limits.request_bytes = {self._limit}")
 
 
 class _Answer:
@@ -185,6 +231,15 @@ class _Answer:
 
 class _DisconnectedError(Exception):
     """Who asked has closed the connection before the end of the request."""
+
+
+def _too_long(limit: int) -> RefusedError:
+    return RefusedError(413, f"body of more than {limit} bytes")
+
+
+def _is_empty(response: httpx.Response) -> bool:
+    """Whether there is no message: a protobuf message with nothing in it has no bytes."""
+    return response.is_success and response.headers.get("content-length") == "0"
 
 
 def _passed(fields: Iterable[tuple[bytes, bytes]]) -> Fields:

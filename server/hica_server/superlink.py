@@ -37,6 +37,7 @@ from flwr.supercore.run import Run
 
 from hica.bundle import BUNDLE_SHA256, build
 from hica.errors import FederationError
+from hica.parcel import pack, unpack
 from hica_server.settings import Folder
 
 LOOPBACK = "127.0.0.1"
@@ -289,11 +290,15 @@ class PromptGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages; returns their ids, "" for one that the SuperLink did not take."""
-        return self._grid.push_messages(messages)
+        return self._grid.push_messages(_packed(list(messages)))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The answers that have come."""
-        return self._grid.pull_messages(message_ids)
+        answers = list(self._grid.pull_messages(message_ids))
+        for answer in answers:
+            if answer.has_content():
+                answer.content = unpack(answer.content)
+        return answers
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -317,3 +322,12 @@ class PromptGrid(Grid):
             if not awaited or (ends is not None and time.monotonic() >= ends):
                 return
             time.sleep(self._poll_seconds)
+
+
+def _packed(messages: list[Message]) -> list[Message]:
+    """The messages, with a parcel in each content; one that many sites get is packed once."""
+    contents = {id(message.content): message.content for message in messages}
+    packed = {key: pack(content) for key, content in contents.items()}
+    for message in messages:
+        message.content = packed[id(message.content)]
+    return messages

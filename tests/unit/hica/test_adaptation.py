@@ -159,7 +159,8 @@ def test_adapter_is_the_identity_then_relative_to_its_input() -> None:
     rows = torch.randn(3, 16)
     assert torch.equal(adapter(rows), rows)
     nn.init.normal_(adapter.up.weight)
-    assert torch.allclose(adapter(1000 * rows), 1000 * adapter(rows), rtol=1e-3)
+    once, scaled = adapter(rows).detach(), adapter(1000 * rows).detach() / 1000
+    assert torch.allclose(scaled, once, atol=1e-3 * float(once.abs().max()))
     assert not torch.allclose(adapter(rows), rows, atol=0.1)
     assert torch.all(adapter(torch.zeros(1, 16)) == 0)
 

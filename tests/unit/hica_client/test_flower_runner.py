@@ -12,6 +12,7 @@ from flwr.common.constant import ErrorCode
 
 from hica.bundle import APP_ID, BUNDLE_SHA256, build
 from hica.messages import Kind, Request, decode_reply, encode_request
+from hica.parcel import PARCEL, pack, unpack
 from hica_client import flower_runner
 from hica_client.approval import approve
 from hica_client.audit import verify
@@ -83,6 +84,21 @@ def test_a_message_is_answered_and_its_task_finished(node):
     assert content_of(reply) == [1, 2, 3]
     assert (reply.metadata.group_id, reply.metadata.dst_node_id) == ("3", 1)
     assert node.status(task) == ("finished", "completed")
+
+
+def test_small_arrays_travel_in_a_parcel_that_the_app_does_not_see(node):
+    seen = {}
+
+    def look(message, context, app_id, bundle):
+        seen.update(message.content.array_records["arrays"])
+        return echo(message, context, app_id, bundle)
+
+    sent = RecordDict({"arrays": ArrayRecord([np.array([1.0]), np.array([2.0, 3.0])])})
+    do(node, node.ask(pack(sent)), look)
+    assert [array.numpy().tolist() for array in seen.values()] == [[1.0], [2.0, 3.0]]
+    reply = node.reply().content
+    assert list(reply["arrays"]) == [PARCEL]
+    assert unpack(reply)["arrays"] == sent["arrays"]
 
 
 def test_the_app_gets_the_context_and_the_bundle_of_the_run(node):

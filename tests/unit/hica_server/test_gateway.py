@@ -26,7 +26,7 @@ from hica_server.provision import provision
 from hica_server.settings import Folder, LimitsSection, ServerSection, ServerSettings
 
 LIMIT = 100_000
-PULL = "/v1/fleet/pull-messages"
+PUSH = "/v1/fleet/push-messages"
 PATIENT = 60
 """Seconds until a socket that is waited on in vain fails its test."""
 
@@ -195,28 +195,29 @@ def is_closed(connection: ssl.SSLSocket) -> bool:
 
 def test_a_signed_request_passes_with_its_body_and_answer(client, superlink, node):
     superlink.answer = bytes(range(256)) * 1000
-    answer = client.post(PULL, headers=node.headers(), content=b"x" * LIMIT)
+    answer = client.post(PUSH, headers=node.headers(), content=b"x" * LIMIT)
     assert (answer.status_code, answer.content) == (200, superlink.answer)
     ((method, path, headers, body),) = superlink.requests
-    assert (method, path, body) == ("POST", PULL, b"x" * LIMIT)
+    assert (method, path, body) == ("POST", PUSH, b"x" * LIMIT)
     assert headers["host"] == f"127.0.0.1:{superlink.port}"
     assert headers["content-length"] == str(LIMIT)
 
 
 def test_a_body_without_length_passes(client, superlink, node):
     pieces = iter([b"a" * 10, b"b" * 20])
-    assert client.post(PULL, headers=node.headers(), content=pieces).status_code == 200
+    assert client.post(PUSH, headers=node.headers(), content=pieces).status_code == 200
     assert superlink.requests[0][3] == b"a" * 10 + b"b" * 20
 
 
 def test_flowers_own_client_gets_through_and_signs_each_try_anew(folder, node, superlink, start):
     from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
+    from flwr.proto.message_pb2 import ObjectTree
     from flwr.proto.node_pb2 import Node
     from flwr.supercore.retry import make_simple_http_retry_invoker
     from flwr.supernode.fleet_http_client import FleetHttpClient
     from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-    superlink.answer = PullMessagesResponse().SerializeToString()
+    message = PullMessagesResponse(message_object_trees=[ObjectTree(object_id="a")])
     superlink.breaks_off = True
     superlink.answer = b"\x00\x00"
     port = start(superlink.port)
@@ -227,11 +228,11 @@ def test_flowers_own_client_gets_through_and_signs_each_try_anew(folder, node, s
 
         def pull(_: object) -> PullMessagesResponse:
             if len(superlink.requests) == 1:
-                superlink.breaks_off, superlink.answer = False, b""
+                superlink.breaks_off, superlink.answer = False, message.SerializeToString()
             return client.PullMessages(request)
 
         retry = make_simple_http_retry_invoker()
-        assert retry.invoke(pull, None) == PullMessagesResponse()
+        assert retry.invoke(pull, None) == message
     assert [body for *_, body in superlink.requests] == [request.SerializeToString()] * 2
 
 
@@ -253,7 +254,7 @@ def test_many_at_a_time_each_get_their_own_answer(folder, port, superlink, enrol
 
         def ask(i: int) -> int:
             headers = nodes[i % 4].headers()
-            return clients[i % 16].post(PULL, headers=headers, content=f"{i}").status_code
+            return clients[i % 16].post(PUSH, headers=headers, content=f"{i}").status_code
 
         assert list(pool.map(ask, range(160))) == [200] * 160
     assert sorted(int(body) for *_, body in superlink.requests) == list(range(160))
@@ -329,7 +330,7 @@ def test_a_request_hidden_in_a_body_is_not_seen(connect, superlink, node):
     hidden = head(node, "POST /v1/control/stop-run HTTP/1.1", "content-length: 0")
     connection = connect()
     fields = ("transfer-encoding: chunked", f"content-length: {len(hidden) + 5}")
-    connection.sendall(head(node, f"POST {PULL} HTTP/1.1", *fields) + b"0\r\n\r\n" + hidden)
+    connection.sendall(head(node, f"POST {PUSH} HTTP/1.1", *fields) + b"0\r\n\r\n" + hidden)
     assert status(connection) == 400
     assert superlink.requests == []
 
@@ -362,38 +363,38 @@ def test_websockets_are_not_spoken(connect, superlink, node):
     connection = connect()
     upgrade = ("connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13")
     key = "sec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg=="
-    connection.sendall(head(node, f"GET {PULL} HTTP/1.1", *upgrade, key))
+    connection.sendall(head(node, f"GET {PUSH} HTTP/1.1", *upgrade, key))
     assert status(connection) == 404
     assert superlink.requests == []
 
 
 def test_a_stranger_with_the_certificate_of_the_authority_gets_nowhere(client, superlink):
-    for path in (PULL, "/v1/fleet/register-node", "/v1/fleet/get-fab"):
+    for path in (PUSH, "/v1/fleet/register-node", "/v1/fleet/get-fab"):
         assert client.post(path, content=b"x").status_code == 401
     assert superlink.requests == []
 
 
 def test_a_replay_and_a_revoked_key_are_refused(client, superlink, node, folder):
     headers = node.headers()
-    assert client.post(PULL, headers=headers).status_code == 200
-    answer = client.post(PULL, headers=headers)
+    assert client.post(PUSH, headers=headers).status_code == 200
+    answer = client.post(PUSH, headers=headers)
     assert answer.status_code == 401
     assert answer.json() == {"detail": "H1: the signature was used before"}
     revoke(folder, "H1")
-    assert client.post(PULL, headers=node.headers()).status_code == 401
+    assert client.post(PUSH, headers=node.headers()).status_code == 401
     assert len(superlink.requests) == 1
 
 
 def test_a_body_that_is_too_long_is_refused_and_the_next_request_passes(client, superlink, node):
-    answer = client.post(PULL, headers=node.headers(), content=b"x" * (LIMIT + 1))
+    answer = client.post(PUSH, headers=node.headers(), content=b"x" * (LIMIT + 1))
     assert answer.status_code == 413
     assert superlink.requests == []
-    assert client.post(PULL, headers=node.headers()).status_code == 200
+    assert client.post(PUSH, headers=node.headers()).status_code == 200
 
 
 def test_a_body_without_end_is_refused_before_it_ends(connect, superlink, node):
     connection = connect()
-    connection.sendall(head(node, f"POST {PULL} HTTP/1.1", "transfer-encoding: chunked"))
+    connection.sendall(head(node, f"POST {PUSH} HTTP/1.1", "transfer-encoding: chunked"))
     for _ in range(12):
         connection.sendall(b"2710\r\n" + b"x" * 10_000 + b"\r\n")  # 0x2710 = 10 000
     assert status(connection) == 413
@@ -403,7 +404,7 @@ def test_a_body_without_end_is_refused_before_it_ends(connect, superlink, node):
 def test_a_body_that_does_not_come_is_not_waited_for(connect, superlink, node, monkeypatch):
     monkeypatch.setattr(proxy, "REQUEST_SECONDS", 0.2)
     connection = connect()
-    connection.sendall(head(node, f"POST {PULL} HTTP/1.1", "content-length: 9") + b"half")
+    connection.sendall(head(node, f"POST {PUSH} HTTP/1.1", "content-length: 9") + b"half")
     assert status(connection) == 504
     assert superlink.requests == []
 
@@ -411,7 +412,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(connect, superlink, node, m
 def test_a_stranger_that_waits_for_leave_to_send_is_not_given_it(connect, superlink):
     connection = connect()
     fields = "host: h\r\ncontent-length: 100000\r\nexpect: 100-continue\r\n\r\n"
-    connection.sendall(f"POST {PULL} HTTP/1.1\r\n{fields}".encode())
+    connection.sendall(f"POST {PUSH} HTTP/1.1\r\n{fields}".encode())
     assert connection.recv(12) == b"HTTP/1.1 401"
 
 
@@ -462,7 +463,7 @@ def test_a_request_under_way_is_waited_for(connect, superlink, node, monkeypatch
     monkeypatch.setattr(gateway.ImpatientProtocol, "_look", counted)
     superlink.may_answer.clear()
     connection = connect()
-    connection.sendall(head(node, f"POST {PULL} HTTP/1.1", "content-length: 0"))
+    connection.sendall(head(node, f"POST {PUSH} HTTP/1.1", "content-length: 0"))
     assert superlink.asked.acquire(timeout=PATIENT)
     for _ in range(5):
         assert looks.acquire(timeout=PATIENT)
@@ -494,7 +495,7 @@ def test_those_who_only_connect_keep_nobody_out(client, port, node):
     with ExitStack() as stack:
         for _ in range(300):
             stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENT))
-        assert client.post(PULL, headers=node.headers()).status_code == 200
+        assert client.post(PUSH, headers=node.headers()).status_code == 200
 
 
 def test_asking_for_health_keeps_no_site_out(folder, port, superlink, node, client):
@@ -509,7 +510,7 @@ def test_asking_for_health_keeps_no_site_out(folder, port, superlink, node, clie
         answers = [pool.submit(ask, i) for i in range(20)]
         for _ in range(gateway.HEALTH_CONNECTIONS):
             assert superlink.asked.acquire(timeout=PATIENT)
-        post = pool.submit(client.post, PULL, headers=node.headers())
+        post = pool.submit(client.post, PUSH, headers=node.headers())
         assert superlink.asked.acquire(timeout=PATIENT)
         assert [path for _, path, *_ in superlink.requests].count("/health") == (
             gateway.HEALTH_CONNECTIONS
@@ -539,7 +540,7 @@ def test_a_request_waits_while_the_superlink_is_restarted(
     with socket.socket() as port, ThreadPoolExecutor(1) as pool:
         port.bind(("127.0.0.1", 0))  # nobody listens yet
         client = site_client(folder, start(port.getsockname()[1]))
-        answer = pool.submit(client.post, PULL, headers=node.headers(), content=b"x" * LIMIT)
+        answer = pool.submit(client.post, PUSH, headers=node.headers(), content=b"x" * LIMIT)
         assert refused.acquire(timeout=PATIENT)
         server = uvicorn.Server(superlink_config(superlink, folder))
         with serving(server, lambda: server.serve([port])):
@@ -553,7 +554,7 @@ def test_while_the_superlink_is_down_sites_are_asked_to_wait(folder, start, node
     with socket.create_server(("127.0.0.1", 0)) as gone:
         upstream = gone.getsockname()[1]
     with site_client(folder, start(upstream)) as client:
-        for method, path in (("POST", PULL), ("GET", "/health")):
+        for method, path in (("POST", PUSH), ("GET", "/health")):
             answer = client.request(method, path, headers=node.headers())
             assert answer.status_code == 503
             assert "SuperLink is not running" in answer.json()["detail"]
@@ -564,7 +565,7 @@ def test_a_superlink_that_does_not_answer_is_given_up(folder, superlink, node, s
     monkeypatch.setattr(gateway, "UPSTREAM_TIMEOUT", httpx.Timeout(60, read=0.1))
     superlink.may_answer.clear()
     with site_client(folder, start(superlink.port)) as client:
-        answer = client.post(PULL, headers=node.headers())
+        answer = client.post(PUSH, headers=node.headers())
     assert answer.status_code == 504
     assert answer.json() == {"detail": "the SuperLink does not answer"}
 
@@ -572,9 +573,9 @@ def test_a_superlink_that_does_not_answer_is_given_up(folder, superlink, node, s
 def test_an_answer_cut_short_is_not_taken_for_a_whole_one(client, superlink, node):
     superlink.answer, superlink.breaks_off = b"x" * 1000, True
     with pytest.raises(httpx.RemoteProtocolError):
-        client.post(PULL, headers=node.headers())
+        client.post(PUSH, headers=node.headers())
     superlink.breaks_off = False
-    assert client.post(PULL, headers=node.headers()).status_code == 200
+    assert client.post(PUSH, headers=node.headers()).status_code == 200
 
 
 def test_a_superlink_of_another_authority_is_not_trusted(
@@ -588,7 +589,7 @@ def test_a_superlink_of_another_authority_is_not_trusted(
     port = start(superlink.port)
     folder.ca_certificate.write_bytes(own)
     with site_client(folder, port) as client:
-        assert client.post(PULL, headers=node.headers()).status_code == 503
+        assert client.post(PUSH, headers=node.headers()).status_code == 503
     assert superlink.requests == []
 
 
@@ -614,7 +615,7 @@ def test_the_process_serves_until_it_is_told_to_end(folder, superlink, node, fre
             while answer is None:
                 assert process.poll() is None
                 try:
-                    answer = client.post(PULL, headers=node.headers())
+                    answer = client.post(PUSH, headers=node.headers())
                 except httpx.ConnectError:
                     threading.Event().wait(0.05)
                 else:
@@ -677,5 +678,5 @@ def test_many_files_may_be_open():
 
 def test_before_the_superlink_knows_the_sites_they_are_asked_to_wait(folder, client, node):
     folder.connected.unlink()
-    answer = client.post(PULL, headers=node.headers())
+    answer = client.post(PUSH, headers=node.headers())
     assert answer.status_code == 503

@@ -12,6 +12,7 @@ from hica_server.proxy import Proxy
 from hica_server.settings import Folder
 
 LIMIT = 1000
+PUSH = b"/v1/fleet/push-messages"
 PULL = b"/v1/fleet/pull-messages"
 
 
@@ -44,17 +45,22 @@ def node(enrol):
 
 
 @pytest.fixture
-def ask(tmp_path, superlink):
-    """`ask(method, path, headers, body pieces)` → (status, headers, body).
-
-    The body ends the request, unless `disconnect`: then the asker goes away after it.
-    """
+def app(tmp_path, superlink) -> Proxy:
 
     def client() -> httpx.AsyncClient:
         transport = httpx.MockTransport(superlink)
         return httpx.AsyncClient(transport=transport, base_url="https://127.0.0.1:8000")
 
-    app = Proxy(Admission(Folder(tmp_path / "study")), client(), client(), LIMIT)
+    return Proxy(Admission(Folder(tmp_path / "study")), client(), client(), LIMIT)
+
+
+@pytest.fixture
+def ask(app):
+    """`ask(method, path, headers, body pieces)` → (status, headers, body).
+
+    The body ends the request, unless `disconnect`: then the asker goes away after it. Otherwise it
+    goes away once it has asked, unless it `stays` for the answer.
+    """
 
     def run(
         method: str,
@@ -63,13 +69,17 @@ def ask(tmp_path, superlink):
         body: tuple[bytes, ...] = (b"",),
         query: bytes = b"",
         disconnect: bool = False,
+        stays: bool = False,
     ) -> tuple[int | None, dict[bytes, bytes], bytes]:
         events = [{"type": "http.request", "body": part, "more_body": True} for part in body]
         events[-1]["more_body"] = disconnect
-        events.append({"type": "http.disconnect"})
+        if not stays:
+            events.append({"type": "http.disconnect"})
         sent: list[dict] = []
 
         async def receive() -> dict:
+            if not events:
+                await asyncio.Event().wait()
             return events.pop(0)
 
         async def send(event: dict) -> None:
@@ -109,11 +119,11 @@ def test_a_signed_request_and_its_answer_pass_unchanged(ask, superlink, node):
         b"content-length": b"6",
         b"flwr-package-version": b"1.41.0",
     }
-    status, answered, body = ask("POST", PULL, headers, (b"abc", b"def"))
+    status, answered, body = ask("POST", PUSH, headers, (b"abc", b"def"))
     assert (status, body) == (200, b"answer")
     assert answered == {b"content-type": b"application/protobuf", b"content-length": b"6"}
     (request,) = superlink.requests
-    assert (request.method, request.url.raw_path, request.content) == ("POST", PULL, b"abcdef")
+    assert (request.method, request.url.raw_path, request.content) == ("POST", PUSH, b"abcdef")
     passed = {name.lower(): value for name, value in request.headers.raw}
     assert passed.items() >= headers.items()
 
@@ -159,7 +169,7 @@ def test_an_error_of_the_superlink_passes(ask, superlink, node, status):
     superlink.answer = lambda _: httpx.Response(
         status, json={"code": 2004, "detail": "x"}, headers={"flwr-version-incompatibility": "y"}
     )
-    answer = ask("POST", PULL, node.headers())
+    answer = ask("POST", PUSH, node.headers())
     assert (answer[0], json.loads(answer[2])) == (status, {"code": 2004, "detail": "x"})
     assert answer[1][b"flwr-version-incompatibility"] == b"y"
 
@@ -179,7 +189,7 @@ def test_only_known_fields_pass_in(ask, superlink, node):
         b"content-encoding": b"gzip",
         b"x-http-method-override": b"DELETE",
     }
-    assert ask("POST", PULL, node.headers() | hostile)[0] == 200
+    assert ask("POST", PUSH, node.headers() | hostile)[0] == 200
     (request,) = superlink.requests
     assert request.headers["host"] == "127.0.0.1:8000"
     values = {value for _, value in request.headers.raw}
@@ -238,7 +248,7 @@ def test_only_known_fields_pass_out(ask, superlink):
         b"/v1/fleet/pull_messages",
         b"/v1/fleet/-",
         b"/v1/fleet/\xc3\xa4",
-        b"/V1/FLEET/PULL-MESSAGES",
+        b"/V1/FLEET/PUSH-MESSAGES",
         b"/v1/fleet\\..\\docs",
         b"https://127.0.0.1/v1/fleet/pull-messages",
         b"http://127.0.0.1:8000/docs",
@@ -257,7 +267,7 @@ def test_every_other_path_is_unknown(ask, superlink, node, method, path):
     assert superlink.requests == []
 
 
-@pytest.mark.parametrize("path", [PULL, b"/health"])
+@pytest.mark.parametrize("path", [PUSH, b"/health"])
 def test_queries_are_unknown(ask, superlink, node, path):
     for method in ("GET", "POST"):
         answer = ask(method, path, node.headers(), query=b"x=/docs")
@@ -269,7 +279,7 @@ def test_queries_are_unknown(ask, superlink, node, path):
     "method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "post", "X"]
 )
 def test_sites_only_post(ask, superlink, node, method):
-    assert ask(method, PULL, node.headers())[0] == 404
+    assert ask(method, PUSH, node.headers())[0] == 404
     assert superlink.requests == []
 
 
@@ -280,20 +290,20 @@ def test_health_is_only_looked_at(ask, superlink, method):
 
 
 def test_without_signature_nothing_passes(ask, superlink, node):
-    assert detail(ask("POST", PULL)) == (401, "header flwr-public-key missing")
+    assert detail(ask("POST", PUSH)) == (401, "header flwr-public-key missing")
     assert superlink.requests == []
 
 
 def test_a_replay_does_not_pass_though_path_and_body_are_others(ask, superlink, node):
     headers = node.headers()
-    assert ask("POST", PULL, headers, (b"x",))[0] == 200
+    assert ask("POST", PUSH, headers, (b"x",))[0] == 200
     answer = ask("POST", b"/v1/fleet/get-run", headers, (b"y",))
     assert detail(answer) == (401, "H1: the signature was used before")
     assert len(superlink.requests) == 1
 
 
 def test_a_stale_signature_does_not_pass(ask, superlink, node):
-    status, said = detail(ask("POST", PULL, node.headers(at=0)))
+    status, said = detail(ask("POST", PUSH, node.headers(at=0)))
     assert status == 401
     assert "clock" in said
     assert superlink.requests == []
@@ -301,36 +311,88 @@ def test_a_stale_signature_does_not_pass(ask, superlink, node):
 
 def test_a_revoked_site_does_not_pass(ask, superlink, node, tmp_path):
     revoke(Folder(tmp_path / "study"), "H1")
-    assert detail(ask("POST", PULL, node.headers())) == (401, "not the key of an enrolled site")
+    assert detail(ask("POST", PUSH, node.headers())) == (401, "not the key of an enrolled site")
     assert superlink.requests == []
 
 
 def test_the_body_of_a_stranger_is_not_read(ask, superlink):
     body = (b"x" * LIMIT,) * 50  # more than the limit, which would be 413
-    assert ask("POST", PULL, {}, body)[0] == 401
+    assert ask("POST", PUSH, {}, body)[0] == 401
 
 
 def test_a_body_may_be_as_long_as_the_limit(ask, superlink, node):
-    assert ask("POST", PULL, node.headers(), (b"x" * 600, b"y" * 400))[0] == 200
+    assert ask("POST", PUSH, node.headers(), (b"x" * 600, b"y" * 400))[0] == 200
     assert len(superlink.requests[0].content) == LIMIT
 
 
 def test_a_body_that_says_it_is_too_long_is_not_begun(ask, superlink, node):
     headers = node.headers() | {b"content-length": b"1001"}
-    answer = ask("POST", PULL, headers, (b"x" * 1001,))
-    assert detail(answer) == (413, "body of more than limits.request_bytes = 1000")
+    answer = ask("POST", PUSH, headers, (b"x" * 1001,))
+    assert detail(answer) == (413, "body of more than 1000 bytes")
     assert superlink.requests == []
 
 
 def test_a_body_that_turns_out_too_long_is_broken_off(ask, superlink, node):
-    answer = ask("POST", PULL, node.headers(), (b"x" * 600, b"y" * 401))
-    assert detail(answer) == (413, "body of more than limits.request_bytes = 1000")
+    answer = ask("POST", PUSH, node.headers(), (b"x" * 600, b"y" * 401))
+    assert detail(answer) == (413, "body of more than 1000 bytes")
     assert superlink.requests == []
 
 
 def test_who_goes_away_in_the_middle_gets_no_answer(ask, superlink, node):
-    assert ask("POST", PULL, node.headers(), (b"x",), disconnect=True)[0] is None
+    assert ask("POST", PUSH, node.headers(), (b"x",), disconnect=True)[0] is None
     assert superlink.requests == []
+
+
+# --- Questions for messages ----------------------------------------------------------------------
+
+EMPTY = httpx.Response(200, headers={"content-length": "0"}, content=b"")
+
+
+def test_a_question_is_held_until_there_is_a_message(ask, superlink, node, monkeypatch):
+    monkeypatch.setattr(proxy_module, "FIRST_LOOK_SECONDS", 0.001)
+    answers = [EMPTY, EMPTY, EMPTY, httpx.Response(200, content=b"message")]
+    superlink.answer = lambda _: answers.pop(0)
+    headers = node.headers()
+    status, _, body = ask("POST", PULL, headers, (b"node", b" id"), stays=True)
+    assert (status, body) == (200, b"message")
+    assert [request.content for request in superlink.requests] == [b"node id"] * 4
+    for request in superlink.requests:
+        assert {
+            name.lower(): value for name, value in request.headers.raw
+        }.items() >= headers.items()
+
+
+def test_a_question_is_not_held_for_ever(ask, superlink, node, monkeypatch):
+    monkeypatch.setattr(proxy_module, "HOLD_SECONDS", 0.3)
+    superlink.answer = lambda _: EMPTY
+    status, headers, body = ask("POST", PULL, node.headers(), stays=True)
+    assert (status, headers, body) == (200, {b"content-length": b"0"}, b"")
+    assert len(superlink.requests) > 1
+
+
+def test_no_message_is_taken_for_a_site_that_has_gone(ask, superlink, node):
+    answers = [EMPTY, httpx.Response(200, content=b"message")]
+    superlink.answer = lambda _: answers.pop(0)
+    assert ask("POST", PULL, node.headers())[0] is None
+    assert len(answers) == 1
+
+
+def test_no_question_is_held_by_a_gateway_that_ends(ask, app, superlink, node, monkeypatch):
+    monkeypatch.setattr(proxy_module, "HOLD_SECONDS", 3600.0)
+    superlink.answer = lambda _: EMPTY
+    app.end()
+    assert ask("POST", PULL, node.headers(), stays=True)[0] == 200
+
+
+def test_a_refusal_is_passed_on_at_once(ask, superlink, node):
+    superlink.answer = lambda _: httpx.Response(401, headers={"content-length": "0"}, content=b"")
+    assert ask("POST", PULL, node.headers(), stays=True)[0] == 401
+    assert len(superlink.requests) == 1
+
+
+def test_a_question_of_more_than_a_node_id_is_not_held_in_memory(ask, node):
+    answer = ask("POST", PULL, node.headers(), (b"x" * 3000, b"y" * 1097))
+    assert detail(answer) == (413, "body of more than 4096 bytes")
 
 
 # --- When the SuperLink fails --------------------------------------------------------------------
@@ -360,7 +422,7 @@ def test_a_failure_of_the_superlink_lets_the_site_try_again(
         raise error
 
     superlink.answer = fail
-    assert detail(ask("POST", PULL, node.headers())) == (status, said)
+    assert detail(ask("POST", PUSH, node.headers())) == (status, said)
     assert status in _RETRYABLE_STATUS_CODES
 
 
@@ -374,7 +436,7 @@ def test_a_request_waits_while_the_superlink_is_restarted(ask, superlink, node, 
 
     monkeypatch.setattr(proxy_module, "RETRY_SECONDS", 0)
     superlink.answer = answer
-    status, _, body = ask("POST", PULL, node.headers(), (b"ab", b"c"))
+    status, _, body = ask("POST", PUSH, node.headers(), (b"ab", b"c"))
     assert (status, body) == (200, b"answer")
     assert superlink.requests[-1].content == b"abc"
 
@@ -384,7 +446,7 @@ def test_what_may_have_reached_the_superlink_is_not_sent_twice(ask, superlink, n
         raise httpx.ReadError("x")
 
     superlink.answer = fail
-    assert ask("POST", PULL, node.headers())[0] == 502
+    assert ask("POST", PUSH, node.headers())[0] == 502
     assert len(superlink.requests) == 1
 
 
@@ -395,7 +457,7 @@ def test_an_answer_that_breaks_off_is_not_completed(ask, superlink, node, caplog
             raise httpx.ReadError("x")
 
     superlink.answer = lambda _: httpx.Response(200, stream=Broken())
-    assert ask("POST", PULL, node.headers()) == (200, {}, b"half")
+    assert ask("POST", PUSH, node.headers()) == (200, {}, b"half")
     assert "502 the connection to the SuperLink broke off" in caplog.text
 
 
@@ -407,7 +469,7 @@ def test_nobody_is_waited_for_without_end(ask, superlink, node, monkeypatch, cap
 
     monkeypatch.setattr(proxy_module, "REQUEST_SECONDS", 0.01)
     superlink.answer = lambda _: httpx.Response(200, stream=Silent())
-    assert ask("POST", PULL, node.headers()) == (200, {}, b"")
+    assert ask("POST", PUSH, node.headers()) == (200, {}, b"")
     assert "504 took longer than" in caplog.text
 
 
@@ -425,6 +487,6 @@ def test_what_is_refused_is_logged_in_one_printable_line(ask, caplog):
 
 
 def test_what_passes_is_not_logged(ask, node, caplog):
-    ask("POST", PULL, node.headers())
+    ask("POST", PUSH, node.headers())
     ask("GET", b"/health")
     assert caplog.records == []

@@ -1,6 +1,7 @@
 import httpx
+import numpy as np
 import pytest
-from flwr.app import Error, Message, RecordDict
+from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.proto.control_pb2 import (
     ListNodesResponse,
     ListRunsResponse,
@@ -13,6 +14,7 @@ from flwr.proto.run_pb2 import Run, RunStatus
 
 from hica.bundle import BUNDLE_SHA256
 from hica.errors import FederationError
+from hica.parcel import PARCEL, pack
 from hica_server.provision import make_authority
 from hica_server.settings import Folder
 from hica_server.superlink import Control, Node, PromptGrid, UnreachableError, environment
@@ -135,17 +137,20 @@ class Link:
     Attributes:
         looks: What each look finds, a list of answers; afterwards nothing.
         refused: Nodes whose messages the SuperLink does not take.
+        taken: The messages it was given.
     """
 
     def __init__(self, *looks, refused=()):
         self.looks = list(looks)
         self.refused = refused
         self.awaited = []
+        self.taken = []
 
     def get_nodes(self):
         return [NodeInfo(node_id=1, name="a"), NodeInfo(node_id=2, name="b")]
 
     def push_messages(self, messages):
+        self.taken += messages
         nodes = [message.metadata.dst_node_id for message in messages]
         return ["" if node in self.refused else f"to {node}" for node in nodes]
 
@@ -154,14 +159,14 @@ class Link:
         return self.looks.pop(0) if self.looks else []
 
 
-def to(node):
-    return Message(RecordDict(), node, "train.align")
+def to(node, content=None):
+    return Message(content or RecordDict(), node, "train.align")
 
 
-def answer(node, error=None):
+def answer(node, content=None):
     asked = to(node)
     asked.metadata.__dict__["_message_id"] = f"to {node}"
-    return Message(error or RecordDict(), reply_to=asked)
+    return Message(content or RecordDict(), reply_to=asked)
 
 
 @pytest.fixture
@@ -209,6 +214,19 @@ def test_nothing_is_waited_for_beyond_the_deadline(grid_of):
 
 def test_no_messages_no_answers(grid_of):
     assert list(grid_of()[0].send_and_receive([], timeout=60.0)) == []
+
+
+def test_small_arrays_travel_in_a_parcel_that_is_made_once_for_all_sites(grid_of):
+    content = RecordDict({"arrays": ArrayRecord([np.zeros(3), np.ones(2)])})
+    grid, link = grid_of([answer(1, pack(content)), answer(2, pack(content))])
+    answers = list(grid.send_and_receive([to(1, content), to(2, content)]))
+    one, other = (message.content for message in link.taken)
+    assert one is other and list(one["arrays"]) == [PARCEL]
+    for each in answers:
+        assert [array.numpy().tolist() for array in each.content["arrays"].values()] == [
+            [0.0, 0.0, 0.0],
+            [1.0, 1.0],
+        ]
 
 
 def test_connected_sites_are_known_by_the_names_they_were_registered_for(grid_of):
