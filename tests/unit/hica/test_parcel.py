@@ -1,4 +1,4 @@
-"""What is packed arrives as it was, and fewer objects travel; what is forged is left closed."""
+"""What is packed arrives as it was, in fewer objects; what is forged is left closed."""
 
 import json
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hica.errors import MessageError
 from hica.messages import Kind, Reply, decode_reply, encode_reply, spec_of
-from hica.parcel import PARCEL, SMALL, pack, unpack
+from hica.parcel import LARGEST, PARCEL, SMALL, pack, unpack
 
 WEIGHTS = {f"shared.{i}": np.full((i, 2), i, np.float32) for i in range(5)}
 LARGE = np.zeros(SMALL // 4, np.float32)
@@ -32,7 +32,7 @@ def test_a_record_is_unpacked_to_what_it_was_packed_from(order):
     record = update({name: arrays[name] for name in order})
     before = content(record)
     packed = pack(record)
-    assert list(packed.array_records["arrays"]) == [PARCEL, "large"]
+    assert list(packed.array_records["arrays"]) == ["large"]
     assert (
         packed.array_records["arrays"]["large"].data is record.array_records["arrays"]["large"].data
     )
@@ -40,16 +40,32 @@ def test_a_record_is_unpacked_to_what_it_was_packed_from(order):
     assert unpack(packed).config_records["message"] == record.config_records["message"]
 
 
+def test_a_record_of_small_arrays_travels_as_its_header_alone():
+    record = update(WEIGHTS)
+    assert list(pack(record)) == ["message"]
+    assert content(unpack(pack(record))) == content(record)
+
+
+def test_what_a_parcel_has_no_room_for_travels_beside_it():
+    arrays = {f"{i}": np.full(SMALL - 200, i, np.uint8) for i in range(6)}
+    record = update(arrays)
+    packed = pack(record)
+    assert list(packed.array_records["arrays"]) == ["4", "5"]
+    assert len(packed.config_records["message"][PARCEL]) < LARGEST + 1000
+    assert content(unpack(packed)) == content(record)
+
+
 @pytest.mark.parametrize(
     "record",
     [
         RecordDict({"message": ConfigRecord({"header": "{}"})}),
+        RecordDict({"arrays": ArrayRecord([np.zeros(3)])}),
+        RecordDict({"message": ConfigRecord({"header": "{}", PARCEL: "text"})}),
         update({}),
-        update({"one": np.zeros(3)}),
-        update({"one": np.zeros(3), "large": LARGE}),
+        update({"large": LARGE}),
     ],
 )
-def test_what_would_not_get_smaller_is_left_as_it_is(record):
+def test_what_holds_no_small_arrays_is_left_as_it_is(record):
     assert pack(record) is record
     assert unpack(record) is record
 
@@ -61,8 +77,8 @@ def parcel_of(index: object, data: bytes) -> RecordDict:
 
 def with_parcel(data: bytes, **others: Array) -> RecordDict:
     record = update({})
-    parcel = Array("uint8", (len(data),), "hica.parcel", data)
-    record.array_records["arrays"] = ArrayRecord({PARCEL: parcel, **others})
+    record.config_records["message"][PARCEL] = data
+    record.array_records["arrays"] = ArrayRecord(others)
     return record
 
 
@@ -86,5 +102,5 @@ def with_parcel(data: bytes, **others: Array) -> RecordDict:
 )
 def test_a_forged_parcel_stays_closed_and_is_refused_for_what_is_missing(record):
     assert unpack(record) is record
-    with pytest.raises(MessageError, match=r"arrays missing .*not asked for .*'parcel'"):
+    with pytest.raises(MessageError, match=r"arrays missing \['shared.w'\]"):
         decode_reply(record, Kind.ALIGN, 3, spec_of({"shared.w": np.zeros(1)}))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import httpx
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from hica.bundle import APP_ID, BUNDLE_SHA256, build
@@ -93,11 +93,16 @@ def test_small_arrays_travel_in_a_parcel_that_the_app_does_not_see(node):
         seen.update(message.content.array_records["arrays"])
         return echo(message, context, app_id, bundle)
 
-    sent = RecordDict({"arrays": ArrayRecord([np.array([1.0]), np.array([2.0, 3.0])])})
+    sent = RecordDict(
+        {
+            "message": ConfigRecord({"header": ""}),
+            "arrays": ArrayRecord([np.array([1.0]), np.array([2.0, 3.0])]),
+        }
+    )
     do(node, node.ask(pack(sent)), look)
     assert [array.numpy().tolist() for array in seen.values()] == [[1.0], [2.0, 3.0]]
     reply = node.reply().content
-    assert list(reply["arrays"]) == [PARCEL]
+    assert list(reply) == ["message"] and PARCEL in reply["message"]
     assert unpack(reply)["arrays"] == sent["arrays"]
 
 

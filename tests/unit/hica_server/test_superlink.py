@@ -1,7 +1,7 @@
 import httpx
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.proto.control_pb2 import (
     ListNodesResponse,
     ListRunsResponse,
@@ -217,11 +217,16 @@ def test_no_messages_no_answers(grid_of):
 
 
 def test_small_arrays_travel_in_a_parcel_that_is_made_once_for_all_sites(grid_of):
-    content = RecordDict({"arrays": ArrayRecord([np.zeros(3), np.ones(2)])})
+    content = RecordDict(
+        {
+            "message": ConfigRecord({"header": ""}),
+            "arrays": ArrayRecord([np.zeros(3), np.ones(2)]),
+        }
+    )
     grid, link = grid_of([answer(1, pack(content)), answer(2, pack(content))])
     answers = list(grid.send_and_receive([to(1, content), to(2, content)]))
     one, other = (message.content for message in link.taken)
-    assert one is other and list(one["arrays"]) == [PARCEL]
+    assert one is other and list(one) == ["message"] and PARCEL in one["message"]
     for each in answers:
         assert [array.numpy().tolist() for array in each.content["arrays"].values()] == [
             [0.0, 0.0, 0.0],
