@@ -19,7 +19,6 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from hica.calibration import curvature
-from hica.device import derived_seed
 from hica.errors import HicaError, MessageError
 from hica.local_training import (
     Examples,
@@ -35,6 +34,7 @@ from hica.messages import Kind, Reply, Request, decode_request, encode_reply, fa
 from hica.metrics import site_metrics
 from hica.model import AlignmentModel
 from hica.pseudo_labels import assign, cluster_sums, site_start
+from hica.seeds import derived_seed
 from hica.text_bank import TextBank
 from hica_client.session import Session
 from hica_client.site import Site, load_site
@@ -305,8 +305,10 @@ def _generator(session: Session, request: Request) -> torch.Generator:
 def _update(
     session: Session, request: Request, model: AlignmentModel, examples: int, loss: float
 ) -> Reply:
-    """The trained weights and what stands behind them."""
+    """The trained weights, in the precision they came in, and what stands behind them."""
+    dtype = request.study.federation.dtype
     arrays = {
-        f"shared.{name}": value.detach().cpu().numpy() for name, value in model.shared().items()
+        f"shared.{name}": value.detach().cpu().numpy().astype(dtype)
+        for name, value in model.shared().items()
     }
     return Reply(request.kind, session.name, request.round, examples, {"loss": loss}, arrays)

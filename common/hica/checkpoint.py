@@ -18,15 +18,17 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
-import torch
 from numpy.typing import NDArray
 
 from hica.errors import CheckpointError, StorageError
+
+if TYPE_CHECKING:  # the coordinator's run has no torch in memory
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +129,7 @@ def _previous(directory: Path, name: str) -> Path:
 
 
 def _as_numpy(value: NDArray[Any] | torch.Tensor) -> NDArray[Any]:
-    if isinstance(value, torch.Tensor):
+    if not isinstance(value, np.ndarray | np.generic):
         value = value.detach().cpu().numpy()
     return np.asarray(value, order="C")
 

@@ -1,8 +1,7 @@
-"""Where the arithmetic happens, and what makes it repeatable there."""
+"""Where the arithmetic happens, and in which precision."""
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -34,9 +33,3 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     if device.type == "cuda":
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return nullcontext()
-
-
-def derived_seed(*parts: object) -> int:
-    """A seed that depends on nothing but `parts`: the same on any machine and after any restart."""
-    text = "|".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")

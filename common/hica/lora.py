@@ -6,16 +6,12 @@ Hu et al., 2021 (arXiv 2106.09685). Written here because peft's hooks never fire
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
 from hica.errors import ConfigurationError
 from hica.towers.base import ImageTower
 from hica.towers.weights import draw_weights
-
-A, B = ".lora_a.weight", ".lora_b.weight"
 
 
 class LoRA(nn.Module):
@@ -70,20 +66,6 @@ def add_lora(tower: ImageTower, rank: int, alpha: float, seed: int) -> None:
             lora = LoRA(layer, rank, alpha)
             draw_weights(lora.lora_a, seed + index)
             setattr(parent, name, lora.to(layer.weight.device, layer.weight.dtype))
-
-
-def factor_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
-    """The names of factors A and B that belong together.
-
-    A has shape [r, in] and B [out, r] (with 1×1 behind for convolutions); the change of the layer
-    is proportional to B·A, and so this product, not A and B apart, is what may be averaged.
-
-    Returns:
-        (name of A, name of B), in the order of the names of A.
-    """
-    names = set(names)
-    starts = sorted(name.removesuffix(A) for name in names if name.endswith(A))
-    return [(start + A, start + B) for start in starts if start + B in names]
 
 
 def _pair(stride: tuple[int, ...]) -> tuple[int, int]:

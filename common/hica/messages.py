@@ -28,7 +28,7 @@ PROTOCOL = 1
 MAX_TEXT_BYTES = 4_000_000
 MAX_HEADER_BYTES = 4096
 
-Arrays = dict[str, NDArray[Any]]
+Arrays = Mapping[str, NDArray[Any]]
 Spec = dict[str, tuple[tuple[int, ...], str]]
 """Expected arrays: name → (shape, dtype name). A shape entry of -1 allows any length."""
 
@@ -125,12 +125,14 @@ def decode_request(record: RecordDict, kind: Kind, spec: Spec | None = None) -> 
     """
     header = _header(record, {"study": dict, "settings": dict}, kind)
     study = validated(Study, header["study"], "study received")
-    arrays = _arrays(record, spec)
+    arrays = {name: array.copy() for name, array in _arrays(record, spec).items()}
     return Request(kind, study, header["round"], header["settings"], arrays)
 
 
 def decode_reply(record: RecordDict, kind: Kind, round_: int, spec: Spec) -> Reply:
     """Record → reply, at the coordinator.
+
+    Its arrays are read-only views of what was received: an update is not held twice.
 
     Raises:
         SiteError: The site says why it could not.
@@ -221,7 +223,7 @@ def _arrays(record: RecordDict, spec: Spec | None) -> Arrays:
 
 
 def _read(name: str, array: Array, expected: tuple[tuple[int, ...], str] | None) -> NDArray[Any]:
-    """One array from NumPy's plain format, checked before memory is taken for it."""
+    """One array of NumPy's plain format, checked and left where it lies."""
     buffer = io.BytesIO(array.data[:MAX_HEADER_BYTES])
     try:
         version = np.lib.format.read_magic(buffer)
@@ -236,10 +238,11 @@ def _read(name: str, array: Array, expected: tuple[tuple[int, ...], str] | None)
         raise MessageError(f"array {name!r} has type {dtype}, only plain numbers are read")
     if expected is not None:
         _check_against(name, shape, dtype, expected)
-    body = array.data[buffer.tell() :]
-    if len(body) != dtype.itemsize * int(np.prod(shape, dtype=object)):
-        raise MessageError(f"array {name!r}: {len(body)} bytes do not fill shape {shape}")
-    values = np.frombuffer(body, dtype=dtype).reshape(shape).copy()
+    start = buffer.tell()
+    length = len(array.data) - start
+    if length != dtype.itemsize * int(np.prod(shape, dtype=object)):
+        raise MessageError(f"array {name!r}: {length} bytes do not fill shape {shape}")
+    values = np.frombuffer(memoryview(array.data)[start:], dtype=dtype).reshape(shape)
     if dtype.kind == "f" and not np.isfinite(values).all():
         raise MessageError(f"array {name!r} holds NaN or infinite values")
     return values

@@ -14,9 +14,7 @@ from torch.nn import functional
 from hica.adaptation import AdaptedTower
 from hica.errors import MessageError
 from hica.text_bank import TextBank
-
-BANK_CLASSES = "bank.classes"
-BANK_FINDINGS = "bank.findings"
+from hica.weight_names import BANK_CLASSES, BANK_FINDINGS
 
 
 class AlignmentModel(nn.Module):

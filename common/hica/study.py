@@ -200,6 +200,9 @@ class FederationSection(Section):
     """How often a round below quorum is tried again before the run stops."""
     aggregation: Literal["mean", "adam", "yogi", "trimmed-mean", "median", "krum"] = "mean"
     weighting: Literal["examples", "sites"] = "examples"
+    precision: Literal["single", "half"] = "single"
+    """In which weights travel and are kept between rounds. Half as many bytes; but float16 has 11
+    bits, so what a round changes by less than 1/2000 of a weight is lost."""
     server_learning_rate: PositiveFloat = 0.01
     """η of `adam` and `yogi`."""
     trim: Annotated[float, Field(ge=0.0, lt=0.5)] = 0.2
@@ -210,6 +213,11 @@ class FederationSection(Section):
     """An update whose distance from the broadcast weights exceeds this is refused."""
     min_count: PositiveInt = 5
     """Counts below this are not reported by a site."""
+
+    @property
+    def dtype(self) -> str:
+        """NumPy's name of `precision`."""
+        return {"single": "float32", "half": "float16"}[self.precision]
 
 
 class Study(Section):

@@ -24,7 +24,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, FedTrimmedAvg, F
 from numpy.typing import NDArray
 
 from hica.errors import CheckpointError, FederationError
-from hica.lora import factor_pairs
+from hica.weight_names import factor_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Aggregator(ABC):
             len(updates),
             100 * self.last_discarded,
         )
-        return {key: np.array(combined[key], array.dtype) for key, array in current.items()}
+        return {key: np.asarray(combined[key], array.dtype) for key, array in current.items()}
 
     def state(self) -> Arrays:
         """What the next round needs of the last ones, for the checkpoint."""
@@ -183,14 +183,14 @@ class Mean(Aggregator):
     def _combine(self, current: Arrays, updates: list[Update], weights: Floats) -> Arrays:
         self.last_discarded = 0.0
         if len(updates) == 1:
-            return dict(updates[0].arrays)
-        mean = {
-            key: sum(
+            return {key: np.array(array) for key, array in updates[0].arrays.items()}
+        mean: Arrays = {}
+        for key, array in current.items():
+            total_of_key: Floats = sum(
                 weight * update.arrays[key].astype(np.float64)
                 for weight, update in zip(weights, updates, strict=True)
             )
-            for key in current
-        }
+            mean[key] = total_of_key.astype(array.dtype)  # at once: all of it in float64 is large
         kept = total = 0.0
         for key_a, key_b in factor_pairs(current):
             a = np.stack([_matrix(update.arrays[key_a]) for update in updates])

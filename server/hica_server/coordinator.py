@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,15 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from hica.calibration import Curvature, newton_step
-from hica.device import derived_seed
 from hica.errors import FederationError, MessageError
 from hica.messages import Arrays, Kind, Reply, Request, Spec, spec_of
 from hica.metrics import SiteMetrics, combine
-from hica.model import BANK_CLASSES
 from hica.pseudo_labels import ClusterSums, lloyd_step, merge_starts
+from hica.seeds import derived_seed
 from hica.study import Study
+from hica.weight_names import BANK_CLASSES
 from hica_server.aggregation import Update, make_aggregator
-from hica_server.exchange import Check, Outcome, Terms, exchange
+from hica_server.exchange import Check, Keep, Outcome, Terms, exchange
 from hica_server.state import RunState
 
 logger = logging.getLogger("hica.server")
@@ -60,6 +60,7 @@ class Coordinator:
         record: Called with each entry of `state.rounds` as it is made.
         roster: The sites that may take part. Without one, the nodes connected at the start are
             all there are, and each says itself which site it is.
+        keep: Puts an update where it waits for the others.
     """
 
     def __init__(
@@ -69,12 +70,14 @@ class Coordinator:
         state: RunState,
         record: Callable[[dict[str, Any]], None] = lambda *_: None,
         roster: Roster | None = None,
+        keep: Keep = lambda reply: reply,
     ) -> None:
         self.grid = grid
         self.study = study
         self.state = state
         self.record = record
         self.roster = roster
+        self.keep = keep
         self.nodes: dict[str, int] = {}
         self._asked: dict[int, float] = {}
         self._revoked: Collection[str] = ()
@@ -225,7 +228,8 @@ class Coordinator:
         sums = np.sum([reply.arrays["sums"] for reply in outcome.replies.values()], axis=0)
         counts = np.sum([reply.arrays["counts"] for reply in outcome.replies.values()], axis=0)
         self.state.anchor["classes"] = blended_start(self.state.anchor["classes"], sums, counts)
-        self.state.shared[BANK_CLASSES] = self.state.anchor["classes"]
+        start = self.state.anchor["classes"].astype(self.study.federation.dtype)
+        self.state.shared[BANK_CLASSES] = start
         self._note("prototypes", round_, outcome)
 
     def align(self, round_: int) -> None:
@@ -280,7 +284,7 @@ class Coordinator:
             at_least=self.aggregator.minimum,
         )
         updates = [
-            Update(site, _shared(reply.arrays), reply.examples)
+            Update(site, Shared(reply.arrays), reply.examples)
             for site, reply in outcome.replies.items()
         ]
         self.state.shared = self.aggregator.aggregate(round_, self.state.shared, updates)
@@ -301,7 +305,7 @@ class Coordinator:
         limit = self.study.federation.max_update_norm
         squares = (
             np.square(value.astype(np.float64) - self.state.shared[name]).sum()
-            for name, value in _shared(reply.arrays).items()
+            for name, value in Shared(reply.arrays).items()
         )
         norm = math.sqrt(sum(squares))
         if norm > limit:
@@ -333,11 +337,11 @@ class Coordinator:
                 f"{self.study.federation.aggregation!r}): enrol more sites or lower the quorum"
             )
         state = self.state
-        payload: Arrays = {f"shared.{name}": value for name, value in state.shared.items()}
+        payload = {f"shared.{name}": value for name, value in state.shared.items()}
         payload |= {f"anchor.{name}": value for name, value in state.anchor.items()}
         payload |= {"centre": state.centre, "bias": state.bias, **(arrays or {})}
         request = Request(kind, self.study, round_, settings or {}, payload)
-        outcome = exchange(self.grid, able, request, spec, terms, check)
+        outcome = exchange(self.grid, able, request, spec, terms, check, self.keep)
         outcome.missing = _with_absent(outcome, wanted)
         return outcome
 
@@ -392,14 +396,25 @@ def _with_absent(outcome: Outcome, expected: Collection[str]) -> list[str]:
     return sorted(absent.union(outcome.missing))
 
 
-def _shared(arrays: Arrays) -> Arrays:
-    """The weights among a message's arrays, by their own names."""
-    prefix = "shared."
-    return {
-        name.removeprefix(prefix): value
-        for name, value in arrays.items()
-        if name.startswith(prefix)
-    }
+class Shared(Mapping[str, Array]):
+    """The weights among a message's arrays, by their own names; each is read when it is needed."""
+
+    PREFIX = "shared."
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._arrays = arrays
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[self.PREFIX + name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.removeprefix(self.PREFIX) for name in self._arrays if self._is_weight(name))
+
+    def __len__(self) -> int:
+        return sum(map(self._is_weight, self._arrays))
+
+    def _is_weight(self, name: str) -> bool:
+        return name.startswith(self.PREFIX)
 
 
 def _positive_counts(reply: Reply) -> None:

@@ -13,24 +13,28 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from logging.handlers import RotatingFileHandler
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from hica.errors import ConfigurationError, HicaError, StorageError
+from hica.errors import ConfigurationError, FederationError, HicaError, StorageError
 from hica.lockfile import hold
 from hica.storage import write_atomically
-from hica.study import FederationSection, load_study
+from hica.study import FederationSection, Study, load_study
+from hica.supervision import die_with
 from hica_server.enrolment import read_sites
 from hica_server.progress import Progress
 from hica_server.settings import Folder, load_settings
 from hica_server.superlink import HOME_VARIABLE, PromptGrid
 
-if TYPE_CHECKING:  # torch is imported late: see `main`
+if TYPE_CHECKING:  # imported late: see `main`
     from hica_server.coordinator import Roster
 
 logger = logging.getLogger("hica.server")
@@ -50,7 +54,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def conduct(folder: Folder, grid: PromptGrid, study_sha256: str) -> None:
-    """Wait for the sites, run the study and write its report.
+    """Run or resume the study and write its report.
 
     Args:
         folder: The coordinator's.
@@ -60,9 +64,7 @@ def conduct(folder: Folder, grid: PromptGrid, study_sha256: str) -> None:
     Raises:
         HicaError: Whatever stops the run.
     """
-    import torch
-
-    from hica_server.app import Watcher, make_bank, run_study
+    from hica_server.app import Watcher, run_study
     from hica_server.report.plain import write_plain_report
 
     study = load_study(folder.study)
@@ -71,23 +73,54 @@ def conduct(folder: Folder, grid: PromptGrid, study_sha256: str) -> None:
             f"{folder.study}: was changed while the server ran (is {study.sha256[:12]}, was "
             f"{study_sha256[:12]}). Undo the change, or end the server and provision the new study"
         )
-    # One thread and no freedom of order, as in a simulation: the same study gives the same bits.
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
     data = load_settings(folder.root).data.folder
     progress = Progress(folder)
     roster = make_roster(folder, grid)
-    gather(roster, study.federation, progress.waiting)
     run_study(
         grid,
         study,
         folder.run,
-        data,
-        lambda study, dim: make_bank(study, dim, data),
+        lambda: publish_apart(study, folder.run, data),
         Watcher(progress.step, progress.entry, progress.saved),
         roster=roster,
+        gather=lambda: gather(roster, study.federation, progress.waiting),
     )
     write_plain_report(folder.run)
+
+
+def publish_apart(study: Study, out: Path, data: Path) -> None:
+    """Make what the run starts from in a process of its own, which takes the towers with it.
+
+    Args:
+        study: The resolved study.
+        out: Run directory, where it is left.
+        data: Folder with checkpoints and corpus.
+
+    Raises:
+        HicaError: As raised there: a checkpoint is missing, class texts cannot be told apart.
+        FederationError: That process was killed.
+    """
+    parent = os.getpid()
+    with ProcessPoolExecutor(
+        1, get_context("spawn"), initializer=die_with, initargs=(parent,)
+    ) as process:
+        try:
+            process.submit(_publish, study, out, data).result()
+        except BrokenProcessPool:
+            raise FederationError(
+                "the process that loads the towers was killed: has this machine enough memory?"
+            ) from None
+
+
+def _publish(study: Study, out: Path, data: Path) -> None:
+    """Within that process: one thread and no freedom of order, so that the bits are the same."""
+    import torch
+
+    from hica_server.publication import make_bank, publish
+
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    publish(study, out, data, lambda study, dim: make_bank(study, dim, data))
 
 
 def make_roster(folder: Folder, grid: PromptGrid) -> Roster:

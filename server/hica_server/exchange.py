@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Message
@@ -32,6 +32,8 @@ POLL_SECONDS = 1.0
 
 Check = Callable[[Reply], None]
 """Raises MessageError where a reply that is well-formed must still not be used."""
+Keep = Callable[[Reply], Reply]
+"""Puts a reply where it waits for the others; see `hica_server.spool`."""
 
 
 @dataclass
@@ -73,6 +75,7 @@ def exchange(
     spec: Spec,
     terms: Terms,
     check: Check | None = None,
+    keep: Keep = lambda reply: reply,
 ) -> Outcome:
     """Ask `nodes` and return the usable replies, at least `terms.quorum` of them.
 
@@ -85,6 +88,7 @@ def exchange(
         spec: Arrays a reply must hold.
         terms: Quorum, deadline and retries.
         check: Further checks of a reply.
+        keep: What is done with a reply that has passed them.
 
     Raises:
         FederationError: Below quorum after every retry; names who failed and why.
@@ -96,7 +100,7 @@ def exchange(
         waiting = {node: site for node, site in nodes.items() if node not in answered}
         needed = min(terms.quorum - len(outcome.replies), len(waiting))
         connected = _connected(grid, waiting, needed, terms.deadline)
-        _ask(grid, connected, request, spec, terms.deadline, check, outcome)
+        _ask(grid, connected, request, spec, terms.deadline, check, keep, outcome)
         absent = [_label(node, waiting[node]) for node in waiting.keys() - connected.keys()]
         outcome.missing = sorted(outcome.missing + absent)
         if len(outcome.replies) >= terms.quorum:
@@ -150,16 +154,12 @@ def _ask(
     spec: Spec,
     deadline: float,
     check: Check | None,
+    keep: Keep,
     outcome: Outcome,
 ) -> None:
     """One try: send, collect, sort every site into replies, refused or missing."""
-    record = encode_request(request)
-    messages = [
-        Message(record, node, request.kind.value, group_id=str(request.round)) for node in nodes
-    ]
-    outcome.bytes_down += payload_bytes(record) * len(messages)
     silent = dict(nodes)
-    for message in grid.send_and_receive(messages, timeout=deadline):
+    for message in _sent(grid, nodes, request, deadline, outcome):
         node = message.metadata.src_node_id
         site = silent.pop(node, None)
         if site is None:
@@ -174,13 +174,27 @@ def _ask(
             outcome.refused[label] = str(error)
             logger.warning("%s: %s refused: %s", request.kind, label, error)
         else:
-            outcome.replies[reply.site] = reply
+            outcome.replies[reply.site] = keep(reply)
             outcome.nodes[reply.site] = node
             for name in (label, reply.site):
                 outcome.refused.pop(name, None)
+            del reply
+        del message  # or it would be held while the next one comes
     outcome.missing = sorted(_label(node, site) for node, site in silent.items())
     if outcome.missing:
         logger.warning("%s: no answer from %s", request.kind, ", ".join(outcome.missing))
+
+
+def _sent(
+    grid: Grid, nodes: Mapping[int, str], request: Request, deadline: float, outcome: Outcome
+) -> Iterable[Message]:
+    """Ask; returns the answers to come. What was sent is not held until then."""
+    record = encode_request(request)
+    outcome.bytes_down += payload_bytes(record) * len(nodes)
+    kind, round_ = request.kind.value, str(request.round)
+    return grid.send_and_receive(
+        [Message(record, node, kind, group_id=round_) for node in nodes], timeout=deadline
+    )
 
 
 def _label(node: int, site: str) -> str:

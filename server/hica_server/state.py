@@ -37,6 +37,7 @@ class RunState:
         sites: What each site said it can take part in.
         rounds: One entry per exchange, for the report.
         evaluations: Named results: `zero_shot`, `final`.
+        tower: Fingerprint of the image tower all sites must have.
         text_bank_sha256: Hash of the published text bank.
     """
 
@@ -51,6 +52,7 @@ class RunState:
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
     rounds: list[dict[str, Any]] = field(default_factory=list)
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tower: str = ""
     text_bank_sha256: str = ""
 
     def save(self, directory: Path) -> None:
@@ -72,6 +74,7 @@ class RunState:
             "sites": self.sites,
             "rounds": self.rounds,
             "evaluations": self.evaluations,
+            "tower": self.tower,
             "text_bank_sha256": self.text_bank_sha256,
         }
         save_state(directory, STATE_NAME, arrays, meta)

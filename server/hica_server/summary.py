@@ -9,8 +9,8 @@ import torch
 
 from hica.study import Study
 from hica.study_model import adapted_tower
-from hica_server.app import make_bank
 from hica_server.plan import make_plan
+from hica_server.publication import make_bank
 
 
 def summarise(study: Study) -> dict[str, Any]:

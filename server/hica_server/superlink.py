@@ -37,12 +37,15 @@ from flwr.supercore.run import Run
 
 from hica.bundle import BUNDLE_SHA256, build
 from hica.errors import FederationError
+from hica.messages import payload_bytes
 from hica.parcel import pack, unpack
 from hica_server.settings import Folder
 
 LOOPBACK = "127.0.0.1"
 HOME_VARIABLE = "HICA_FOLDER"
 """Tells the ServerApp whose coordinator it is."""
+LARGE = 16 * 2**20
+"""Bytes of a message whose answers are looked for one by one."""
 POLL_SECONDS = 0.2
 """Between two looks for answers; Flower's own grid takes three seconds."""
 TIMEOUT_SECONDS = 10.0
@@ -100,6 +103,9 @@ def environment(folder: Folder) -> dict[str, str]:
         "NO_PROXY": exempt,
         "no_proxy": exempt,
         "FLWR_HOME": str(folder.flower_home),
+        # Memory of the pieces of an update goes back to the system, not to a heap of each thread.
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_MMAP_THRESHOLD_": str(2**18),
         "FLWR_LOG_LEVEL": "WARNING",  # below, the SuperLink logs every look we take at it
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -309,19 +315,33 @@ class PromptGrid(Grid):
             messages: One for each site.
             timeout: Seconds until the deadline; None waits for every answer.
         """
-        ids = set(filter(None, self.push_messages(list(messages))))
-        return self._answers(ids, None if timeout is None else time.monotonic() + timeout)
+        messages = list(messages)
+        large = any(payload_bytes(message.content) > LARGE for message in messages)
+        ids = set(filter(None, self.push_messages(messages)))
+        return self._answers(ids, large, None if timeout is None else time.monotonic() + timeout)
 
-    def _answers(self, awaited: set[str], ends: float | None) -> Iterator[Message]:
-        """Answers to the messages `awaited`, until the deadline."""
+    def _answers(self, awaited: set[str], large: bool, ends: float | None) -> Iterator[Message]:
+        """Answers to the messages `awaited`, until the deadline.
+
+        Large ones are taken one at a time, and none is held here while the next one comes.
+        """
         while awaited:
-            for answer in self.pull_messages(awaited):
-                awaited.discard(answer.metadata.reply_to_message_id)
-                if not (answer.has_error() and answer.error.code in _UNAVAILABLE):
-                    yield answer
+            for ids in [{each} for each in awaited] if large else [set(awaited)]:
+                answers = list(self.pull_messages(ids))
+                awaited -= {answer.metadata.reply_to_message_id for answer in answers}
+                while answers:
+                    if _is_unavailable(answers[0]):
+                        del answers[0]
+                    else:
+                        yield answers.pop(0)
             if not awaited or (ends is not None and time.monotonic() >= ends):
                 return
             time.sleep(self._poll_seconds)
+
+
+def _is_unavailable(answer: Message) -> bool:
+    """Whether it only says that there will be no answer."""
+    return answer.has_error() and answer.error.code in _UNAVAILABLE
 
 
 def _packed(messages: list[Message]) -> list[Message]:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +34,8 @@ from hica.study import Study, apply_overrides, validated
 from hica.text_bank import TextBank
 from hica_client.app import app as client_app
 from hica_client.app import forget_sessions
-from hica_server.app import Watcher, make_bank, make_server_app
+from hica_server.app import Watcher, make_server_app
+from hica_server.publication import make_bank, publish
 from hica_simulations.baselines.shots import shot_baselines
 from hica_simulations.grid import run_in_process
 from hica_simulations.partitions import SiteFolder, build_sites, pooled_folders
@@ -195,9 +197,8 @@ class Federations:
         nodes = [{"site": str(write_site(folder, out, place))} for folder in folders]
         with self.watching(name) as watcher:
             first = out == place.out  # baselines start from the same texts
-            server_app = make_server_app(
-                study, out, place.data, self._text_bank, watcher, zero_shot=first
-            )
+            start = partial(publish, study, out, place.data, self._text_bank)
+            server_app = make_server_app(study, out, start, watcher, zero_shot=first)
             if place.engine == "flower":
                 run_on_ray(server_app, client_app, nodes, num_gpus=_gpu_share(place, len(nodes)))
             else:

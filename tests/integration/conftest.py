@@ -10,7 +10,8 @@ from safetensors.numpy import load_file
 
 from hica.study import Study
 from hica_client.app import app, forget_sessions
-from hica_server.app import Watcher, make_bank, make_server_app
+from hica_server.app import Watcher, make_server_app
+from hica_server.publication import make_bank, publish
 from hica_simulations.grid import run_in_process
 
 
@@ -29,13 +30,13 @@ def federate(tmp_path: Path) -> Callable[..., dict]:
         engine: Callable[..., None] = run_in_process,
     ) -> dict:
         forget_sessions()
-        server_app = make_server_app(
-            study,
-            tmp_path / out,
-            tmp_path,
-            lambda study, dim: make_bank(study, dim, tmp_path),
-            watcher,
-        )
+
+        def start() -> None:
+            publish(
+                study, tmp_path / out, tmp_path, lambda study, dim: make_bank(study, dim, tmp_path)
+            )
+
+        server_app = make_server_app(study, tmp_path / out, start, watcher)
         engine(server_app, app, [{"site": str(site)} for site in sites])
         return json.loads((tmp_path / out / "result.json").read_text())
 

@@ -67,6 +67,23 @@ def test_every_way_to_train_learns_on_every_site(
     assert all(any(mark in name for name in arrays) for mark in marks)
 
 
+@pytest.mark.parametrize("train", ["adapter", "lora"])
+def test_in_half_precision_half_as_much_travels_and_is_learnt_alike(
+    federate, three_sites, toy_study, arrays_of, train
+):
+    def study(precision):
+        return toy_study(f"model.train={train}", f"federation.precision={precision}")
+
+    single, half = (federate(study(p), three_sites, p) for p in ("single", "half"))
+    weights = {name for name in arrays_of("half") if name.startswith(("tower.", "bank."))}
+    assert {str(arrays_of("half")[name].dtype) for name in weights} == {"float16"}
+    assert {str(arrays_of("single")[name].dtype) for name in weights} == {"float32"}
+    for one, other in zip(single["rounds"], half["rounds"], strict=True):
+        if one["stage"] == "alignment":
+            assert other["bytes_up"] < 0.75 * one["bytes_up"]
+            assert other["loss"] == pytest.approx(one["loss"], rel=0.01)
+
+
 def test_the_order_of_steps_with_and_without_stage_1(federate, three_sites, toy_study):
     with_stage_1 = stages(federate(toy_study(), three_sites, "with"))
     without = stages(federate(toy_study("pretraining.rounds=0"), three_sites, "without"))

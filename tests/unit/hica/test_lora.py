@@ -4,8 +4,9 @@ from torch import nn
 
 from hica.attention import split_attention
 from hica.errors import ConfigurationError
-from hica.lora import LoRA, add_lora, factor_pairs
+from hica.lora import LoRA, add_lora
 from hica.towers import ImageTower, load_image_tower
+from hica.weight_names import factor_pairs
 
 NAMES = ["tiny", "timm/test_efficientnet", "timm/test_vit", "ViT-B-32"]
 
@@ -103,12 +104,3 @@ def test_tower_with_nothing_to_put_it_on() -> None:
             setattr(tower.trunk.get_submodule(parent), child, wide)
     with pytest.raises(ConfigurationError, match="timm/test_resnet has neither attention nor 1×1"):
         add_lora(tower, 2, 2.0, 0)
-
-
-def test_factors_pair_by_name() -> None:
-    names = ["y.lora_b.weight", "x.lora_b.weight", "bank", "x.lora_a.weight", "y.lora_a.weight"]
-    assert factor_pairs(names) == [
-        ("x.lora_a.weight", "x.lora_b.weight"),
-        ("y.lora_a.weight", "y.lora_b.weight"),
-    ]
-    assert factor_pairs(["x.lora_b.weight"]) == []  # A frozen: sums of B are exact

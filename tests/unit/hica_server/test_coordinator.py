@@ -9,7 +9,7 @@ from sklearn.cluster import KMeans
 from hica.calibration import curvature, newton_step
 from hica.errors import FederationError
 from hica.messages import Kind
-from hica.model import BANK_CLASSES
+from hica.weight_names import BANK_CLASSES
 from hica_server.coordinator import ASK_AGAIN, Coordinator, blended_start
 from hica_server.state import RunState
 

@@ -1,3 +1,5 @@
+import weakref
+
 import httpx
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from hica.errors import FederationError
 from hica.parcel import PARCEL, pack
 from hica_server.provision import make_authority
 from hica_server.settings import Folder
-from hica_server.superlink import Control, Node, PromptGrid, UnreachableError, environment
+from hica_server.superlink import LARGE, Control, Node, PromptGrid, UnreachableError, environment
 
 # --- Environment ---------------------------------------------------------------------------------
 
@@ -232,6 +234,16 @@ def test_small_arrays_travel_in_a_parcel_that_is_made_once_for_all_sites(grid_of
             [0.0, 0.0, 0.0],
             [1.0, 1.0],
         ]
+
+
+def test_large_answers_are_taken_one_at_a_time_and_not_held(grid_of):
+    content = RecordDict({"arrays": ArrayRecord([np.zeros(LARGE, np.uint8)])})
+    grid, link = grid_of([answer(1)], [answer(2)])
+    answers = iter(grid.send_and_receive([to(1, content), to(2, content)]))
+    first = weakref.ref(next(answers))
+    assert first() is None and len(link.awaited) == 1
+    assert next(answers).metadata.src_node_id == 2
+    assert [len(ids) for ids in link.awaited] == [1, 1]
 
 
 def test_connected_sites_are_known_by_the_names_they_were_registered_for(grid_of):

@@ -1,0 +1,80 @@
+"""What a run starts from: the initial weights and the text bank, made by the coordinator.
+
+Only here does the coordinator need torch and towers, which take more memory and time to load than
+everything else it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from hica.model import AlignmentModel
+from hica.study import Study
+from hica.study_model import adapted_tower
+from hica.text_bank import TextBank, build_text_bank
+from hica.text_refinement import read_corpus, read_pairs, refine, study_pairs
+from hica.towers import load_text_tower
+from hica_server.state import RunState
+
+TextBankMaker = Callable[[Study, int], TextBank]
+"""Makes the bank of a study for a joint space of a given width."""
+
+
+def publish(study: Study, out: Path, weights: Path, text_bank: TextBankMaker) -> None:
+    """Leave in a run directory what its first step needs to know.
+
+    Args:
+        study: The resolved study.
+        out: Run directory.
+        weights: Folder below which the study's checkpoints lie.
+        text_bank: See `make_bank`.
+
+    Raises:
+        CheckpointError: The checkpoint is missing or another file than the study pins.
+        ConfigurationError: An unknown tower, or class texts that cannot be told apart.
+        StorageError: The disk is full.
+    """
+    tower = adapted_tower(study, weights, torch.device("cpu"))
+    bank = text_bank(study, tower.tower.dim)
+    model = AlignmentModel(tower, bank, study.alignment.train_text_bank)
+    dtype = study.federation.dtype
+    RunState(
+        study.sha256,
+        tower=tower.tower.fingerprint,
+        shared={
+            name: value.detach().numpy().astype(dtype) for name, value in model.shared().items()
+        },
+        anchor={"classes": bank.classes.numpy(), "findings": bank.findings.numpy()},
+        centre=model.centre.numpy(),
+        bias=model.bias.double().numpy(),
+        text_bank_sha256=bank.sha256,
+    ).save(out)
+
+
+def make_bank(study: Study, dim: int, texts: Path) -> TextBank:
+    """Refine the text tower on the study's texts and corpus, then embed prompts and findings.
+
+    Args:
+        study: Its classes and `[text]`.
+        dim: Width of the joint space.
+        texts: Folder below which the corpus lies.
+    """
+    settings, seed = study.text, study.study.seed
+    pairs = study_pairs(study.class_texts)
+    corpus: list[str] = []
+    if settings.corpus:
+        pairs += read_pairs(settings.corpus, texts)
+        corpus = read_corpus(settings.corpus, texts)
+    tower = load_text_tower(
+        study.model.text,
+        image=study.model.image,
+        pretrained=study.model.pretrained,
+        vocabulary=[text for pair in pairs for text in pair] + corpus,
+        seed=seed,
+    )
+    if settings.epochs:
+        refine(tower, pairs, corpus, settings.epochs, settings.learning_rate, seed)
+    return build_text_bank(tower, study.class_texts, dim, settings.max_similarity, seed)
