@@ -194,6 +194,9 @@ def _header(record: RecordDict, fields: dict[str, type], kind: Kind) -> dict[str
         raise MessageError(f"header of {len(text)} bytes, at most {MAX_TEXT_BYTES} are read")
     try:
         header = json.loads(text)
+        json.dumps(header, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # "\ud800" is JSON, but neither a log nor a report can hold it
+        raise MessageError("header holds half of a surrogate pair, which is no text") from None
     except (ValueError, RecursionError) as error:  # ValueError: also a number of 5000 digits
         raise MessageError(f"header is not JSON: {error}") from None
     if not isinstance(header, dict):

@@ -1,10 +1,16 @@
 """`make bench`: speed as ratios measured side by side.
 
-    python -m hica_simulations.bench                    everything, a few minutes
+    python -m hica_simulations.bench                    everything quick, a few minutes
     python -m hica_simulations.bench --only regions     one question
     python -m hica_simulations.bench --json > bench.json
 
 Each figure is a median of several runs taken by turns; run it on an otherwise idle machine.
+Deployments, with real processes over TLS, are measured only where they are asked for by name:
+
+    python -m hica_simulations.bench --only overhead --repeat 3
+    python -m hica_simulations.bench --only endurance --out runs/bench     one run, 200 rounds
+    python -m hica_simulations.bench --only large-updates --out runs/bench     one run
+
 Exit codes: as `hica-sim`; a missed target is shown and is no error.
 """
 
@@ -13,7 +19,9 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -34,15 +42,67 @@ class Name(StrEnum):
     ENGINES = "engines"
     REGIONS = "regions"
     FEATURES = "features"
+    OVERHEAD = "overhead"
+    ENDURANCE = "endurance"
+    LARGE_UPDATES = "large-updates"
 
 
-BENCHES: dict[Name, list[Callable[[int], list[Figure]]]] = {
-    Name.ENGINES: [compare_engines],
+QUICK = [Name.ENGINES, Name.REGIONS, Name.FEATURES]
+"""What is measured where nothing is asked for."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks of a benchmark.
+
+    Attributes:
+        repeat: Measurements of each way.
+        out: Where a deployment that is run once leaves its files, in a folder of its name.
+        sites: Number of sites of a deployment; None: the benchmark's own.
+        rounds: Its number of rounds; None: the benchmark's own.
+    """
+
+    repeat: int
+    out: Path = Path("runs/bench")
+    sites: int | None = None
+    rounds: int | None = None
+
+
+# Deployments need Linux, the others do not: they are imported only where they are asked for.
+
+
+def _overhead(asked: Asked) -> list[Figure]:
+    from hica_simulations.benchmarks.overhead import compare_overhead
+
+    return compare_overhead(asked.repeat, asked.sites or 2, asked.rounds or 8)
+
+
+def _endurance(asked: Asked) -> list[Figure]:
+    from hica_simulations.benchmarks.endurance import endure
+
+    return endure(asked.out / "endurance", asked.sites or 8, asked.rounds or 200)
+
+
+def _large_updates(asked: Asked) -> list[Figure]:
+    from hica_simulations.benchmarks.large_updates import measure_large_updates
+
+    out = asked.out / "large-updates"
+    return measure_large_updates(out, asked.sites or 3, asked.rounds or 2)
+
+
+BENCHES: dict[Name, list[Callable[[Asked], list[Figure]]]] = {
+    Name.ENGINES: [lambda asked: compare_engines(asked.repeat)],
     Name.REGIONS: [
-        lambda repeat: compare_regions(repeat, "tiny", batch_size=16, steps=4),
-        compare_regions,
+        lambda asked: compare_regions(asked.repeat, "tiny", batch_size=16, steps=4),
+        lambda asked: compare_regions(asked.repeat),
     ],
-    Name.FEATURES: [lambda repeat: compare_features(repeat, "tiny"), compare_features],
+    Name.FEATURES: [
+        lambda asked: compare_features(asked.repeat, "tiny"),
+        lambda asked: compare_features(asked.repeat),
+    ],
+    Name.OVERHEAD: [_overhead],
+    Name.ENDURANCE: [_endurance],
+    Name.LARGE_UPDATES: [_large_updates],
 }
 
 app = typer.Typer(add_completion=False)
@@ -54,14 +114,21 @@ def bench(
         list[Name] | None, typer.Option(help="Only this; may be given several times.")
     ] = None,
     repeat: Annotated[int, typer.Option(min=1, help="Measurements of each way.")] = 5,
+    out: Annotated[Path, typer.Option(help="Files of endurance and large-updates.")] = Asked.out,
+    sites: Annotated[int | None, typer.Option(min=1, help="Sites of a deployment.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of a deployment.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Measure overhead per round, cost of regions and gain of cached features."""
+    """Measure overhead per round, cost of regions and gain of cached features.
+
+    By name also deployments: their overhead beside stock Flower's, long runs, large updates.
+    """
     logging.getLogger("flwr").setLevel(logging.ERROR)  # a line for every run of every engine
     here = machine()
+    asked = Asked(repeat, out, sites, rounds)
     figures = {
-        name.value: [figure for part in track(BENCHES[name], name.value) for figure in part(repeat)]
-        for name in only or list(Name)
+        name.value: [figure for part in track(BENCHES[name], name.value) for figure in part(asked)]
+        for name in only or QUICK
     }
     if json_:
         rows = {name: [figure.to_dict() for figure in part] for name, part in figures.items()}
@@ -73,7 +140,8 @@ def bench(
 
 def as_table(figures: dict[str, list[Figure]], repeat: int) -> Table:
     """One row a figure, a rule after each question."""
-    table = Table(title=f"medians of {repeat}, by turns")
+    once = figures.keys() <= {Name.ENDURANCE, Name.LARGE_UPDATES}
+    table = Table(title="one run" if once else f"medians of {repeat}, by turns")
     for column in ("", "measured", "target", ""):
         table.add_column(column, justify="left" if column == "" else "right")
     for part in figures.values():

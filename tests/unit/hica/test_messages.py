@@ -87,6 +87,7 @@ def test_a_request_with_a_broken_study_is_refused() -> None:
         ({"examples": -1}, "claims -1 examples"),
         ({"examples": "many"}, "'examples' is missing or no int"),
         ({"details": []}, "'details' is missing or no dict"),
+        ({"details": {"failed": "\ud800"}}, "half of a surrogate pair"),
     ],
 )
 def test_a_wrong_header_is_refused_by_name(changes: dict, words: str) -> None:
