@@ -5,7 +5,6 @@ reads) which a new release of Flower may change without notice. A test that fail
 """
 
 import ast
-import importlib
 import inspect
 from pathlib import Path
 
@@ -71,50 +70,23 @@ LINES = {
 }
 
 
-def named(path: str):
-    """The object of a dotted path; fails with the path where it has moved."""
-    parts = path.split(".")
-    for cut in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:cut]))
-        except ModuleNotFoundError:
-            continue
-        for name in parts[cut:]:
-            if not hasattr(found, name):
-                pytest.fail(f"Flower has moved {path}")
-            found = getattr(found, name)
-        return found
-    return pytest.fail(f"Flower has moved {path}")
-
-
-def parameters(function) -> str:
-    """Names of a function's parameters as they are written, without types and defaults."""
-    signature = inspect.signature(function)
-    bare = [
-        parameter.replace(annotation=parameter.empty, default=parameter.empty)
-        for parameter in signature.parameters.values()
-    ]
-    plain = signature.replace(parameters=bare, return_annotation=signature.empty)
-    return str(plain).strip("()")
-
-
 @pytest.mark.parametrize("path", SIGNATURES)
-def test_what_is_called_takes_what_it_took(path):
+def test_what_is_called_takes_what_it_took(path, named, parameters):
     assert parameters(named(path)) == SIGNATURES[path], f"Flower has changed {path}"
 
 
 @pytest.mark.parametrize("path", FIELDS)
-def test_messages_have_the_fields_that_are_used(path):
+def test_messages_have_the_fields_that_are_used(path, named):
     fields = set(named(path).DESCRIPTOR.fields_by_name)
     assert fields >= set(FIELDS[path]), f"Flower has changed {path}"
 
 
 @pytest.mark.parametrize("path", VALUES)
-def test_constants_mean_what_they_meant(path):
+def test_constants_mean_what_they_meant(path, named):
     assert named(path) == VALUES[path], f"Flower has changed {path}"
 
 
-def test_a_task_is_pulled_as_message_context_run_and_bundle():
+def test_a_task_is_pulled_as_message_context_run_and_bundle(named):
     returned = inspect.signature(named("flwr.supernode.runtime.run_clientapp.pull_task_input"))
     assert str(returned.return_annotation).count(",") == 3
     assert [part.__name__ for part in returned.return_annotation.__args__] == [
@@ -128,20 +100,20 @@ def test_a_task_is_pulled_as_message_context_run_and_bundle():
 
 
 @pytest.mark.parametrize("path", LINES)
-def test_the_supernode_prints_the_lines_that_are_read(path):
+def test_the_supernode_prints_the_lines_that_are_read(path, named):
     source = inspect.getsource(named(path))
     for line in LINES[path]:
         assert line in source, f"Flower no longer prints {line} in {path}"
 
 
-def test_a_refused_key_ends_the_supernode_with_these_words():
+def test_a_refused_key_ends_the_supernode_with_these_words(named):
     code = named("flwr.supercore.error.ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED")
     assert int(code) == link.ACTIVATION_FAILED
     main_loop = inspect.getsource(named("flwr.supernode.start_client_internal"))
     assert link.GRACEFUL in main_loop
 
 
-def test_flower_supernode_takes_our_arguments(tmp_path):
+def test_flower_supernode_takes_our_arguments(tmp_path, named):
     arguments = flower_runner.supernode_arguments(
         "localhost:8443", tmp_path / "ca.crt", tmp_path / "key", "127.0.0.1:9094", tmp_path / "s"
     )

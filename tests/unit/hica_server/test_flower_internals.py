@@ -5,7 +5,6 @@ with, which a new release of Flower may change without notice. A test that fails
 """
 
 import ast
-import importlib
 import inspect
 import tomllib
 from pathlib import Path
@@ -77,46 +76,19 @@ TYPES_ONLY = {"flwr.supercore.run.Run"}
 """Named in annotations, never called."""
 
 
-def named(path: str):
-    """The object of a dotted path; fails with the path where it has moved."""
-    parts = path.split(".")
-    for cut in range(len(parts), 0, -1):
-        try:
-            found = importlib.import_module(".".join(parts[:cut]))
-        except ModuleNotFoundError:
-            continue
-        for name in parts[cut:]:
-            if not hasattr(found, name):
-                pytest.fail(f"Flower has moved {path}")
-            found = getattr(found, name)
-        return found
-    return pytest.fail(f"Flower has moved {path}")
-
-
-def parameters(function) -> str:
-    """Names of a function's parameters as they are written, without types and defaults."""
-    signature = inspect.signature(function)
-    bare = [
-        parameter.replace(annotation=parameter.empty, default=parameter.empty)
-        for parameter in signature.parameters.values()
-    ]
-    plain = signature.replace(parameters=bare, return_annotation=signature.empty)
-    return str(plain).strip("()")
-
-
 @pytest.mark.parametrize("path", SIGNATURES)
-def test_what_is_called_takes_what_it_took(path):
+def test_what_is_called_takes_what_it_took(path, named, parameters):
     assert parameters(named(path)) == SIGNATURES[path], f"Flower has changed {path}"
 
 
 @pytest.mark.parametrize("path", FIELDS)
-def test_messages_have_the_fields_that_are_used(path):
+def test_messages_have_the_fields_that_are_used(path, named):
     fields = set(named(path).DESCRIPTOR.fields_by_name)
     assert fields >= set(FIELDS[path]), f"Flower has changed {path}"
 
 
 @pytest.mark.parametrize("path", VALUES)
-def test_constants_mean_what_they_meant(path):
+def test_constants_mean_what_they_meant(path, named):
     assert named(path) == VALUES[path], f"Flower has changed {path}"
 
 
@@ -124,7 +96,7 @@ def test_a_grid_asks_for_no_more_methods_than_ours_has():
     assert Grid.__abstractmethods__ <= vars(superlink.PromptGrid).keys()
 
 
-def test_flower_superlink_takes_our_arguments(tmp_path):
+def test_flower_superlink_takes_our_arguments(tmp_path, named):
     folder = Folder(tmp_path)
     parser = named("flwr.superlink.cli.flower_superlink._parse_args_run_superlink")()
     options = parser.parse_args(superlink.superlink_command(folder, 8000, 8001)[1:])
@@ -146,7 +118,7 @@ def test_the_health_service_may_be_left_out(tmp_path):
     assert "--health-server-address" not in command
 
 
-def test_flower_superexec_takes_our_arguments(tmp_path, monkeypatch):
+def test_flower_superexec_takes_our_arguments(tmp_path, monkeypatch, named):
     folder = Folder(tmp_path)
     parser = named("flwr.supercore.cli.flower_superexec._parse_args")()
     options = parser.parse_args(superlink.superexec_command(folder, 8000)[1:])
@@ -165,19 +137,19 @@ def test_flower_superexec_takes_our_arguments(tmp_path, monkeypatch):
         ("FLWR_DISABLE_UPDATE_CHECK", "flwr.supercore.constant"),
     ],
 )
-def test_flower_reads_the_variables_we_set(tmp_path, variable, read_by):
+def test_flower_reads_the_variables_we_set(tmp_path, variable, read_by, named):
     assert variable in superlink.environment(Folder(tmp_path))
     assert f'"{variable}"' in inspect.getsource(named(read_by)), f"Flower ignores {variable}"
 
 
-def test_the_superexec_starts_the_serverapp_by_a_name_that_is_on_the_path(tmp_path):
+def test_the_superexec_starts_the_serverapp_by_a_name_that_is_on_the_path(tmp_path, named):
     commands = named("flwr.supercore.constant.TASK_TYPE_TO_COMMAND")
     command = commands[named("flwr.supercore.constant.TaskType.SERVER_APP")]
     scripts = Path(superlink.environment(Folder(tmp_path))["PATH"].split(":")[0])
     assert (scripts / command).exists()
 
 
-def test_the_bundle_names_our_serverapp():
+def test_the_bundle_names_our_serverapp(named):
     table = tomllib.loads((BUNDLE_FOLDER / "pyproject.toml").read_text())
     reference = table["tool"]["flwr"]["app"]["components"]["serverapp"]
     assert isinstance(named(reference.replace(":", ".")), ServerApp)
