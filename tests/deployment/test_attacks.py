@@ -29,7 +29,8 @@ from hica_server.superlink import Control
 from hica_simulations.run import Place
 from hica_simulations.scenario import load_scenario
 
-pytestmark = pytest.mark.deployment
+# One worker runs them all: they share the federation, and come in the order of its life.
+pytestmark = [pytest.mark.deployment, pytest.mark.xdist_group("attacks")]
 
 COORDINATOR = "coordinator"
 EVIL = Path(__file__).parent / "evil"
