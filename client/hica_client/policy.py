@@ -24,13 +24,14 @@ ARRAYS: dict[Kind, tuple[str, ...]] = {
 def kinds_of(study: Study) -> list[Kind]:
     """The kinds of requests a run of this study makes, in the order of their first use."""
     alignment = study.alignment
+    centre = [Kind.MOMENTS] if alignment.centring != "none" else []
     clusters = [Kind.CLUSTERS, Kind.PRETRAIN] if study.pretraining.rounds else []
     blended = alignment.train_text_bank and alignment.bank_start == "prototypes"
     prototypes = [Kind.PROTOTYPES] if blended else []
     calibrate = [Kind.CALIBRATE] if study.calibration.rounds else []
     return [
         Kind.CAPABILITIES,
-        Kind.MOMENTS,
+        *centre,
         Kind.EVALUATE,
         *clusters,
         *prototypes,

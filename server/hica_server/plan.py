@@ -61,4 +61,6 @@ def make_plan(study: Study, zero_shot: bool = True) -> list[Step]:
         name = f"calibration {number + 1}/{newton}"
         steps.append(Step(name, methodcaller("calibrate", number)))
     steps.append(Step("evaluation", methodcaller("evaluate", 1, "final")))
+    if alignment.centring == "none":
+        return [step for step in steps if step.name != "centre"]
     return steps

@@ -35,6 +35,7 @@ class Recorder:
         ["alignment.bank_start=text"],
         ["alignment.train_text_bank=false", "pretraining.rounds=0"],
         ["calibration.rounds=0"],
+        ["alignment.centring=none"],
     ],
 )
 def test_the_kinds_of_a_study_are_those_its_plan_asks_for(toy_study, overrides):

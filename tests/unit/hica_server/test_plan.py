@@ -38,6 +38,12 @@ def test_without_stage_1(make_study):
     assert walk(study) == [*FIRST, ("prototypes", 0), *LAST]
 
 
+def test_where_nothing_is_centred_no_mean_is_asked_for(make_study):
+    done = walk(make_study(*EVERY, "alignment.centring=none"))
+    others = [call for call in walk(make_study(*EVERY)) if call[0] != "moments"]
+    assert done == others
+
+
 def test_intercepts_can_be_left_out(make_study):
     study = make_study(*EVERY, "pretraining.rounds=0", "calibration.rounds=0")
     assert walk(study) == [*FIRST, ("prototypes", 0), *TRAINING, END]

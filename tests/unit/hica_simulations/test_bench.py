@@ -1,6 +1,7 @@
 import importlib.util
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -218,7 +219,7 @@ FIGURES = [
 @pytest.fixture
 def no_work(monkeypatch):
     """Every bench hands back made-up figures at once; the value of the first is the repeats."""
-    made_up = [lambda repeat: [replace(FIGURES[0], value=float(repeat)), *FIGURES[1:]]]
+    made_up = [lambda asked: [replace(FIGURES[0], value=float(asked.repeat)), *FIGURES[1:]]]
     monkeypatch.setattr(bench, "BENCHES", dict.fromkeys(bench.Name, made_up))
 
 
@@ -232,8 +233,22 @@ def test_json_holds_machine_and_figures_of_what_was_asked_for(run_bench, no_work
     assert said["figures"]["regions"][1:] == [figure.to_dict() for figure in FIGURES[1:]]
 
 
-def test_all_is_measured_where_nothing_is_asked_for(run_bench, no_work):
-    assert json.loads(run_bench("--json")[1])["figures"].keys() == set(bench.Name)
+def test_all_but_deployments_is_measured_where_nothing_is_asked_for(run_bench, no_work):
+    measured = json.loads(run_bench("--json")[1])["figures"].keys()
+    assert measured == set(bench.Name) - {"overhead", "endurance", "large-updates"}
+
+
+def test_a_deployment_is_told_what_was_asked_for(run_bench, monkeypatch):
+    told = []
+    monkeypatch.setitem(
+        bench.BENCHES, bench.Name.ENDURANCE, [lambda asked: told.append(asked) or FIGURES]
+    )
+    code, out = run_bench(
+        *("--only", "endurance", "--sites", "3", "--rounds", "15", "--out", "somewhere")
+    )
+    assert code == 0
+    assert told == [bench.Asked(5, Path("somewhere"), sites=3, rounds=15)]
+    assert "one run" in out
 
 
 def test_the_table_shows_what_was_met_and_missed(run_bench, no_work):

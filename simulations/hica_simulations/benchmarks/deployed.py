@@ -1,0 +1,135 @@
+"""A small study over real processes, for benchmarks: its scenario, its run, when its steps began.
+
+As little is computed as a study allows: the first shots of three classes of drawn phantoms, one
+pass over them a round, no stage 1, no intercepts, texts as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hica.errors import ConfigurationError
+from hica.study import Study, validated
+from hica_server.settings import Folder
+from hica_simulations.deployment import COORDINATOR, Deployment
+from hica_simulations.run import Place
+from hica_simulations.scenario import Scenario, Simulation
+
+PER_CLASS = 4
+"""Phantoms of each class at a site; half of them are for the test."""
+CLASSES = [
+    {"name": "normal", "healthy": True, "prompts": ["parallel layers of normal tissue"]},
+    {"name": "smooth", "prompts": ["an oval mass with a smooth margin"]},
+    {"name": "spiculated", "prompts": ["an irregular tumour with spicules"]},
+]
+STEP = re.compile(r"^(\S+ \S+) INFO hica\.server: \[\d+/\d+\] (.+)$", re.MULTILINE)
+"""What the ServerApp writes into its log when a step begins."""
+ROUND = re.compile(r"alignment (\d+)/\d+")
+
+
+def small_scenario(
+    name: str, sites: int, rounds: int, model: Mapping[str, Any], **federation: Any
+) -> Scenario:
+    """A study of `rounds` alignment rounds in which every site must answer.
+
+    Nothing is centred, so each round is one exchange.
+
+    Args:
+        name: Of the study.
+        sites: Number of hospitals.
+        rounds: Alignment rounds.
+        model: The study's `[model]`.
+        federation: More of its `[federation]`.
+    """
+    study = {
+        "study": {"name": name},
+        "model": dict(model),
+        "classes": CLASSES,
+        "text": {"epochs": 0},
+        "pretraining": {"rounds": 0},
+        "alignment": {
+            "rounds": rounds,
+            "shots": 1,
+            "local_epochs": 1,
+            "views": 1,
+            "local_weight": 0.0,
+            "cross_weight": 0.0,
+            "train_text_bank": False,
+            "centring": "none",
+            "flip_at_test": False,
+        },
+        "calibration": {"rounds": 0},
+        "regions": {"method": "grid", "count": 1},
+        "federation": {"quorum": sites, "min_count": 1, **federation},
+    }
+    simulation = {
+        "test_fraction": 0.5,
+        "phantoms": {"modality": "ultrasound", "per_class": PER_CLASS, "size": 32},
+        "sites": [{"name": f"site-{number + 1}"} for number in range(sites)],
+    }
+    return Scenario(
+        validated(Study, study, name),
+        validated(Simulation, simulation, name),
+    )
+
+
+def new_deployment(scenario: Scenario, out: Path) -> Deployment:
+    """A deployment that is ready to run, in a folder of its own.
+
+    Args:
+        scenario: Study and sites.
+        out: The folder; made here.
+
+    Raises:
+        ConfigurationError: It is there already: an earlier run would be resumed.
+        FederationError: A command failed; holds what it said.
+    """
+    if out.exists():
+        raise ConfigurationError(f"{out}: exists already; use another --out, or delete it")
+    out.mkdir(parents=True)
+    deployment = Deployment(scenario, Place(out, out, out / "cache", "cpu"))
+    deployment.prepare()
+    return deployment
+
+
+def run_to_end(deployment: Deployment) -> None:
+    """Start the hospitals and the coordinator, wait for the study's end, and stop them.
+
+    Raises:
+        FederationError: The run failed.
+    """
+    with deployment:
+        for name in (*deployment.names, COORDINATOR):
+            deployment.start(name)
+        deployment.wait()
+
+
+def step_starts(log: str) -> list[tuple[str, float]]:
+    """Name of every step and when it began, in seconds since 1970.
+
+    Args:
+        log: What the ServerApp has logged.
+    """
+    return [
+        (name, datetime.strptime(time, "%Y-%m-%d %H:%M:%S,%f").timestamp())
+        for time, name in STEP.findall(log)
+    ]
+
+
+def serverapp_log(folder: Folder) -> str:
+    """What the ServerApp has logged."""
+    return (folder.logs / "serverapp.log").read_text(encoding="utf-8")
+
+
+def round_of(progress: Mapping[str, Any]) -> int | None:
+    """The alignment round that a run is in, from 1; None between the rounds.
+
+    Args:
+        progress: What `progress.json` says.
+    """
+    match = ROUND.fullmatch(progress.get("step", ""))
+    return int(match[1]) if match else None
