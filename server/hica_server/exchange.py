@@ -29,6 +29,8 @@ logger = logging.getLogger("hica.server")
 
 POLL_SECONDS = 1.0
 """Between two looks at who is connected, while those are too few."""
+MOST_CHARACTERS = 1000
+"""Kept of why an answer is refused, which may be in the words of its site."""
 
 Check = Callable[[Reply], None]
 """Raises MessageError where a reply that is well-formed must still not be used."""
@@ -171,8 +173,8 @@ def _ask(
         except MessageError as error:
             if isinstance(error, SiteError) and not site:
                 label = error.site  # it has said its name, though not what was asked
-            outcome.refused[label] = str(error)
-            logger.warning("%s: %s refused: %s", request.kind, label, error)
+            outcome.refused[label] = _legible(str(error))
+            logger.warning("%s: %s refused: %s", request.kind, label, outcome.refused[label])
         else:
             outcome.replies[reply.site] = keep(reply)
             outcome.nodes[reply.site] = node
@@ -200,6 +202,12 @@ def _sent(
 def _label(node: int, site: str) -> str:
     """What a node is called: its site, once that is known."""
     return site or f"node {node}"
+
+
+def _legible(words: str) -> str:
+    """What a log and a report can hold of a reason: one line of no more than they have room for."""
+    kept = words[:MOST_CHARACTERS]
+    return "".join(letter if letter.isprintable() else " " for letter in kept)
 
 
 def _checked(

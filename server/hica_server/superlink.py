@@ -7,6 +7,7 @@ every three seconds. What of its private parts is used instead is all in this fi
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
 import sysconfig
@@ -14,10 +15,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 import httpx
-from flwr.app import Message, RecordDict
+from flwr.app import Array, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode, Status
 from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
@@ -28,12 +29,21 @@ from flwr.proto.control_pb2 import (
     StopRunRequest,
     UnregisterNodeRequest,
 )
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.serverapp import Grid
 from flwr.supercore.constant import NodeStatus
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
+from flwr.supercore.inflatable.inflatable_object import (
+    get_object_body,
+    get_object_head_values_from_object_content,
+    iterate_object_tree,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.run import Run
+from flwr.superlink.grid import HttpGrid
 
 from hica.bundle import BUNDLE_SHA256, build
 from hica.errors import FederationError
@@ -44,10 +54,12 @@ from hica_server.settings import Folder
 LOOPBACK = "127.0.0.1"
 HOME_VARIABLE = "HICA_FOLDER"
 """Tells the ServerApp whose coordinator it is."""
-LARGE = 16 * 2**20
-"""Bytes of a message whose answers are looked for one by one."""
 POLL_SECONDS = 0.2
 """Between two looks for answers; Flower's own grid takes three seconds."""
+MOST_OBJECTS = 2048
+"""Of an answer: each is a request of its own. A tower of a thousand layers takes no more."""
+MOST_SHARE, MOST_BEYOND = 1.5, 16 * 2**20
+"""Bytes of an answer, as a share of those of the question, and beside it: header and parcel."""
 TIMEOUT_SECONDS = 10.0
 
 Request = TypeVar("Request")
@@ -257,14 +269,19 @@ class PromptGrid(Grid):
     Where Flower puts an error in the place of an answer that cannot come any more (its node has
     gone, or a restarted SuperLink has lost it), there is no answer: that site is missing.
 
+    A site may send what it likes. Flower's grid waits for hours for an answer that is announced
+    and never uploaded, and one that cannot be read takes all others with it; so answers are
+    fetched here, each by itself, and one that is of no use becomes an error of its site.
+
     Args:
         grid: The grid that Flower made for the run.
         poll_seconds: Between two looks.
     """
 
     def __init__(self, grid: Grid, poll_seconds: float = POLL_SECONDS) -> None:
-        self._grid = grid
+        self._grid = cast(HttpGrid, grid)
         self._poll_seconds = poll_seconds
+        self._open: dict[str, _Question] = {}
 
     def connected(self) -> dict[str, int]:
         """Node of every connected site, by the name it was registered for."""
@@ -295,53 +312,93 @@ class PromptGrid(Grid):
         return self._grid.get_node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages; returns their ids, "" for one that the SuperLink did not take."""
-        return self._grid.push_messages(_packed(list(messages)))
+        """Send messages; returns their ids, "" for one that the SuperLink did not take.
 
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The answers that have come."""
-        answers = list(self._grid.pull_messages(message_ids))
-        for answer in answers:
-            if answer.has_content():
-                answer.content = unpack(answer.content)
-        return answers
+        What was sent is not held: the messages are left without their content.
+        """
+        messages = list(messages)
+        sizes = [payload_bytes(message.content) for message in messages]
+        ids = list(self._grid.push_messages(_packed(messages)))
+        for message_id, message, size in zip(ids, messages, sizes, strict=False):
+            message.content = RecordDict()
+            self._open[message_id] = _Question(message, int(MOST_SHARE * size) + MOST_BEYOND)
+        self._open.pop("", None)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
+        """The answers that are there, each fetched when it is asked for; waits for none."""
+        awaited = [each for each in message_ids if each in self._open]
+        self._learn_announced([each for each in awaited if self._open[each].upload is None])
+        for message_id in awaited:
+            yield from self._fetched(message_id)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
-        """Send messages, and yield the answers as they come.
+        """Send messages, and yield the answers as they come, none held while the next one comes.
 
         Args:
             messages: One for each site.
             timeout: Seconds until the deadline; None waits for every answer.
         """
-        messages = list(messages)
-        large = any(payload_bytes(message.content) > LARGE for message in messages)
-        ids = set(filter(None, self.push_messages(messages)))
-        return self._answers(ids, large, None if timeout is None else time.monotonic() + timeout)
+        ids = list(filter(None, self.push_messages(messages)))
+        return self._answers(ids, None if timeout is None else time.monotonic() + timeout)
 
-    def _answers(self, awaited: set[str], large: bool, ends: float | None) -> Iterator[Message]:
-        """Answers to the messages `awaited`, until the deadline.
-
-        Large ones are taken one at a time, and none is held here while the next one comes.
-        """
-        while awaited:
-            for ids in [{each} for each in awaited] if large else [set(awaited)]:
-                answers = list(self.pull_messages(ids))
-                awaited -= {answer.metadata.reply_to_message_id for answer in answers}
-                while answers:
-                    if _is_unavailable(answers[0]):
-                        del answers[0]
-                    else:
-                        yield answers.pop(0)
-            if not awaited or (ends is not None and time.monotonic() >= ends):
-                return
+    def _answers(self, ids: list[str], ends: float | None) -> Iterator[Message]:
+        """Answers to the messages `ids`, until the deadline."""
+        while True:
+            yield from filter(_is_answer, self.pull_messages(ids))
+            ids = [each for each in ids if each in self._open]
+            if not ids or (ends is not None and time.monotonic() >= ends):
+                break
             time.sleep(self._poll_seconds)
+        for late in ids:
+            del self._open[late]
+
+    def _learn_announced(self, ids: list[str]) -> None:
+        """Note which messages an answer has been announced to; the SuperLink says so once only."""
+        if not ids:
+            return
+        told = self._grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=ids))
+        for answer, tree in zip(told.messages_list, told.message_object_trees, strict=True):
+            question = self._open.get(answer.metadata.reply_to_message_id)
+            if question is not None:
+                objects = [each.object_id for each in iterate_object_tree(tree)]
+                question.upload = _Upload(objects, question.most_bytes)
+
+    def _fetched(self, message_id: str) -> Iterator[Message]:
+        """The answer to a message, if all of it is there."""
+        question = self._open[message_id]
+        if question.upload is None:
+            return
+        said = _said(question.upload, self._object)
+        if said:
+            del self._open[message_id]
+            self._confirm(question.upload.root)
+            # Of what an answer tells about itself nothing is used: the SuperLink has checked that
+            # it was announced by the node that was asked, but not what its objects say.
+            yield Message(said.pop(), reply_to=question.message)
+
+    def _object(self, object_id: str) -> bytes | None:
+        """Content of an object; empty while it is on its way, None where it cannot come."""
+        request = PullObjectRequest(
+            node=self._grid.node, run_id=self._grid.run.run_id, object_id=object_id
+        )
+        answer = self._grid._runtime_client.PullObject(request)
+        return answer.object_content if answer.object_found else None
+
+    def _confirm(self, root: str) -> None:
+        """Let the SuperLink forget a message."""
+        self._grid._runtime_client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(
+                node=self._grid.node, run_id=self._grid.run.run_id, message_object_id=root
+            )
+        )
 
 
-def _is_unavailable(answer: Message) -> bool:
-    """Whether it only says that there will be no answer."""
-    return answer.has_error() and answer.error.code in _UNAVAILABLE
+def _is_answer(message: Message) -> bool:
+    """Whether it says more than that there will be no answer."""
+    return not (message.has_error() and message.error.code in _UNAVAILABLE)
 
 
 def _packed(messages: list[Message]) -> list[Message]:
@@ -351,3 +408,125 @@ def _packed(messages: list[Message]) -> list[Message]:
     for message in messages:
         message.content = packed[id(message.content)]
     return messages
+
+
+# --- Answers -------------------------------------------------------------------------------------
+
+
+class _UselessError(Exception):
+    """An answer that is not fetched to its end.
+
+    Args:
+        reason: Why.
+        code: What kind of an error it becomes.
+    """
+
+    def __init__(self, reason: str, code: int = ErrorCode.UNKNOWN) -> None:
+        super().__init__(reason)
+        self.error = Error(code, reason)
+
+
+class _Upload:
+    """An announced answer, whose objects reach the SuperLink one after the other.
+
+    The one that holds all others is pushed last, and is asked for first: a look at an upload that
+    is stuck costs one small request. What has been seen is pulled again only when all have been:
+    in whatever order a site holds them back, no object is pulled more than twice.
+
+    Args:
+        objects: Ids in the order in which they are pushed.
+        most_bytes: That they may have together.
+    """
+
+    def __init__(self, objects: Iterable[str], most_bytes: int) -> None:
+        self._objects = list(dict.fromkeys(objects))
+        self._unseen = list(self._objects)
+        self._seen_bytes = 0
+        self.root = self._objects[-1]
+        self.most_bytes = most_bytes
+
+    def contents(self, pull: Callable[[str], bytes | None]) -> dict[str, bytes]:
+        """All objects; none while one is on its way.
+
+        Raises:
+            _UselessError: They are too many or too large, or one cannot come.
+        """
+        if len(self._objects) > MOST_OBJECTS:
+            raise _UselessError(f"the answer has more than {MOST_OBJECTS} objects")
+        contents = {}
+        while self._unseen:
+            content = _found(pull(self._unseen[-1]))
+            if not content:
+                return {}
+            self._seen_bytes += len(content)
+            _check_size(self._seen_bytes, self.most_bytes)
+            contents[self._unseen.pop()] = content
+        seen_before = [each for each in self._objects if each not in contents]
+        return contents | {each: _found(pull(each)) for each in seen_before}
+
+
+@dataclass
+class _Question:
+    """A message that has been sent.
+
+    Attributes:
+        message: Without its content.
+        most_bytes: That the answer may have.
+        upload: The answer, once it is announced.
+    """
+
+    message: Message
+    most_bytes: int
+    upload: _Upload | None = None
+
+
+def _found(content: bytes | None) -> bytes:
+    """The content of an object that the SuperLink knows."""
+    if content is None:  # it drops what a site has not uploaded for three minutes
+        code = ErrorCode.REPLY_MESSAGE_UNAVAILABLE
+        raise _UselessError("the answer was never uploaded to its end", code)
+    return content
+
+
+def _check_size(size: int, most: int) -> None:
+    if size > most:
+        raise _UselessError(f"the answer has more than {most} bytes")
+
+
+def _said(upload: _Upload, pull: Callable[[str], bytes | None]) -> list[RecordDict | Error]:
+    """What an answer says, or why it is of no use; nothing while it is on its way.
+
+    A list, from which it can be taken without being held here.
+    """
+    try:
+        contents = upload.contents(pull)
+        return [_read(contents, upload)] if contents else []
+    except _UselessError as useless:
+        return [useless.error]
+
+
+def _read(contents: dict[str, bytes], upload: _Upload) -> RecordDict | Error:
+    """What an answer says.
+
+    Raises:
+        _UselessError: Flower cannot make a message of it.
+    """
+    try:
+        _check_size(_size_when_built(contents), upload.most_bytes)
+        message = cast(Message, inflate_object_from_contents(upload.root, contents))
+        return message.error if message.has_error() else unpack(message.content)
+    except _UselessError:
+        raise
+    except Exception as error:  # whatever Flower stumbles over in bytes of a site's making
+        raise _UselessError(f"the answer cannot be read: {type(error).__name__}") from None
+
+
+def _size_when_built(contents: dict[str, bytes]) -> int:
+    """Bytes of all arrays; one may name the same piece of data a million times."""
+    size = 0
+    for content in contents.values():
+        kind, children, _ = get_object_head_values_from_object_content(content)
+        if kind == Array.__qualname__:
+            pieces = json.loads(get_object_body(content, Array))["arraychunk_ids"]
+            size += sum(len(contents[children[piece]]) for piece in pieces)
+    return size

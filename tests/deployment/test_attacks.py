@@ -45,6 +45,9 @@ REFUSALS = {
     "dtype": "has type float64, expected float32",
     "array_name": "not asked for ['shared.other']",
     "site_name": "answers as 'north'",
+    "unreadable": "the answer cannot be read: DecodeError",
+    "endless": "the answer has more than",
+    "long_reason": "failed at the site: xxx",
 }
 """How each attack of `evil/attacks.py` is answered, in the order of the rounds."""
 
@@ -266,6 +269,10 @@ def test_a_bad_update_is_refused_by_name_and_the_round_goes_on(alignment, round_
     assert (entry["participants"], entry["missing"]) == (["north"], [])
     assert list(entry["refused"]) == ["south"]
     assert REFUSALS[attack] in entry["refused"]["south"]
+
+
+def test_no_more_is_kept_of_a_reason_than_a_report_can_hold(alignment):
+    assert max(len(entry["refused"].get("south", "")) for entry in alignment) == 1000
 
 
 def test_after_all_that_an_honest_update_is_taken_and_the_result_is_sound(alignment, result):

@@ -5,11 +5,14 @@ import json
 from collections.abc import Callable
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.supercore.inflatable.inflatable_object import add_header_to_object_body
 
 Pack = Callable[[RecordDict], RecordDict]
 """Puts the small arrays of a record into a parcel, as the runner does with what it sends."""
 Attack = Callable[[RecordDict, Pack], RecordDict]
+MessageAttack = Callable[[Message], None]
+"""Changes the whole message, which holds the record by then."""
 
 
 class Unpicklable:
@@ -63,6 +66,35 @@ def with_parcel(parcel: bytes) -> Attack:
     return attack
 
 
+def forged(kind: type, body: bytes) -> type:
+    """A class whose objects pass for Flower's `kind`, whatever is in them."""
+
+    class Forged(kind):
+        def deflate(self) -> bytes:
+            return add_header_to_object_body(body, self)
+
+    Forged.__qualname__ = kind.__qualname__
+    return Forged
+
+
+def unreadable(record: RecordDict, pack: Pack) -> RecordDict:
+    """An object that Flower takes in, and fails to build a record of."""
+    return RecordDict({"message": forged(ConfigRecord, b"\xff")({"a": 1})})
+
+
+def endless(record: RecordDict, pack: Pack) -> RecordDict:
+    """A hundred bytes of an array, a thousand million times."""
+    body = {"dtype": "uint8", "shape": [1], "stype": "numpy.ndarray", "arraychunk_ids": [0] * 10**7}
+    arrays = ArrayRecord()
+    arrays["shared.a"] = forged(Array, json.dumps(body).encode())(np.zeros(100, np.uint8))
+    return RecordDict({**record, "arrays": arrays})
+
+
+def with_reason(reason: str) -> MessageAttack:
+    """A failure in place of the update."""
+    return lambda message: message.__dict__.update(_content=None, _error=Error(2, reason))
+
+
 def field(**changes: object) -> Callable[[str], str]:
     """Other fields in a header."""
     return lambda header: json.dumps(json.loads(header) | changes)
@@ -79,4 +111,10 @@ ATTACKS: dict[str, Attack] = {
     "dtype": with_values(lambda values: values.astype(np.float64)),
     "array_name": with_first_array(lambda name, array: ("shared.other", array)),
     "site_name": with_header(field(site="north")),
+    "unreadable": unreadable,
+    "endless": endless,
+}
+
+MESSAGE_ATTACKS: dict[str, MessageAttack] = {
+    "long_reason": with_reason("x" * 10_000_000),
 }

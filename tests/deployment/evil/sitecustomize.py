@@ -9,17 +9,24 @@ import os
 import sys
 
 if "hica_client.flower_runner" in sys.orig_argv:
-    from attacks import ATTACKS
+    from attacks import ATTACKS, MESSAGE_ATTACKS
+    from flwr.supernode.runtime import run_clientapp
 
     import hica.parcel
 
-    planned = [ATTACKS[name] for name in os.environ["HICA_TEST_ATTACKS"].split()]
-    honest_pack = hica.parcel.pack
+    planned = os.environ["HICA_TEST_ATTACKS"].split()
+    under_way = ""
+    honest_pack, honest_push = hica.parcel.pack, run_clientapp.push_message
 
     def pack(record):
+        global under_way
         header = json.loads(record.config_records["message"]["header"])
-        if header["kind"] == "train.align" and header["round"] < len(planned):
-            return planned[header["round"]](record, honest_pack)
-        return honest_pack(record)
+        aligns = header["kind"] == "train.align" and header["round"] < len(planned)
+        under_way = planned[header["round"]] if aligns else ""
+        return ATTACKS.get(under_way, lambda record, pack: pack(record))(record, honest_pack)
 
-    hica.parcel.pack = pack
+    def push(supernode, message, context):
+        MESSAGE_ATTACKS.get(under_way, lambda message: None)(message)
+        honest_push(supernode, message, context)
+
+    hica.parcel.pack, run_clientapp.push_message = pack, push

@@ -80,6 +80,15 @@ def test_a_bad_answer_is_refused_by_name_and_the_round_goes_on(ask, bad, words):
     assert words in outcome.refused["site1"]
 
 
+def test_of_what_a_site_says_only_as_much_is_kept_as_a_report_can_hold(ask, caplog):
+    words = "disk is full\n2026 INFO all is well\0\ud800" + "x" * 3 * 10**7
+    outcome, _ = ask({1: always(words), 2: always(reply("site2"))})
+    kept = outcome.refused["site1"]
+    assert kept.startswith("failed at the site: disk is full 2026 INFO all is well  xxx")
+    assert len(kept) == 1000
+    assert kept in caplog.text and len(caplog.text) < 2000
+
+
 def test_a_check_may_refuse_what_is_well_formed(ask):
     def check(reply):
         if reply.site == "site1":

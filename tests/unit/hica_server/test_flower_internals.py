@@ -6,10 +6,13 @@ with, which a new release of Flower may change without notice. A test that fails
 
 import ast
 import inspect
+import json
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from flwr.app import Array
 from flwr.serverapp import Grid, ServerApp
 
 import hica_server
@@ -36,8 +39,18 @@ SIGNATURES = {
     "flwr.superlink.grid.HttpGrid.get_nodes": "self",
     "flwr.superlink.grid.HttpGrid.get_node_ids": "self",
     "flwr.superlink.grid.HttpGrid.push_messages": "self, messages",
-    "flwr.superlink.grid.HttpGrid.pull_messages": "self, message_ids",
     "flwr.superlink.grid.HttpGrid.set_run": "self, run",
+    "flwr.supercore.runtime.RuntimeHttpClient.PullMessages": "self, request",
+    "flwr.supercore.runtime.RuntimeHttpClient.PullObject": "self, request",
+    "flwr.supercore.runtime.RuntimeHttpClient.ConfirmMessageReceived": "self, request",
+    "flwr.supercore.inflatable.inflatable_object.get_object_body": "object_content, cls",
+    "flwr.supercore.inflatable.inflatable_object.get_object_head_values_from_object_content": (
+        "object_content"
+    ),
+    "flwr.supercore.inflatable.inflatable_object.iterate_object_tree": "tree",
+    "flwr.supercore.inflatable.inflatable_utils.inflate_object_from_contents": (
+        "object_id, object_contents, *, keep_object_contents, objects"
+    ),
 }
 
 FIELDS = {
@@ -61,9 +74,22 @@ FIELDS = {
     ],
     "flwr.proto.run_pb2.Run": ["status"],
     "flwr.proto.run_pb2.RunStatus": ["status", "details"],
+    "flwr.proto.runtime_pb2.PullAppMessagesRequest": ["message_ids"],
+    "flwr.proto.runtime_pb2.PullAppMessagesResponse": ["messages_list", "message_object_trees"],
+    "flwr.proto.message_pb2.Message": ["metadata"],
+    "flwr.proto.message_pb2.Metadata": ["reply_to_message_id"],
+    "flwr.proto.message_pb2.ObjectTree": ["object_id", "children"],
+    "flwr.proto.message_pb2.PullObjectRequest": ["node", "run_id", "object_id"],
+    "flwr.proto.message_pb2.PullObjectResponse": ["object_found", "object_content"],
+    "flwr.proto.message_pb2.ConfirmMessageReceivedRequest": [
+        "node",
+        "run_id",
+        "message_object_id",
+    ],
 }
 
 VALUES = {
+    "flwr.common.constant.ErrorCode.UNKNOWN": 0,
     "flwr.common.constant.ErrorCode.NODE_UNAVAILABLE": 5,
     "flwr.common.constant.ErrorCode.MESSAGE_UNAVAILABLE": 3,
     "flwr.common.constant.ErrorCode.REPLY_MESSAGE_UNAVAILABLE": 4,
@@ -90,6 +116,20 @@ def test_messages_have_the_fields_that_are_used(path, named):
 @pytest.mark.parametrize("path", VALUES)
 def test_constants_mean_what_they_meant(path, named):
     assert named(path) == VALUES[path], f"Flower has changed {path}"
+
+
+def test_a_grid_has_what_our_own_is_made_of(named):
+    grid = named("flwr.superlink.grid.HttpGrid")("localhost:1", True, token="token")
+    assert grid.node.node_id == named("flwr.common.constant.SUPERLINK_NODE_ID")
+    assert isinstance(type(grid).run, property)
+    assert isinstance(grid._runtime_client, named("flwr.supercore.runtime.RuntimeHttpClient"))
+    grid.close()
+
+
+def test_an_array_names_its_pieces_as_we_count_them(named):
+    array = Array(np.zeros(2**24, np.uint8))  # in pieces of 5 MiB, of which two are the same
+    body = named("flwr.supercore.inflatable.inflatable_object.get_object_body")
+    assert json.loads(body(array.deflate(), Array))["arraychunk_ids"] == [0, 1, 1, 2]
 
 
 def test_a_grid_asks_for_no_more_methods_than_ours_has():

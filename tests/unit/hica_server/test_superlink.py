@@ -1,9 +1,14 @@
+import gc
+import json
 import weakref
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.common.serde import message_to_proto
+from flwr.proto import node_pb2
 from flwr.proto.control_pb2 import (
     ListNodesResponse,
     ListRunsResponse,
@@ -11,15 +16,30 @@ from flwr.proto.control_pb2 import (
     StartRunRequest,
     StartRunResponse,
 )
+from flwr.proto.message_pb2 import ObjectTree, PullObjectResponse
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.run_pb2 import Run, RunStatus
+from flwr.proto.runtime_pb2 import PullAppMessagesResponse
+from flwr.supercore.inflatable.inflatable_object import (
+    add_header_to_object_body,
+    get_all_nested_objects,
+    get_object_tree,
+)
 
 from hica.bundle import BUNDLE_SHA256
 from hica.errors import FederationError
 from hica.parcel import PARCEL, pack
 from hica_server.provision import make_authority
 from hica_server.settings import Folder
-from hica_server.superlink import LARGE, Control, Node, PromptGrid, UnreachableError, environment
+from hica_server.superlink import (
+    MOST_BEYOND,
+    MOST_OBJECTS,
+    Control,
+    Node,
+    PromptGrid,
+    UnreachableError,
+    environment,
+)
 
 # --- Environment ---------------------------------------------------------------------------------
 
@@ -133,42 +153,102 @@ def test_what_the_superlink_refuses_is_an_error_with_its_words(control):
 # --- Grid ----------------------------------------------------------------------------------------
 
 
-class Link:
-    """Flower's grid: answers become available one look after the other.
+class Upload:
+    """An answer at the SuperLink.
 
     Attributes:
-        looks: What each look finds, a list of answers; afterwards nothing.
-        refused: Nodes whose messages the SuperLink does not take.
-        taken: The messages it was given.
+        answer: The message as it is announced.
+        tree: The ids of its objects, as announced.
+        objects: Their contents by id, in the order in which they are pushed.
     """
+
+    def __init__(self, answer, whole=None):
+        whole = answer if whole is None else whole
+        self.answer = answer
+        self.tree = get_object_tree(whole)
+        self.objects = {key: it.deflate() for key, it in get_all_nested_objects(whole).items()}
+        self.root = self.tree.object_id
+
+    def hold_back(self, *ids):
+        """Have these objects on their way."""
+        self.objects |= dict.fromkeys(ids, b"")
+
+
+class Link:
+    """Flower's grid: answers are announced one look after the other.
+
+    Attributes:
+        looks: What is announced at each look, a list of uploads; afterwards nothing.
+        refused: Nodes whose messages the SuperLink does not take.
+        taken: The contents it was given.
+        awaited: Ids it was asked for at each look.
+        pulled: Objects it was asked for.
+        confirmed: Messages it may forget.
+        when_pulled: Called with an object's id before it is given out.
+    """
+
+    run = SimpleNamespace(run_id=7)
+    node = node_pb2.Node(node_id=1)
 
     def __init__(self, *looks, refused=()):
         self.looks = list(looks)
         self.refused = refused
-        self.awaited = []
-        self.taken = []
+        self.uploads = [upload for look in looks for upload in look]
+        self.taken, self.awaited, self.pulled, self.confirmed = [], [], [], []
+        self.when_pulled = lambda object_id: None
+        self._runtime_client = SimpleNamespace(
+            PullMessages=self._announce,
+            PullObject=self._give_out,
+            ConfirmMessageReceived=lambda request: self.confirmed.append(request.message_object_id),
+        )
 
     def get_nodes(self):
         return [NodeInfo(node_id=1, name="a"), NodeInfo(node_id=2, name="b")]
 
     def push_messages(self, messages):
-        self.taken += messages
+        self.taken += [message.content for message in messages]
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = f"to {message.metadata.dst_node_id}"
         nodes = [message.metadata.dst_node_id for message in messages]
         return ["" if node in self.refused else f"to {node}" for node in nodes]
 
-    def pull_messages(self, ids):
-        self.awaited.append(set(ids))
-        return self.looks.pop(0) if self.looks else []
+    def _announce(self, request):
+        self.awaited.append(set(request.message_ids))
+        found = self.looks.pop(0) if self.looks else []
+        return PullAppMessagesResponse(
+            messages_list=[message_to_proto(upload.answer) for upload in found],
+            message_object_trees=[upload.tree for upload in found],
+        )
+
+    def _give_out(self, request):
+        assert (request.run_id, request.node) == (self.run.run_id, self.node)
+        self.pulled.append(request.object_id)
+        self.when_pulled(request.object_id)
+        contents = [it.objects for it in self.uploads if request.object_id in it.objects]
+        if not contents:
+            return PullObjectResponse(object_found=False)
+        content = contents[0][request.object_id]
+        return PullObjectResponse(
+            object_found=True, object_available=content != b"", object_content=content
+        )
 
 
 def to(node, content=None):
     return Message(content or RecordDict(), node, "train.align")
 
 
-def answer(node, content=None):
+def reply(node, content=None):
     asked = to(node)
     asked.metadata.__dict__["_message_id"] = f"to {node}"
     return Message(content or RecordDict(), reply_to=asked)
+
+
+def answer(node, content=None):
+    return Upload(reply(node, content))
+
+
+def nodes_of(messages):
+    return [message.metadata.src_node_id for message in messages]
 
 
 @pytest.fixture
@@ -184,22 +264,31 @@ def grid_of(make_grid):
 
 
 def test_answers_are_given_out_as_they_come_and_no_longer_asked_for(grid_of):
-    one, two = answer(1), answer(2)
-    grid, link = grid_of([], [two], [], [one])
-    assert list(grid.send_and_receive([to(1), to(2)], timeout=60.0)) == [two, one]
+    grid, link = grid_of([], [answer(2)], [], [answer(1)])
+    assert nodes_of(grid.send_and_receive([to(1), to(2)], timeout=60.0)) == [2, 1]
     assert link.awaited == [{"to 1", "to 2"}, {"to 1", "to 2"}, {"to 1"}, {"to 1"}]
+
+
+def test_an_answer_says_what_its_site_sent_and_replies_to_what_was_asked(grid_of):
+    sent = reply(1, RecordDict({"message": ConfigRecord({"header": "so"})}))
+    upload = Upload(sent)
+    grid, link = grid_of([upload])
+    (got,) = grid.send_and_receive([Message(RecordDict(), 1, "train.align", group_id="3")])
+    assert got.content == sent.content
+    assert (got.metadata.reply_to_message_id, got.metadata.group_id) == ("to 1", "3")
+    assert link.confirmed == [upload.root]
 
 
 @pytest.mark.parametrize("code", [3, 4, 5])
 def test_a_site_whose_answer_cannot_come_any_more_is_silent_and_not_waited_for(grid_of, code):
     grid, _ = grid_of([answer(1, Error(code, "gone")), answer(2)])
-    assert [m.metadata.src_node_id for m in grid.send_and_receive([to(1), to(2)])] == [2]
+    assert nodes_of(grid.send_and_receive([to(1), to(2)])) == [2]
 
 
 def test_a_failure_at_a_site_is_an_answer(grid_of):
-    failed = answer(1, Error(2, "disk is full"))
-    grid, _ = grid_of([failed])
-    assert list(grid.send_and_receive([to(1)])) == [failed]
+    grid, _ = grid_of([answer(1, Error(2, "disk is full"))])
+    (failed,) = grid.send_and_receive([to(1)])
+    assert failed.error == Error(2, "disk is full")
 
 
 def test_a_message_that_the_superlink_did_not_take_is_not_waited_for(grid_of):
@@ -215,7 +304,17 @@ def test_nothing_is_waited_for_beyond_the_deadline(grid_of):
 
 
 def test_no_messages_no_answers(grid_of):
-    assert list(grid_of()[0].send_and_receive([], timeout=60.0)) == []
+    grid, link = grid_of()
+    assert list(grid.send_and_receive([], timeout=60.0)) == []
+    assert link.awaited == []
+
+
+def test_what_was_sent_with_patience_can_be_looked_for_once(grid_of):
+    grid, _ = grid_of([], [answer(1)])
+    ids = grid.push_messages([to(1)])
+    assert list(grid.pull_messages(ids)) == []
+    assert nodes_of(grid.pull_messages(ids)) == [1]
+    assert list(grid.pull_messages(ids)) == []
 
 
 def test_small_arrays_travel_in_a_parcel_that_is_made_once_for_all_sites(grid_of):
@@ -227,7 +326,7 @@ def test_small_arrays_travel_in_a_parcel_that_is_made_once_for_all_sites(grid_of
     )
     grid, link = grid_of([answer(1, pack(content)), answer(2, pack(content))])
     answers = list(grid.send_and_receive([to(1, content), to(2, content)]))
-    one, other = (message.content for message in link.taken)
+    one, other = link.taken
     assert one is other and list(one) == ["message"] and PARCEL in one["message"]
     for each in answers:
         assert [array.numpy().tolist() for array in each.content["arrays"].values()] == [
@@ -236,15 +335,163 @@ def test_small_arrays_travel_in_a_parcel_that_is_made_once_for_all_sites(grid_of
         ]
 
 
-def test_large_answers_are_taken_one_at_a_time_and_not_held(grid_of):
-    content = RecordDict({"arrays": ArrayRecord([np.zeros(LARGE, np.uint8)])})
-    grid, link = grid_of([answer(1)], [answer(2)])
-    answers = iter(grid.send_and_receive([to(1, content), to(2, content)]))
-    first = weakref.ref(next(answers))
-    assert first() is None and len(link.awaited) == 1
-    assert next(answers).metadata.src_node_id == 2
-    assert [len(ids) for ids in link.awaited] == [1, 1]
+def test_answers_are_taken_one_at_a_time_and_not_held(grid_of):
+    grid, link = grid_of([answer(1), answer(2)])
+    answers = iter(grid.send_and_receive([to(1), to(2)]))
+    first = next(answers)
+    pulled, first = len(link.pulled), weakref.ref(first)
+    assert first() is None
+    assert pulled == len(link.uploads[0].objects)
+    assert len(list(answers)) == 1
+
+
+def test_what_is_sent_is_not_held_while_answers_are_awaited(grid_of):
+    grid, link = grid_of()
+    content = RecordDict({"message": ConfigRecord({"header": ""})})
+    sent = weakref.ref(content)
+    grid.push_messages([to(1, content)])
+    link.taken.clear()
+    del content
+    gc.collect()  # a record that has been looked into is part of a circle
+    assert sent() is None
 
 
 def test_connected_sites_are_known_by_the_names_they_were_registered_for(grid_of):
     assert grid_of()[0].connected() == {"a": 1, "b": 2}
+
+
+# --- Uploads that take their time ----------------------------------------------------------------
+
+
+def test_an_upload_that_is_stuck_keeps_no_other_waiting_and_ends_with_the_deadline(grid_of):
+    stuck, whole = answer(1), answer(2)
+    stuck.hold_back(stuck.root)
+    grid, link = grid_of([stuck], [whole])
+    answers = iter(grid.send_and_receive([to(1), to(2)], timeout=0.5))
+    assert next(answers).metadata.src_node_id == 2
+    assert link.pulled == [stuck.root, stuck.root, *reversed(whole.objects)]
+    assert list(answers) == []
+    assert set(link.pulled) == {stuck.root, *whole.objects}  # one small object a look
+    assert link.confirmed == [whole.root]
+
+
+def test_an_upload_is_taken_once_it_is_whole_and_its_objects_are_pulled_twice_at_most(grid_of):
+    """It is held back in the order that costs most: every look finds one object more."""
+    upload = Upload(
+        reply(1, RecordDict({name: ArrayRecord([np.array([i])]) for i, name in enumerate("abcd")}))
+    )
+    whole, order = dict(upload.objects), list(upload.objects)
+    upload.hold_back(*order)
+    grid, link = grid_of([upload])
+
+    def come(object_id):
+        if link.pulled.count(object_id) > 1:
+            upload.objects[object_id] = whole[object_id]
+
+    link.when_pulled = come
+    (got,) = grid.send_and_receive([to(1)])
+    arrays = [array.numpy() for record in got.content.values() for array in record.values()]
+    assert arrays == [0, 1, 2, 3]
+    assert max(map(link.pulled.count, order)) == 3  # the first time it was not there
+    assert link.awaited == [{"to 1"}]  # it is announced once
+
+
+def test_an_upload_that_was_given_up_by_its_site_is_silence(grid_of):
+    upload = answer(1)
+    upload.hold_back(upload.root)
+    grid, link = grid_of([upload])
+    link.when_pulled = lambda object_id: len(link.pulled) > 2 and upload.objects.clear()
+    assert list(grid.send_and_receive([to(1)])) == []
+    assert len(link.pulled) == 3
+
+
+# --- Answers of no use ---------------------------------------------------------------------------
+
+
+def forged(kind, body):
+    """A class whose objects pass for Flower's `kind`, whatever is in them."""
+
+    class Forged(kind):
+        def deflate(self):
+            return add_header_to_object_body(body, self)
+
+    Forged.__qualname__ = kind.__qualname__
+    return Forged
+
+
+def with_record(record):
+    return answer(1, RecordDict({"message": record}))
+
+
+def unlike_its_tree():
+    upload = answer(1, RecordDict({"message": ConfigRecord({"header": ""})}))
+    upload.tree.children[0].ClearField("children")
+    return upload
+
+
+def endless():
+    """A hundred bytes named so often that they are more than can be taken."""
+    body = {"dtype": "uint8", "shape": [1], "stype": "numpy.ndarray", "arraychunk_ids": [0] * 10**6}
+    arrays = ArrayRecord()
+    arrays["a"] = forged(Array, json.dumps(body).encode())(np.zeros(100, np.uint8))
+    return with_record(arrays)
+
+
+@pytest.mark.parametrize(
+    ("upload", "why"),
+    [
+        (
+            lambda: with_record(forged(ConfigRecord, b"\xff")({"a": 1})),
+            "cannot be read: DecodeError",
+        ),
+        (
+            lambda: with_record(forged(ArrayRecord, b"[" * 10**5)({"a": Array(np.zeros(1))})),
+            "cannot be read: RecursionError",
+        ),
+        (lambda: Upload(reply(1), ConfigRecord({"a": 1})), "cannot be read: AttributeError"),
+        (unlike_its_tree, "cannot be read: KeyError"),
+        (endless, f"has more than {MOST_BEYOND} bytes"),
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_an_error_of_its_site_alone(grid_of, upload, why):
+    bad = upload()
+    grid, link = grid_of([bad, answer(2)])
+    got = {it.metadata.src_node_id: it for it in grid.send_and_receive([to(1), to(2)])}
+    assert got[1].error == Error(0, f"the answer {why}")
+    assert got[2].has_content()
+    assert bad.root in link.confirmed
+
+
+def test_the_bytes_of_an_answer_are_limited_by_those_of_the_question(grid_of):
+    content = RecordDict({"arrays": ArrayRecord([np.arange(3 * 2**20)])})
+    grid, link = grid_of([answer(1, content)])
+    (refused,) = grid.send_and_receive([to(1)])
+    assert refused.error.reason == f"the answer has more than {MOST_BEYOND} bytes"
+    assert len(link.pulled) < len(link.uploads[0].objects)  # it was broken off
+    grid, _ = grid_of([answer(1, content)])
+    (taken,) = grid.send_and_receive([to(1, content)])
+    assert taken.has_content()
+
+
+def test_too_many_objects_are_not_even_asked_for(grid_of):
+    upload = answer(1)
+    upload.tree.children.extend(ObjectTree(object_id=str(i)) for i in range(MOST_OBJECTS))
+    grid, link = grid_of([upload])
+    (refused,) = grid.send_and_receive([to(1)])
+    assert refused.error.reason == f"the answer has more than {MOST_OBJECTS} objects"
+    assert link.pulled == []
+
+
+def test_what_an_answer_says_of_its_sender_is_not_believed(grid_of):
+    told, said = reply(1), reply(1)
+    said.metadata.__dict__ |= {"_src_node_id": 2, "_reply_to_message_id": "to 2"}
+    grid, _ = grid_of([Upload(told, said)], [answer(2)])
+    got = list(grid.send_and_receive([to(1), to(2)]))
+    assert nodes_of(got) == [1, 2]
+    assert [it.metadata.reply_to_message_id for it in got] == ["to 1", "to 2"]
+
+
+def test_what_answers_nothing_that_was_asked_is_ignored(grid_of):
+    grid, link = grid_of([answer(3), answer(1)])
+    assert nodes_of(grid.send_and_receive([to(1)])) == [1]
+    assert link.uploads[0].root not in link.pulled
