@@ -60,10 +60,12 @@ rounds = 2
 shots = 3
 views = 2
 bank_start = "text"
+centring = "none" # fewer exchanges
 [calibration]
 rounds = 0
 [federation]
 quorum = 2
+deadline = 120 # what is lost on its way is asked for again then
 [regions]
 method = "masks"
 count = 2
@@ -211,11 +213,13 @@ class Federation(Deployment):
         self.processes[name].terminate()
         return self.wait_for_exit(name)
 
-    def hold(self, name: str, step: str) -> None:
-        """Hold a round open: from `step` on the site does not answer, as its runner is stopped."""
-        self.wait_for_step(step)
+    def hold(self, name: str, round_: int, of: int = 2) -> None:
+        """Hold a round of alignment open: the site has been asked, and its runner is stopped."""
+        self.wait_for_step(f"alignment {round_}/{of}")
         self._held = self.pid(name, "runner")
         os.kill(self._held, signal.SIGSTOP)
+        asked = "asks for train.align"
+        self.wait_until(lambda: self.said(name).count(asked) >= round_, f"{name} being asked")
 
     def release(self) -> None:
         with suppress(ProcessLookupError):  # it may be what was killed

@@ -65,7 +65,7 @@ def federation(tmp_path_factory, cache) -> Iterator[Federation]:
         made.start("north")
         made.start("south", {"PYTHONPATH": str(EVIL), "HICA_TEST_ATTACKS": " ".join(REFUSALS)})
         made.start(COORDINATOR)
-        made.hold("south", f"alignment 1/{len(REFUSALS) + 1}")
+        made.hold("south", 1, len(REFUSALS) + 1)
         yield made
     finally:
         made.kill_all()

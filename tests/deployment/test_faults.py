@@ -27,7 +27,7 @@ CUT_SECONDS = float(os.environ.get("HICA_CUT_SECONDS", "0"))
 def test_a_site_that_never_answers_is_named_in_every_round_it_misses(make_federation):
     federation = make_federation("federation.quorum=1", "federation.deadline=20")
     federation.start_all()
-    federation.hold("south", "alignment 2/2")
+    federation.hold("south", 2)
     with federation.recovery("a site never answers (federation.deadline = 20)"):
         result = federation.finish()
     assert result["rounds"][-1]["missing"] == ["south"]

@@ -18,6 +18,7 @@ EVERY_KIND = (
     "pretraining.lloyd_rounds=1",
     "alignment.rounds=1",
     "alignment.bank_start=prototypes",
+    "alignment.centring=global",
     "calibration.rounds=1",
 )
 
