@@ -191,7 +191,7 @@ def test_a_step_done_but_not_yet_saved_is_repeated_to_the_same_bits(
     with monkeypatch.context() as patched:
         patched.setattr(RunState, "save", crash_once)
         result = run_through_crashes()
-    assert crashed == list(range(1, len(make_plan(study)) + 1))
+    assert crashed == list(range(len(make_plan(study)) + 1))
     for site in sites:
         shutil.rmtree(site.parent / "state")
     expected = federate(study, sites, "uninterrupted")
@@ -230,11 +230,11 @@ def test_a_full_disk_ends_the_run_with_its_state_whole_and_the_same_command_resu
     saves, open_file = [], Path.open
 
     def fill_up(path, *how, **more):
-        """The fifth state of the run is cut short by the end of the disk."""
+        """The state after the fifth step, so the sixth, is cut short by the end of the disk."""
         file = open_file(path, *how, **more)
         if path.name.startswith("state.safetensors"):
             saves.append(path)
-            if len(saves) == 5:
+            if len(saves) == 6:
                 with file:
                     file.write(b"half")
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
