@@ -34,7 +34,7 @@ from hica_server.progress import Progress
 from hica_server.settings import Folder, load_settings
 from hica_server.superlink import HOME_VARIABLE, PromptGrid
 
-if TYPE_CHECKING:  # imported late: see `main`
+if TYPE_CHECKING:  # imported late: see `conduct`
     from hica_server.coordinator import Roster
 
 logger = logging.getLogger("hica.server")

@@ -4,7 +4,7 @@ It passes on what SuperNodes ask, signed and within bounds, and knows nothing el
 trusted in no part: the request to the SuperLink is written anew, of the few fields looked at here.
 
 A SuperNode that finds no message waits three seconds before it asks again, in every exchange. So
-its question is held here and asked anew every few tenths of a second until there is a message.
+its question is held here, and asked anew, first often and then every second, until there is one.
 """
 
 from __future__ import annotations
