@@ -21,11 +21,11 @@ from hica.errors import HicaError, StorageError
 from hica.images.decode import read_image, read_mask
 from hica.images.manifest import Record, check_labels, examine_manifest
 from hica.progress import track
-from hica.regions import build, extract
+from hica.regions import extract
 from hica.storage import write_atomically
 from hica.study import Study, load_study
 from hica.study_model import adapted_tower
-from hica_client.session import Session
+from hica_client.session import Session, region_method
 from hica_client.site import Site, load_site
 
 NO_SPLIT = "to be drawn"
@@ -205,11 +205,7 @@ def check_regions(site: Site, study: Study, tower: AdaptedTower) -> None:
         CheckpointError: Weights of the method that are missing or of another model.
     """
     regions, size = study.regions, tower.tower.preprocess.size
-    method = build(
-        regions.method,
-        checkpoint=site.data.weights / regions.checkpoint if regions.checkpoint else None,
-        model=regions.model,
-    )
+    method = region_method(study, site.data.weights, tower.tower, torch.device("cpu"))
     empty = torch.zeros(3, size, size, dtype=torch.uint8)
     for image in track([empty], f"trying regions.method = {regions.method}"):
         extract(method, image, None, regions.count)

@@ -21,11 +21,14 @@ from torch import Tensor
 from hica.errors import ConfigurationError
 from hica.regions.base import RegionMethod
 from hica.regions.grid import Grid
+from hica.regions.hf_sam import HfSam
 from hica.regions.masks import MaskComponents
 from hica.regions.otsu import Otsu
 from hica.regions.pooling import pool, to_grid
 from hica.regions.sam import Sam
 from hica.regions.superpixels import Superpixels
+from hica.regions.token_cut import PatchFeatures, TokenCut
+from hica.regions.unet import UNet
 
 __all__ = ["METHODS", "RegionMethod", "build", "extract", "pool", "to_grid"]
 
@@ -35,35 +38,59 @@ METHODS: dict[str, Callable[..., RegionMethod]] = {
     "superpixels": Superpixels,
     "grid": Grid,
     "sam": Sam,
+    "hf-sam": HfSam,
+    "token-cut": TokenCut,
+    "unet": UNet,
 }
 
 
 def build(
-    method: str, *, checkpoint: Path | None = None, model: str = "vit_b", device: str = "cpu"
+    method: str,
+    *,
+    checkpoint: Path | str | None = None,
+    weights: Path = Path(),
+    model: str = "vit_b",
+    patches: PatchFeatures | None = None,
+    tower: str = "",
+    device: str = "cpu",
 ) -> RegionMethod:
     """Make the region method of `[regions]`.
 
     Args:
         method: A key of `METHODS`.
-        checkpoint: Weights on disk; for `sam` only.
+        checkpoint: Weights below `weights`; for `sam`, `hf-sam` and `unet`. Of `hf-sam` it is a
+            folder, or where there is none the hub's name of a model.
+        weights: The site's folder of weights.
         model: Architecture of the checkpoint; for `sam` only.
-        device: Where the model runs; for `sam` only.
+        patches: Features by a tower that is not being trained; for `token-cut` only.
+        tower: Fingerprint of that tower; for `token-cut` only.
+        device: Where the model runs; for `sam`, `hf-sam` and `unet`.
 
     Raises:
-        ConfigurationError: An unknown method, or `sam` without a checkpoint.
+        ConfigurationError: An unknown method, or one without the checkpoint or the tower it needs.
     """
     if method not in METHODS:
         raise ConfigurationError(
             f"regions.method: unknown method {method!r}; known methods: {', '.join(METHODS)}"
         )
-    if method != "sam":
+    if method == "token-cut":
+        if patches is None:
+            raise ConfigurationError(
+                'regions.method = "token-cut" cuts the patches of an image tower, and none was '
+                "given; choose another regions.method"
+            )
+        return TokenCut(patches, tower)
+    if method not in ("sam", "hf-sam", "unet"):
         return METHODS[method]()
     if checkpoint is None:
         raise ConfigurationError(
-            'regions.checkpoint: regions.method = "sam" needs the path of a segment-anything '
-            "checkpoint"
+            f'regions.checkpoint: regions.method = "{method}" needs the path of its weights'
         )
-    return Sam(checkpoint, model=model, device=device)
+    if method == "hf-sam":
+        return HfSam(checkpoint, weights, device=device)
+    if method == "unet":
+        return UNet(weights / checkpoint, device=device)
+    return Sam(weights / checkpoint, model=model, device=device)
 
 
 def extract(method: RegionMethod, pixels: Tensor, mask: Tensor | None, count: int) -> Tensor:

@@ -13,16 +13,20 @@ from hica.regions import METHODS, build, extract
 from hica.study import RegionsSection
 
 COUNT = 3
+NEEDS = ["sam", "hf-sam", "token-cut", "unet"]
 IMAGES = ["black", "white", "noise", "lesion", "tiny-lesion"]
 
 
 @pytest.fixture
 def method(request):
-    if request.param != "sam":
+    if request.param not in NEEDS:
         return build(request.param)
-    sam = build("sam", checkpoint=request.getfixturevalue("tiny_sam"))
+    made = build(request.param, **request.getfixturevalue("needs")[request.param])
+    if request.param not in ("sam", "hf-sam"):
+        return made
     # Random weights rate themselves low: every mask is let through.
-    return replace(sam, points_per_side=1, min_predicted_iou=0.0, min_stability=0.0)
+    lowest = {"sam": 0.0, "hf-sam": float("-inf")}[request.param]
+    return replace(made, points_per_side=1, min_predicted_iou=lowest, min_stability=0.0)
 
 
 def to_tensor(image):
@@ -65,16 +69,19 @@ def test_equal_areas_keep_the_methods_order():
     assert [region.nonzero()[0].tolist() for region in regions] == [[0, 0], [0, 4], [4, 0], [4, 4]]
 
 
-def test_versions_differ_between_methods_and_with_every_parameter(tiny_sam_checkpoint):
-    versions = [build(name, checkpoint=tiny_sam_checkpoint).version for name in METHODS]
+def test_versions_differ_between_methods_and_with_every_parameter(needs):
+    versions = [build(name, **needs.get(name, {})).version for name in METHODS]
     assert len(set(versions)) == len(METHODS)
     for name, parameter in [
         ("masks", "min_area"),
         ("otsu", "smoothing"),
         ("otsu", "max_border"),
         ("superpixels", "segments"),
+        ("hf-sam", "max_overlap"),
+        ("token-cut", "threshold"),
+        ("unet", "min_area"),
     ]:
-        method = build(name)
+        method = build(name, **needs.get(name, {}))
         assert replace(method, **{parameter: 0.123}).version != method.version
 
 
@@ -88,9 +95,23 @@ def test_unknown_method_lists_the_known_ones():
         build("ostu")
 
 
-def test_sam_without_checkpoint_names_the_setting():
-    with pytest.raises(ConfigurationError, match=r"regions\.checkpoint"):
-        build("sam")
+@pytest.mark.parametrize("name", ["sam", "hf-sam", "unet"])
+def test_a_model_without_checkpoint_names_the_setting(name):
+    with pytest.raises(ConfigurationError, match=rf'regions\.checkpoint.*"{name}" needs'):
+        build(name)
+    with pytest.raises(ValueError, match=rf'"{name}" needs regions\.checkpoint'):
+        RegionsSection(method=name)
+
+
+def test_a_checkpoint_lies_below_the_folder_of_weights(tiny_sam, tiny_unet, images):
+    for name, path in (("sam", tiny_sam), ("unet", tiny_unet)):
+        below = build(name, checkpoint=path.name, weights=path.parent)
+        assert below.version == build(name, checkpoint=path).version
+
+
+def test_token_cut_without_a_tower_is_refused():
+    with pytest.raises(ConfigurationError, match=r"token-cut.*image tower.*regions\.method"):
+        build("token-cut")
 
 
 def test_extract_does_not_change_its_input(images):
