@@ -2,6 +2,7 @@
 
     hica-server init my-study                    annotated study.toml and server.toml to start from
     hica-server validate my-study/study.toml     is it right, and what follows from it
+    hica-server findings draft|apply STUDY ...   propose findings to review; put them into the study
     hica-server provision my-study H1 H2         certificates, and a start kit for each hospital
     hica-server enroll my-study H1.pub --name H1 let a hospital in
     hica-server revoke my-study H1               no longer
@@ -32,12 +33,14 @@ from hica.command_line import EXIT_CODES, INTERRUPTED, run_app
 from hica.errors import ConfigurationError
 from hica.storage import write_atomically
 from hica.study import load_study
+from hica_server.findings.commands import app as findings_app
 
 app = typer.Typer(
     help=f"Prepare a federated study and look after its results.\n\n{EXIT_CODES}",
     no_args_is_help=True,
     add_completion=False,
 )
+app.add_typer(findings_app, name="findings")
 
 Root = Annotated[Path, typer.Argument(metavar="DIR", help="What `hica-server init` made.")]
 Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
