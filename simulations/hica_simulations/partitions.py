@@ -2,6 +2,7 @@
 
     out/sites/NAME/manifest.csv   image,label,patient_id,split,mask,findings,report,dup_group
     out/sites/NAME/source         link to the folder the images lie in
+    out/sites/NAME/masks/         masks that `simulation.masks` damaged
 
 Images are named through the link, so that manifests, and the episodes drawn from them by name,
 are the same on any machine. Parts and tests are drawn from `simulation.split_seed` alone: runs of
@@ -13,15 +14,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hica.errors import ConfigurationError, DataError, StorageError
 from hica.images.episodes import draw_episode, split_by_group
 from hica.images.manifest import Record, read_manifest, write_manifest
+from hica.seeds import derived_seed
 from hica.study import Study
+from hica_simulations.masks import with_damaged_masks
 from hica_simulations.phantoms import VERSION, SiteShift, make_phantoms
 from hica_simulations.scenario import (
     POOLED,
@@ -30,6 +32,7 @@ from hica_simulations.scenario import (
     Simulation,
     SiteSource,
 )
+from hica_simulations.shares import even_part, sized_part, skewed_part
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def build_sites(
     Raises:
         ConfigurationError: `data` or a manifest is missing, a column does not exist, or two sites
             share images.
-        DataError: A site is left without rows; whatever is wrong with a manifest.
+        DataError: A site is left without rows; whatever is wrong with a manifest, or with an image
+            or mask where masks are damaged.
     """
     study, simulation = scenario.study, scenario.simulation
     sources = _source_manifests(simulation, data, (cache or out) / "phantoms")
@@ -71,16 +75,26 @@ def build_sites(
         site.name: _held_rows(site, simulation, sources[site.name]) for site in simulation.sites
     }
     _check_disjoint(held, sources)
+    seen = [name for name in study.class_names if name not in simulation.unseen]
     folders = []
     for site in simulation.sites:
         records = _with_split(site, simulation, held[site.name], sources[site.name])
+        records = _without_unseen(site, simulation, records)
+        records = _with_noise(records, site.label_noise, seen, simulation.split_seed)
         if not site.labelled:
             records = [r if r.split == "test" else replace(r, label=None) for r in records]
         folder = out / "sites" / site.name
         records = _seen_through(folder / "source", sources[site.name].parent, records)
-        if not simulation.unlabelled:
-            records = _shots_and_test(records, study)
-        folders.append(_written(site.name, folder / "manifest.csv", records))
+        kept = records if simulation.unlabelled else _shots_and_test(records, study)
+        kept = with_damaged_masks(
+            kept,
+            records,
+            simulation.masks,
+            simulation.mask_damage,
+            simulation.split_seed,
+            folder / "masks",
+        )
+        folders.append(_written(site.name, folder / "manifest.csv", kept))
     return folders
 
 
@@ -176,11 +190,12 @@ def _held_rows(site: SiteSource, simulation: Simulation, manifest: Path) -> list
         if _matches(fields[record.name], site.where)
         and (not wanted or record.label is None or record.label in wanted)
     ]
-    records = _part(records, *site.share, simulation.split_seed)
+    records = _part(site, simulation, records)
     if not records:
         raise DataError(
             f"simulation.sites {site.name}: no rows of {manifest} are left by where = "
-            f"{site.where}, labels and part; correct these"
+            f"{site.where}, labels and part; correct these, or where simulation.skew or sizes "
+            "share out the rows, change it or simulation.split_seed"
         )
     return records
 
@@ -243,20 +258,16 @@ def _terms(field: str) -> list[str]:
     return [term.strip() for term in re.split(r"[&,;]|\s-\s", field) if term.strip()]
 
 
-def _part(records: Sequence[Record], which: int, count: int, seed: int) -> list[Record]:
-    """The `which`-th of `count` shares of the groups, dealt out label by label in hashed order."""
-    label_of: dict[str, str] = {}
-    for record in sorted(records, key=lambda record: record.name):
-        label_of.setdefault(record.group, record.label or "")
-    by_label: defaultdict[str, list[str]] = defaultdict(list)
-    for group in sorted(label_of, key=_hashed_with(seed)):
-        by_label[label_of[group]].append(group)
-    kept = {group for groups in by_label.values() for group in groups[which - 1 :: count]}
-    return [record for record in records if record.group in kept]
-
-
-def _hashed_with(seed: int) -> Callable[[str], str]:
-    return lambda group: hashlib.sha256(f"{seed}|part|{group}".encode()).hexdigest()
+def _part(site: SiteSource, simulation: Simulation, records: Sequence[Record]) -> list[Record]:
+    """The site's part of its manifest's rows."""
+    which, count = site.share
+    if site.part is not None and simulation.sizes is not None:
+        return sized_part(records, which, simulation.sizes, simulation.split_seed)
+    if site.part is not None and simulation.skew is not None:
+        # Sites draw the same proportions exactly if they share out the same rows.
+        source = f"{site.manifest}|{sorted(site.where.items())}"
+        return skewed_part(records, which, count, simulation.skew, simulation.split_seed, source)
+    return even_part(records, which, count, simulation.split_seed)
 
 
 def _check_disjoint(held: Mapping[str, Sequence[Record]], sources: Mapping[str, Path]) -> None:
@@ -298,6 +309,38 @@ def _with_split(
         for record in records
         if record.name in test or record.group not in groups
     ]
+
+
+def _without_unseen(
+    site: SiteSource, simulation: Simulation, records: Sequence[Record]
+) -> list[Record]:
+    """Rows without training images of unseen classes, which would teach as unlabelled ones, too."""
+    left = [r for r in records if r.split == "test" or r.label not in simulation.unseen]
+    if not left:
+        raise DataError(
+            f"simulation.sites {site.name}: all its rows are for training and of classes that "
+            f"simulation.unseen = {simulation.unseen} leaves out; raise simulation.test_fraction, "
+            "give the site other rows, or take it out"
+        )
+    return left
+
+
+def _with_noise(
+    records: Sequence[Record], share: float, classes: Sequence[str], seed: int
+) -> list[Record]:
+    """Rows of which a share of the labelled training ones has another of `classes`.
+
+    What is wrong with a smaller share is wrong with a larger one, too, and in the same way.
+    """
+    labelled = [r.name for r in records if r.split == "train" and r.label in classes]
+    labelled.sort(key=lambda name: (derived_seed(seed, "noisy row", name), name))
+    noisy = set(labelled[: round(share * len(labelled))])
+
+    def another(record: Record) -> str:
+        others = [name for name in classes if name != record.label]
+        return others[derived_seed(seed, "noisy label", record.name) % len(others)]
+
+    return [replace(r, label=another(r)) if r.name in noisy else r for r in records]
 
 
 def _shots_and_test(records: Sequence[Record], study: Study) -> list[Record]:

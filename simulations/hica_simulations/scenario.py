@@ -19,7 +19,17 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from hica.errors import ConfigurationError
-from hica.study import Count, NonNegative, Section, Study, apply_overrides, read_toml, validated
+from hica.study import (
+    Count,
+    Fraction,
+    NonNegative,
+    Section,
+    Study,
+    apply_overrides,
+    read_toml,
+    validated,
+)
+from hica_simulations.masks import MaskDamage
 from hica_simulations.phantoms import Modality
 from hica_simulations.toml_text import to_toml
 
@@ -64,7 +74,8 @@ class SiteSource(Section):
     where: dict[str, str] = Field(default_factory=dict)
     """Rows whose columns hold these values; all without it."""
     part: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}/[1-9][0-9]{0,3}$")] | None = None
-    """`k/n`: the k-th of n shares of the groups, each label shared out evenly."""
+    """`k/n`: the k-th of n shares of the groups, each label shared out evenly, or as
+    `simulation.skew` or `simulation.sizes` say."""
     test_where: dict[str, str] = Field(default_factory=dict)
     """The official test rows; without it a share of the groups is held out."""
     labels: dict[str, str] | None = None
@@ -73,6 +84,8 @@ class SiteSource(Section):
     """In place of `simulation.findings`."""
     labelled: bool = True
     """False: the training labels are taken away; the site learns in stage 1 only."""
+    label_noise: Fraction = 0.0
+    """Share of its labelled training rows that get another class; its test rows keep theirs."""
     shift: ShiftSection = ShiftSection()
     """Of its phantoms."""
 
@@ -102,6 +115,16 @@ class Simulation(Section):
     """Draws parts and test groups. Not `study.seed`: all seeds of a study share their tests."""
     unlabelled: bool = True
     """Whether sites keep their training images beyond the shots, for stage 1."""
+    unseen: list[str] = Field(default_factory=list)
+    """Classes whose training rows are left out: named at the test from their texts alone."""
+    skew: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
+    """α of the Dirichlet distribution by which each label is shared out over the parts."""
+    sizes: list[PositiveInt] | None = Field(default=None, min_length=1)
+    """Shares of the parts `1/n` to `n/n`, in place of equal ones."""
+    masks: MaskDamage = "as drawn"
+    """How the masks of training and test rows are damaged."""
+    mask_damage: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    """How far masks are dilated or shifted, as a share of the image's shorter side."""
     phantoms: PhantomsSection | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     """Manifest label to class; rows of other labels are left out. Without it labels are classes."""
@@ -117,6 +140,26 @@ class Simulation(Section):
             raise ValueError(f"sites need different names; given twice: {', '.join(twice)}")
         if POOLED in names:
             raise ValueError(f"no site may be called {POOLED!r}: the pooled baseline is")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_are_shared_out_one_way(self) -> Simulation:
+        if self.skew is not None and self.sizes is not None:
+            raise ValueError("skew and sizes both say how large parts are; keep one of the two")
+        parted = [site for site in self.sites if site.part is not None]
+        if (self.skew is not None or self.sizes is not None) and not parted:
+            key = "sizes" if self.skew is None else "skew"
+            raise ValueError(
+                f"{key} is of sites that share a manifest, but no site has a part; give the sites "
+                f'part = "k/n", or take {key} out'
+            )
+        for site in parted:
+            if self.sizes is not None and site.share[1] != len(self.sizes):
+                raise ValueError(
+                    f"sizes = {self.sizes} are of {len(self.sizes)} parts, but site {site.name!r} "
+                    f"has part = {site.part!r}; give a size for each part, or write "
+                    f'part = "k/{len(self.sizes)}"'
+                )
         return self
 
     @model_validator(mode="after")
@@ -178,7 +221,19 @@ def load_scenario(path: Path, overrides: list[str] | None = None) -> Scenario:
 
 
 def _check_names(study: Study, simulation: Simulation, source: str) -> None:
-    """Labels and findings must be mapped to what the study knows."""
+    """Labels, findings and unseen classes must be what the study knows."""
+    for name in simulation.unseen:
+        if name not in study.class_names:
+            raise ConfigurationError(
+                f"{source}: simulation: unseen: {name!r} is not a class; "
+                f"the classes are {', '.join(study.class_names)}"
+            )
+    seen = [name for name in study.class_names if name not in simulation.unseen]
+    if len(seen) < 2:
+        raise ConfigurationError(
+            f"{source}: simulation: unseen: of {len(study.class_names)} classes {len(seen)} would "
+            "be left to train on; at least 2 are needed: take classes out of it"
+        )
     maps = [("simulation", simulation.labels, simulation.findings)]
     maps += [
         (f"simulation.sites {site.name}", site.labels or {}, site.findings or {})

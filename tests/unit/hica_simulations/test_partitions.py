@@ -4,6 +4,7 @@ import csv
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -221,6 +222,176 @@ def test_phantoms_are_drawn_once_and_kept_in_the_cache(tmp_path):
         load_scenario(path, ["simulation.phantoms.seed=1"]), Path("absent"), tmp_path / "3", cache
     )
     assert rows(other[0])[0].image.resolve() != image
+
+
+THREE = STUDY.replace(
+    'labels = { normal = "normal", bacterial = "abnormal", viral = "abnormal" }',
+    'labels = { normal = "normal", bacterial = "abnormal", viral = "viral" }',
+).replace("[alignment]", '[[classes]]\nname = "viral"\nprompts = ["a viral image"]\n[alignment]')
+
+
+@pytest.fixture
+def build_three(build, tmp_path):
+    """Like `build`, for a study in which `viral` is a class of its own."""
+
+    def build_three(text, *overrides, out="out"):
+        path = tmp_path / "three.toml"
+        path.write_text(THREE + text)
+        scenario = load_scenario(path, list(overrides))
+        return build_sites(scenario, tmp_path / "data", tmp_path / out)
+
+    return build_three
+
+
+def test_unseen_classes_are_tested_but_not_trained_on(build_three):
+    text = THIRDS + "labelled = false\n"
+    seen = build_three(text)
+    unseen = build_three(text, 'simulation.unseen=["viral"]', out="unseen")
+    label_of = {row["image"]: row["label"] for row in numbered(72)}
+    for before, after in zip(seen, unseen, strict=True):
+        assert rows(after, "test") != [] and len(rows(after, "test")) == len(rows(before, "test"))
+        assert [r.name for r in rows(after, "test")] == [r.name for r in rows(before, "test")]
+        assert "viral" in {r.label for r in rows(after, "test")}
+        # Not as an unlabelled image of the third site either.
+        assert [r.name for r in rows(after, "train")] == [
+            r.name for r in rows(before, "train") if label_of[Path(r.name).name] != "viral"
+        ]
+
+
+def test_a_site_of_nothing_but_unseen_training_rows_is_named(build_three, tmp_path):
+    write_set(tmp_path / "data" / "viral", [numbered(24)[4]])
+    site = '[[simulation.sites]]\nname = "a"\nmanifest = "viral/manifest.csv"\n'
+    with pytest.raises(DataError, match=r"sites a: all its rows are for training .* raise simul"):
+        build_three(site, 'simulation.unseen=["viral"]')
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_the_training_labels_is_another_class(build_three, share):
+    clean = build_three(THIRDS)
+    noisy = build_three(THIRDS + f"label_noise = {share}\n", out="noisy")
+    for before, after in zip(clean[:2], noisy[:2], strict=True):
+        assert before.manifest.read_bytes() == after.manifest.read_bytes()
+    pairs = list(zip(rows(clean[2]), rows(noisy[2]), strict=True))
+    assert [a.name for a, _ in pairs] == [b.name for _, b in pairs]
+    wrong = [(a, b) for a, b in pairs if a.label != b.label]
+    assert len(wrong) == round(share * clean[2].labelled)
+    assert all(b.split == "train" and b.label is not None for _, b in wrong)
+    if share == 1.0:  # every class is taken for either of the two others
+        assert len({(a.label, b.label) for a, b in wrong}) == 6
+
+
+def test_noise_is_fixed_by_the_splits_seed_and_grows(build_three):
+    def wrong(share, *overrides, out):
+        clean = build_three(THIRDS, *overrides, out=f"{out}-clean")[2]
+        noisy = build_three(THIRDS + f"label_noise = {share}\n", *overrides, out=out)[2]
+        pairs = zip(rows(clean), rows(noisy), strict=True)
+        return {(a.name, b.label) for a, b in pairs if a.label != b.label}
+
+    little = wrong(0.3, out="a")
+    assert little == wrong(0.3, "study.seed=7", out="b")
+    assert little < wrong(0.8, out="c")
+    assert little != wrong(0.3, "simulation.split_seed=7", out="d")
+
+
+def test_noise_brings_no_unseen_class_into_training(build_three):
+    noise = THIRDS + "label_noise = 1.0\n"
+    folders = build_three(noise, 'simulation.unseen=["viral"]')
+    assert {r.label for r in rows(folders[2], "train")} == {"normal", "abnormal"}
+
+
+@pytest.mark.parametrize("key", ["skew=2.0", "sizes=[2, 1, 1]"])
+def test_skewed_and_sized_parts_share_out_every_image_once(build, tmp_path, key):
+    even = build(THIRDS)[1]
+    folders = build(THIRDS, f"simulation.{key}", out=tmp_path / "uneven")[1]
+    again = build(THIRDS, f"simulation.{key}", "study.seed=5", out=tmp_path / "again")[1]
+    images = Counter(Path(record.name).name for folder in folders for record in rows(folder))
+    assert images == Counter({row["image"]: 1 for row in numbered(72)})
+    counts = [Counter(r.label for r in rows(folder)) for folder in folders]
+    assert counts != [Counter(r.label for r in rows(folder)) for folder in even]
+    if key.startswith("sizes"):
+        assert counts == [{"normal": 6 * n, "abnormal": 12 * n} for n in (2, 1, 1)]
+    for one, other in zip(folders, again, strict=True):
+        assert one.manifest.read_bytes() == other.manifest.read_bytes()
+
+
+def test_a_part_that_a_skew_leaves_empty_is_named(build):
+    with pytest.raises(
+        DataError, match=r"sites s\d: no rows of .* or where simulation.skew or siz"
+    ):
+        build(THIRDS, "simulation.skew=1e-6")
+
+
+def test_parts_of_other_rows_are_skewed_otherwise(build):
+    """The hospitals of one manifest, in halves: not both lack the same label."""
+    text = "".join(
+        f'[[simulation.sites]]\nname = "{h}{k}"\nmanifest = "set/manifest.csv"\n'
+        f'where = {{ hospital = "{h}" }}\npart = "{k}/2"\n'
+        for h in "ab"
+        for k in (1, 2)
+    )
+    _, folders = build(text, "simulation.skew=1.0")
+    counts = [Counter(r.label for r in rows(folder)) for folder in folders]
+    assert counts[:2] != counts[2:]
+
+
+def test_whole_manifests_are_not_shared_out(build, tmp_path):
+    other = '[[simulation.sites]]\nname = "other"\nmanifest = "other/manifest.csv"\n'
+    _, folders = build(THIRDS + other, "simulation.skew=2.0")
+    assert len(rows(folders[3])) == 24
+    _, folders = build(THIRDS + other, "simulation.sizes=[2, 1, 1]", out=tmp_path / "sizes")
+    assert len(rows(folders[3])) == 24
+
+
+@pytest.fixture
+def drawn(build, tmp_path):
+    """A site whose images, but every fourth, have masks."""
+    folder = tmp_path / "data" / "drawn"
+    drawn_rows = [
+        {**row, "mask": f"m{row['image']}" if n % 4 else ""} for n, row in enumerate(numbered(24))
+    ]
+    write_set(folder, [{**row, "mask": ""} for row in drawn_rows])
+    (folder / "manifest.csv").unlink()
+    for n, row in enumerate(drawn_rows):
+        mask = np.zeros((16, 16 + n), dtype=bool)
+        mask[2 : 5 + n % 5, 3:9] = True
+        Image.new("L", (16 + n, 16), n).save(folder / row["image"])
+        if row["mask"]:
+            Image.fromarray(mask).save(folder / row["mask"])
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, sorted(drawn_rows[0]))
+        writer.writeheader()
+        writer.writerows(drawn_rows)
+    return '[[simulation.sites]]\nname = "drawn"\nmanifest = "drawn/manifest.csv"\n'
+
+
+@pytest.mark.parametrize("damage", ["as drawn", "dilated", "shifted", "replaced", "none"])
+def test_masks_of_training_and_test_are_damaged(build, drawn, tmp_path, damage):
+    _, (plain,) = build(drawn)
+    scenario, folders = build(drawn, f'simulation.masks="{damage}"', out=tmp_path / "damaged")
+    for before, after in zip(rows(plain), rows(folders[0]), strict=True):
+        assert (before.name, before.label, before.split) == (after.name, after.label, after.split)
+        if before.mask is None or damage == "none":
+            assert after.mask is None
+        elif damage == "as drawn":
+            assert after.mask.resolve() == before.mask.resolve()
+        else:
+            assert after.mask.parent == tmp_path / "damaged" / "sites" / "drawn" / "masks"
+            assert Image.open(after.mask).size == Image.open(after.image).size
+            # A kept mask is the same on any machine: named by image, not by place.
+            assert f",masks/{after.mask.name}," in folders[0].manifest.read_text()
+    pooled, *_ = pooled_folders(folders, scenario.study, tmp_path / "pooled")
+    assert {r.mask.resolve() for r in rows(pooled) if r.mask} == {
+        r.mask.resolve() for r in rows(folders[0], "train") if r.mask
+    }
+
+
+def test_only_masks_of_kept_images_are_drawn(build, drawn, tmp_path):
+    few = ["simulation.unlabelled=false", 'simulation.masks="replaced"']
+    _, (kept,) = build(drawn, *few)
+    _, (everything,) = build(drawn, few[1], out=tmp_path / "all")
+    masks = {r.name: r.mask.name for r in rows(everything) if r.mask}
+    assert {r.name: r.mask.name for r in rows(kept) if r.mask}.items() < masks.items()
+    assert len(list((kept.manifest.parent / "masks").iterdir())) < len(masks)
 
 
 SITE = '[[simulation.sites]]\nname = "a"\nmanifest = "set/manifest.csv"\n'

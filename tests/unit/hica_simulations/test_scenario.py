@@ -118,9 +118,63 @@ def test_a_study_without_simulation_is_refused(load):
             'simulation.findings.shape.round="nodule"',
             "findings: shape: 'round' = 'nodule' is not a finding of any class; add it",
         ),
+        (
+            'simulation.unseen=["ill"]',
+            "simulation: unseen: 'ill' is not a class; the classes are normal, abnormal",
+        ),
+        (
+            'simulation.unseen=["normal"]',
+            "simulation: unseen: of 2 classes 1 would be left to train on; .* take classes out",
+        ),
+        ("simulation.skew=0.0", r"simulation\.skew: Input should be greater than 0"),
+        ("simulation.skew=inf", r"simulation\.skew: Input should be less than or equal to 1000000"),
+        ("simulation.sizes=[]", r"simulation\.sizes: List should have at least 1 item"),
+        ("simulation.sizes=[2, 0, 1]", r"simulation\.sizes\.1: Input should be greater than 0"),
+        (
+            "simulation.sizes=[2, 1]",
+            r"sizes = \[2, 1\] are of 2 parts, but site 'a' has part = '2/3'; give a size for",
+        ),
+        (
+            'simulation.sites=[{name="a", manifest="m", label_noise=1.1}]',
+            r"sites\.0\.label_noise: Input should be less than or equal to 1",
+        ),
+        ('simulation.masks="blurred"', r"simulation\.masks: Input should be 'as drawn', 'dilated'"),
+        ("simulation.mask_damage=0.5", r"simulation\.mask_damage: Input should be less than 0\.5"),
     ],
 )
 def test_errors_name_file_key_and_remedy(load, override, message):
     with pytest.raises(ConfigurationError, match=message) as error:
         load(SITES, override)
     assert "study.toml" in str(error.value)
+
+
+def test_parts_are_shared_out_in_one_way(load):
+    with pytest.raises(
+        ConfigurationError, match=r"simulation: skew and sizes both say .* keep one"
+    ):
+        load(SITES, "simulation.skew=0.3", "simulation.sizes=[2, 1, 1]")
+
+
+@pytest.mark.parametrize("key", ["skew=0.3", "sizes=[2, 1, 1]"])
+def test_what_shares_out_parts_needs_parts(load, key):
+    name = key.partition("=")[0]
+    with pytest.raises(
+        ConfigurationError,
+        match=rf"{name} is of sites that share .*, but no site has a part; give .* take {name} out",
+    ):
+        load(SITES.replace('part = "2/3"\n', ""), f"simulation.{key}")
+
+
+def test_what_tables_vary_reads_back(load, tmp_path):
+    for overrides in (["skew=0.3"], ["sizes=[4, 2, 1]", 'masks="shifted"', "mask_damage=0.2"]):
+        scenario = load(SITES, *(f"simulation.{override}" for override in overrides))
+        path = tmp_path / "resolved.toml"
+        path.write_text(scenario.as_toml())
+        assert load_scenario(path) == scenario
+
+
+def test_without_these_keys_nothing_is_varied(load):
+    simulation = load(SITES).simulation
+    assert (simulation.unseen, simulation.skew, simulation.sizes) == ([], None, None)
+    assert simulation.masks == "as drawn"
+    assert [site.label_noise for site in simulation.sites] == [0.0, 0.0]

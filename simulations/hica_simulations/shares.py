@@ -1,0 +1,101 @@
+"""Shares: how the groups (patients, near-duplicates) of one manifest are dealt out to n sites.
+
+Every function returns the `which`-th of n parts. Parts are drawn label by label from a seed; the
+n parts of one draw are disjoint and together hold every group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hica.images.manifest import Record
+from hica.seeds import derived_seed
+
+
+def even_part(records: Sequence[Record], which: int, count: int, seed: int) -> list[Record]:
+    """The `which`-th of `count` equal shares of every label's groups, dealt out in turn.
+
+    Args:
+        records: All rows that are shared out.
+        which: 1 to `count`.
+        count: Number of parts.
+        seed: Draws of the same seed are the same.
+    """
+    by_label = _groups_by_label(records, seed)
+    return _of(records, {g for groups in by_label.values() for g in groups[which - 1 :: count]})
+
+
+def sized_part(
+    records: Sequence[Record], which: int, sizes: Sequence[int], seed: int
+) -> list[Record]:
+    """The `which`-th part, where part k holds `sizes[k - 1]` of `sum(sizes)` of every label.
+
+    Args:
+        records: All rows that are shared out.
+        which: 1 to `len(sizes)`.
+        sizes: Positive.
+        seed: Draws of the same seed are the same.
+    """
+    kept: set[str] = set()
+    for groups in _groups_by_label(records, seed).values():
+        kept.update(_block(groups, which, sizes))
+    return _of(records, kept)
+
+
+def skewed_part(
+    records: Sequence[Record], which: int, count: int, alpha: float, seed: int, source: str = ""
+) -> list[Record]:
+    """The `which`-th of `count` parts, each label in proportions of its own.
+
+    The proportions of a label over the parts are drawn from Dirichlet(α, …, α), as in Yurochkin
+    et al. (2019, arXiv 1905.12022): the label skew of Hsu et al. (2019, arXiv 1909.06335), who
+    draw each part's proportions over the labels instead, without a label running out.
+
+    Args:
+        records: All rows that are shared out.
+        which: 1 to `count`.
+        count: Number of parts.
+        alpha: α. Large: even parts. Small: most of a label lies in one part.
+        seed: Draws of the same seed are the same.
+        source: Names what is shared out; of another source other proportions are drawn.
+    """
+    kept: set[str] = set()
+    for label, groups in _groups_by_label(records, seed).items():
+        generator = np.random.default_rng(derived_seed(seed, "skew", source, label))
+        kept.update(_block(groups, which, generator.dirichlet([alpha] * count)))
+    return _of(records, kept)
+
+
+def _groups_by_label(records: Sequence[Record], seed: int) -> dict[str, list[str]]:
+    """Groups in hashed order, by the label of their first image; `""` where it has none."""
+    label_of: dict[str, str] = {}
+    for record in sorted(records, key=lambda record: record.name):
+        label_of.setdefault(record.group, record.label or "")
+    by_label: defaultdict[str, list[str]] = defaultdict(list)
+    for group in sorted(label_of, key=_hashed_with(seed)):
+        by_label[label_of[group]].append(group)
+    return by_label
+
+
+def _hashed_with(seed: int) -> Callable[[str], str]:
+    return lambda group: hashlib.sha256(f"{seed}|part|{group}".encode()).hexdigest()
+
+
+def _block(
+    groups: Sequence[str], which: int, shares: Sequence[float] | np.typing.NDArray[np.float64]
+) -> Sequence[str]:
+    """The `which`-th of consecutive blocks in proportion to `shares`.
+
+    The ends of the blocks are rounded, not their lengths: so every group lies in exactly one.
+    """
+    ends = np.cumsum([0.0, *shares])
+    cuts = np.rint(ends / ends[-1] * len(groups)).astype(int)
+    return groups[cuts[which - 1] : cuts[which]]
+
+
+def _of(records: Sequence[Record], groups: set[str]) -> list[Record]:
+    return [record for record in records if record.group in groups]
