@@ -27,7 +27,6 @@ from hica.local_training import (
     Schedule,
     alignment_loss,
     class_sums,
-    embed_all,
     moments,
     pseudo_label_loss,
     train,
@@ -143,20 +142,17 @@ def feature_moments(session: Session, request: Request) -> Reply:
     own = (result.sums / result.counts.clamp(min=1).unsqueeze(1)).float()
     own[1] = own[1] if result.counts[1] > 0 else own[0]
     session.keep("centre", centre=own.numpy())
-    return Reply(
-        request.kind,
-        session.name,
-        request.round,
-        len(session.pool),
-        arrays={"sums": result.sums.numpy(), "counts": result.counts.numpy()},
-    )
+    arrays = {"sums": result.sums.numpy(), "counts": result.counts.numpy()}
+    if request.study.alignment.scaling == "global":
+        arrays["squares"] = result.squares.numpy()
+    return Reply(request.kind, session.name, request.round, len(session.pool), arrays=arrays)
 
 
 @answers(Kind.CLUSTERS)
 def clusters(session: Session, request: Request) -> Reply:
     """One step of federated k-means; the last request also fixes the pseudo-labels."""
     model, bank = _model(session, request)
-    features = session.features(model, bank).images.double().numpy()
+    features = session.embedded("unlabelled", model, bank).images.double().numpy()
     step = request.settings["step"]
     if request.study.privacy.is_private:
         return _private_clusters(session, request, features, bank)
@@ -209,7 +205,8 @@ def align(session: Session, request: Request) -> Reply:
     """Stage 2: local epochs of the three-term objective on the labelled episode."""
     settings = request.study.alignment
     model, bank = _model(session, request)
-    examples = session.labelled(bank)
+    spread = settings.label_propagation
+    examples = session.labelled_and_spread(model, bank) if spread else session.labelled(bank)
     loss = alignment_loss(
         settings.temperature,
         settings.local_weight,
@@ -237,7 +234,7 @@ def prototypes(session: Session, request: Request) -> Reply:
     if request.study.privacy.is_private:
         arrays, shots = releases.prototypes(session, request, model, bank), session.episode.indices
         return Reply(request.kind, session.name, request.round, len(shots), arrays=arrays)
-    batch = embed_all(model, session.labelled(bank))
+    batch = session.embedded("labelled", model, bank)
     sums, counts = class_sums(batch, len(request.study.classes))
     return Reply(
         request.kind,
@@ -252,10 +249,10 @@ def prototypes(session: Session, request: Request) -> Reply:
 def calibrate(session: Session, request: Request) -> Reply:
     """Sums of one Newton step of the class intercepts, over the episode."""
     model, bank = _model(session, request)
-    examples = session.labelled(bank)
+    scores = class_scores(session, "labelled", model, bank)
     parts = curvature(
-        class_scores(session, model, bank, examples).double().numpy(),
-        examples.labels.numpy(),
+        scores.double().numpy(),
+        session.labelled(bank).labels.numpy(),
         request.arrays["bias"],
     )
     return Reply(
@@ -273,6 +270,7 @@ def evaluate(session: Session, request: Request) -> Reply:
     model, bank = _model(session, request)
     probabilities = predict(session, model, bank)
     examples = session.held_out(bank)
+    session.keep("predictions", probabilities=probabilities, labels=examples.labels.numpy())
     metrics = site_metrics(
         probabilities,
         examples.labels.numpy(),
@@ -296,17 +294,15 @@ for _kind, _step in STEPS.items():
 
 def predict(session: Session, model: AlignmentModel, bank: TextBank) -> np.ndarray[Any, Any]:
     """Class probabilities [n, C] of the site's held-out images."""
-    scores = class_scores(session, model, bank, session.held_out(bank))
+    scores = class_scores(session, "test", model, bank)
     return np.asarray((scores + model.bias.cpu()).softmax(dim=-1).numpy())
 
 
 @torch.no_grad()
-def class_scores(
-    session: Session, model: AlignmentModel, bank: TextBank, examples: Examples
-) -> Tensor:
-    """Scores over temperature [n, C] of images, without the intercepts; on the CPU."""
+def class_scores(session: Session, role: str, model: AlignmentModel, bank: TextBank) -> Tensor:
+    """Scores over temperature [n, C] of a role's images, without intercepts; on the CPU."""
     settings = session.study.alignment
-    batch = embed_all(model, examples)
+    batch = session.embedded(role, model, bank)
     device = model.centre.device
     scores = model.scores(
         batch.images.to(device),
@@ -333,8 +329,12 @@ def _model(
         for name, value in arrays.items()
         if name.startswith("shared.")
     }
-    centre = torch.from_numpy(arrays["centre"]) if centred else None
-    return session.model(bank, shared, centre, torch.from_numpy(arrays["bias"])), bank
+    model = session.model(bank, shared)
+    model.bias.copy_(torch.from_numpy(arrays["bias"]))
+    model.scale.copy_(torch.from_numpy(arrays["scale"]))
+    if centred:
+        model.centre.copy_(session.centre(torch.from_numpy(arrays["centre"])))
+    return model, bank
 
 
 def _generator(session: Session, request: Request) -> torch.Generator:
@@ -354,11 +354,17 @@ def _trained(
 ) -> Reply:
     """One round of a stage; the loss of a private one stays at the site, as it has no noise."""
     anchor = (bank.classes.to(session.device), bank.findings.to(session.device))
+    # A label that was spread counts in training, but not beside other sites' own labels.
+    count = (
+        min(len(examples), len(session.episode.indices))
+        if request.kind == Kind.ALIGN
+        else len(examples)
+    )
     if request.study.privacy.is_private:
         releases.train(session, request, model, examples, loss, schedule, bank, anchor)
-        return _update(session, request, model, len(examples), {})
+        return _update(session, request, model, count, {})
     mean_loss = train(model, examples, loss, schedule, _generator(session, request), anchor)
-    return _update(session, request, model, len(examples), {"loss": mean_loss})
+    return _update(session, request, model, count, {"loss": mean_loss})
 
 
 def _update(
@@ -371,7 +377,7 @@ def _update(
     """The trained weights, in the precision they came in, and what stands behind them."""
     dtype = request.study.federation.dtype
     arrays = {
-        f"shared.{name}": value.detach().cpu().numpy().astype(dtype)
+        f"shared.{name}": value.detach().cpu().numpy().astype(dtype, order="C")
         for name, value in model.shared().items()
     }
     return Reply(request.kind, session.name, request.round, examples, dict(details), arrays)

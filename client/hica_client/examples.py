@@ -44,6 +44,7 @@ class Pipeline:
         bank: TextBank,
         views: int,
         description: str,
+        zoomed: int | None = None,
     ) -> Examples:
         """Prepare `records` with `views` views each, reading or filling the cache.
 
@@ -53,12 +54,14 @@ class Pipeline:
             bank: Gives the findings each image may show.
             views: V; the first is the image as it is.
             description: For the progress bar.
+            zoomed: Place among the views of one that is cut to the largest region; None: without.
 
         Raises:
             DataError: An image or mask that cannot be read; names the file.
         """
         entries = [
-            self._entry(record, views) for record in track(records, description, len(records))
+            self._entry(record, views, zoomed)
+            for record in track(records, description, len(records))
         ]
         label_tensor = torch.tensor(list(labels), dtype=torch.long)
         return Examples(
@@ -70,7 +73,7 @@ class Pipeline:
             groups=tuple(record.group for record in records),
         )
 
-    def _entry(self, record: Record, views: int) -> dict[str, Tensor]:
+    def _entry(self, record: Record, views: int, zoomed: int | None) -> dict[str, Tensor]:
         """Cached tensors of one image: hidden [V, ...], weights [V, K, g, g], valid [V, K]."""
         key = key_of(
             VERSION,
@@ -81,19 +84,20 @@ class Pipeline:
             self.method.version,
             self.region_count,
             views,
+            *([] if zoomed is None else [f"region at {zoomed}"]),
         )
         entry = self.cache.get(key)
         if entry is None:
-            entry = self._compute(record, views)
+            entry = self._compute(record, views, zoomed)
             self.cache.put(key, entry)
         return entry
 
     @torch.no_grad()
-    def _compute(self, record: Record, views: int) -> dict[str, Tensor]:
+    def _compute(self, record: Record, views: int, zoomed: int | None) -> dict[str, Tensor]:
         """One image through views, regions and the frozen part of the tower."""
         pixels, mask, image_hash = pixels_of(record, self.tower.tower.preprocess, self.cache)
         regions = extract(self.method, pixels, mask, self.region_count)
-        view_pixels, view_regions = make_views(pixels, regions, views, image_hash)
+        view_pixels, view_regions = make_views(pixels, regions, views, image_hash, zoomed)
         weights, valid = to_grid(view_regions, self.tower.tower.grid, self.region_count)
         self.tower.eval()
         with autocast(self.device):

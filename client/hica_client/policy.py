@@ -15,7 +15,7 @@ ARRAYS: dict[Kind, tuple[str, ...]] = {
     Kind.SHARES: (),
     Kind.SURVIVORS: (),
     Kind.UNMASK: (),
-    Kind.MOMENTS: ("sums", "counts"),
+    Kind.MOMENTS: ("sums", "counts", "squares"),
     Kind.CLUSTERS: ("sums", "counts"),
     Kind.PRETRAIN: ("shared.*",),
     Kind.PROTOTYPES: ("sums", "counts"),
@@ -119,5 +119,6 @@ def _arrays(kind: Kind, study: Study) -> list[str]:
     summed = [EXAMPLES, LOSS] if study.privacy.secure_aggregation and kind in SUMMED else []
     bank = ["shared.bank.classes", "shared.bank.findings"]
     trained = ["shared.tower.*", *(bank if study.alignment.train_text_bank else [])]
-    parts = [part for name in ARRAYS[kind] for part in (trained if name == "shared.*" else [name])]
+    own = [name for name in ARRAYS[kind] if name != "squares" or study.alignment.scaling != "none"]
+    parts = [part for name in own for part in (trained if name == "shared.*" else [name])]
     return [*parts, *summed]

@@ -6,11 +6,15 @@ pseudo-labels) is written under the site's state folder before an answer that de
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib.metadata
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -21,12 +25,17 @@ from hica.errors import CheckpointError, DataError
 from hica.images.cache import TensorCache, key_of
 from hica.images.episodes import Episode, draw_episode, save_episode, split_by_group
 from hica.images.manifest import Record, check_labels, read_manifest
-from hica.local_training import Batch, Examples, embed_all
+from hica.label_propagation import UNKNOWN, propagated
+from hica.local_training import Batch, Examples, embed_all, joined
 from hica.model import AlignmentModel
-from hica.regions import build
+from hica.regions import RegionMethod, build
+from hica.regions.base import Pixels
+from hica.regions.token_cut import PatchFeatures
+from hica.seeds import derived_seed
 from hica.study import Study
 from hica.study_model import adapted_tower
 from hica.text_bank import TextBank
+from hica.towers import ImageTower
 from hica_client.examples import Pipeline
 from hica_client.site import Site
 
@@ -51,7 +60,7 @@ class Session:
         self.run_id = 0
         self.device = select_device(site.device.use)
         self.state = site.data.state / study.sha256[:16]
-        self._features: tuple[bytes, Batch] | None = None
+        self._embedded: dict[str, tuple[str, Batch]] = {}
         records = read_manifest(site.data.manifest)
         check_labels(records, study.class_names, str(site.data.manifest))
         self.notes: list[str] = []
@@ -80,6 +89,12 @@ class Session:
         """The site's name."""
         return self.site.site.name
 
+    @property
+    def test_views(self) -> int:
+        """Views of a test image, whose embeddings are averaged; the first of a labelled one."""
+        alignment = self.study.alignment
+        return 1 + alignment.flip_at_test + alignment.region_view
+
     def capabilities(self) -> dict[str, Any]:
         """What the coordinator may know before the run; counts below the minimum are hidden."""
         hidden = self.study.federation.min_count
@@ -106,12 +121,7 @@ class Session:
         """Tower, regions and cache; the tower is on the site's device."""
         regions, weights = self.study.regions, self.site.data.weights
         adapted = adapted_tower(self.study, weights, self.device)
-        method = build(
-            regions.method,
-            checkpoint=weights / regions.checkpoint if regions.checkpoint else None,
-            model=regions.model,
-            device=str(self.device),
-        )
+        method = region_method(self.study, weights, adapted.tower, self.device)
         cache = TensorCache(self.site.data.cache)
         return Pipeline(adapted, method, regions.count, cache, self.device)
 
@@ -120,36 +130,38 @@ class Session:
         """Hash of the frozen tower this site loaded; must be the coordinator's."""
         return self.pipeline.tower.tower.fingerprint
 
-    def model(
-        self, bank: TextBank, shared: dict[str, Tensor], centre: Tensor | None, bias: Tensor
-    ) -> AlignmentModel:
-        """The model with the coordinator's bank, weights and intercepts.
+    def model(self, bank: TextBank, shared: dict[str, Tensor]) -> AlignmentModel:
+        """The model with the coordinator's bank and weights; features as they are, no intercepts.
 
         Args:
             bank: Its texts are where a trained bank starts, and all of a fixed one.
             shared: Names and shapes of `AlignmentModel.shared`.
-            centre: [2, D] of the federation; the site's own goes before it where the study says
-                so and the site has images to take it from. None: features as they are.
-            bias: [C] intercepts of the classes.
 
         Raises:
             MessageError: Weights that do not fit the study's model.
         """
-        alignment = self.study.alignment
         model = AlignmentModel(
             self.pipeline.tower,
             bank,
-            alignment.train_text_bank,
+            self.study.alignment.train_text_bank,
             unit_features=self.study.privacy.is_private,
         )
         model = model.to(self.device)
         model.load_shared(shared)
-        if centre is not None and alignment.centring != "none":
-            own = alignment.centring == "site" and bool(self.pool)
-            chosen = torch.from_numpy(self.kept("centre")["centre"]) if own else centre
-            model.centre.copy_(chosen)
-        model.bias.copy_(bias)
         return model
+
+    def centre(self, federation: Tensor) -> Tensor:
+        """What is subtracted from features here, [2, D].
+
+        Args:
+            federation: [2, D] of all sites; the site's own goes before it where the study says so
+                and the site has images to take it from.
+        """
+        centring = self.study.alignment.centring
+        if centring == "none":
+            return torch.zeros_like(federation)
+        own = centring == "site" and bool(self.pool)
+        return torch.from_numpy(self.kept("centre")["centre"]) if own else federation
 
     def labelled(self, bank: TextBank) -> Examples:
         """The episode with its training views."""
@@ -168,31 +180,64 @@ class Session:
         cache: dict[str, Examples] = self.__dict__.setdefault("_examples", {})
         if role not in cache:
             alignment = self.study.alignment
-            few = 2 if alignment.flip_at_test else 1
             rows, views = {
-                "labelled": ([self.train[i] for i in self.episode.indices], alignment.views),
+                "labelled": (
+                    [self.train[i] for i in self.episode.indices],
+                    max(alignment.views, self.test_views),
+                ),
                 "unlabelled": (self.pool, 1),
-                "test": (self.test, few),
+                "test": (self.test, self.test_views),
             }[role]
+            # A region's view comes after those that a test image has without it.
+            zoomed = 1 + alignment.flip_at_test if alignment.region_view else None
+            zoomed = None if role == "unlabelled" else zoomed
             names = self.study.class_names
             labels = [
                 names.index(row.label) if row.label and role != "unlabelled" else -1 for row in rows
             ]
             cache[role] = self.pipeline.examples(
-                rows, labels, bank, views, f"{self.name}: preparing {role} images"
+                rows, labels, bank, views, f"{self.name}: preparing {role} images", zoomed
             )
         return cache[role]
 
-    def features(self, model: AlignmentModel, bank: TextBank) -> Batch:
-        """Centred unit embeddings of all training rows, for clusters.
+    def labelled_and_spread(self, model: AlignmentModel, bank: TextBank) -> Examples:
+        """The episode, and images of the pool with labels spread from it.
 
-        Kept while the weights stay the same: a k-means asks for them once a step.
+        Which labels is decided once, at the site's first round of stage 2: after that the labels
+        would confirm themselves.
         """
-        weights = [*model.shared().values(), model.centre]
+        shots = self.labelled(bank)
+        if not has_state(self.state, "spread"):
+            near, far = (self.embedded(role, model, bank) for role in ("labelled", "unlabelled"))
+            one, other = (part.images.double().numpy() for part in (near, far))
+            seed = derived_seed(self.study.study.seed, self.name, "spread") % 2**32
+            labels = propagated(one, shots.labels.numpy(), other, seed)
+            drawn = {self.train[index].name for index in self.episode.indices}
+            own = np.array([record.name in drawn for record in self.pool], dtype=bool)
+            self.keep("spread", labels=np.where(own, UNKNOWN, labels))
+        spread = torch.from_numpy(self.kept("spread")["labels"])
+        index = torch.nonzero(spread >= 0)[:, 0]
+        more = self.unlabelled(bank).rows(index)
+        findings = [self.pool[row].findings for row in index.tolist()]
+        positives = bank.positives(spread[index], findings)
+        return joined(shots, replace(more, labels=spread[index], positives=positives))
+
+    def embedded(self, role: str, model: AlignmentModel, bank: TextBank) -> Batch:
+        """Unit embeddings of the images of a role, in the views that a test image is shown in.
+
+        Kept while the weights stay the same: k-means and intercepts ask for them once a step.
+
+        Args:
+            role: `labelled`, `unlabelled` or `test`.
+            model: Its weights, centre and scale decide.
+            bank: Gives the findings of each image.
+        """
+        weights = [*model.shared().values(), model.centre, model.scale]
         key = hashlib.sha256(b"".join(w.detach().cpu().numpy().tobytes() for w in weights))
-        if self._features is None or self._features[0] != key.digest():
-            self._features = (key.digest(), embed_all(model, self.unlabelled(bank)))
-        return self._features[1]
+        if self._embedded.get(role, ("", None))[0] != key.hexdigest():
+            examples = self._prepared(role, bank).first_views(self.test_views)
+            self._embedded[role] = (key.hexdigest(), embed_all(model, examples))
+        return self._embedded[role][1]
 
     def keep(self, name: str, **arrays: NDArray[Any]) -> None:
         """Write site state that later rounds of this study depend on."""
@@ -212,6 +257,47 @@ class Session:
                 "ran: restore it, or start the study anew"
             )
         return load_state(self.state, name)[0]
+
+
+def region_method(
+    study: Study, weights: Path, tower: ImageTower, device: torch.device
+) -> RegionMethod:
+    """The study's region method.
+
+    Args:
+        study: Names the method.
+        weights: The site's folder of weights.
+        tower: The image tower as it was loaded, before anything of it is trained.
+        device: Where the tower is and the method's own model goes.
+
+    Raises:
+        ConfigurationError: A method without the weights it needs.
+    """
+    regions = study.regions
+    cuts = regions.method == "token-cut"
+    return build(
+        regions.method,
+        checkpoint=regions.checkpoint,
+        weights=weights,
+        model=regions.model,
+        patches=_frozen_patches(tower, device) if cuts else None,
+        tower=tower.fingerprint,
+        device=str(device),
+    )
+
+
+def _frozen_patches(tower: ImageTower, device: torch.device) -> PatchFeatures:
+    """Patch features of the tower as it is now: a copy, as the tower itself is trained in place."""
+    frozen = copy.deepcopy(tower).eval()
+
+    @torch.no_grad()
+    def patches(pixels: Pixels) -> NDArray[np.float32]:
+        images = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).to(device)
+        features = frozen(frozen.preprocess.normalise(images)).patches[0]
+        result: NDArray[np.float32] = features.float().cpu().numpy()
+        return result
+
+    return patches
 
 
 def _drawn(rows: list[Record], count: int) -> list[Record]:

@@ -121,8 +121,7 @@ class AdaptedTower(nn.Module):
             return features[:, 0], features[:, 1:]
         all_blocks = self.last == self.tower.depth
         hidden = self.tower.preprocess.normalise(hidden) if all_blocks else hidden.float()
-        pooled, patches = self.tower.suffix(hidden, self.last)
-        return pooled, pool(patches, weights)
+        return self.tower.regional(hidden, self.last, weights)
 
     def patch_features(self, pixels: Tensor) -> Tensor:
         """Every patch in the joint space, for pictures: uint8 [B, 3, S, S] to [B, N, D]."""

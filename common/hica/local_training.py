@@ -7,7 +7,7 @@ seeds per round, so a round repeated after a crash gives the same weights to the
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -41,6 +41,43 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def rows(self, index: Tensor) -> Examples:
+        """Some of the images."""
+        return Examples(
+            self.hidden[index],
+            self.weights[index],
+            self.valid[index],
+            self.labels[index],
+            self.positives[index],
+            tuple(self.groups[row] for row in index.tolist()),
+        )
+
+    def first_views(self, count: int) -> Examples:
+        """The same images in fewer views."""
+        return replace(
+            self,
+            hidden=self.hidden[:, :count],
+            weights=self.weights[:, :count],
+            valid=self.valid[:, :count],
+        )
+
+
+def joined(shots: Examples, more: Examples) -> Examples:
+    """Shots, and further images whose first view stands for all of theirs."""
+    views = shots.hidden.shape[1]
+
+    def together(one: Tensor, other: Tensor) -> Tensor:
+        return torch.cat([one, other[:, :1].expand(-1, views, *other.shape[2:])])
+
+    return Examples(
+        hidden=together(shots.hidden, more.hidden),
+        weights=together(shots.weights, more.weights),
+        valid=together(shots.valid, more.valid),
+        labels=torch.cat([shots.labels, more.labels]),
+        positives=torch.cat([shots.positives, more.positives]),
+        groups=shots.groups + more.groups,
+    )
 
 
 class Batch(NamedTuple):
@@ -215,9 +252,10 @@ def _distance(model: AlignmentModel, anchor: tuple[Tensor, Tensor]) -> Tensor:
 
 
 class Moments(NamedTuple):
-    """Sums of raw features under the current weights, of which the centre is made."""
+    """Sums of raw features under the current weights, of which centre and scale are made."""
 
     sums: Tensor  # [2, D] float64: whole images, valid regions
+    squares: Tensor  # [2, D], of the features' squares
     counts: Tensor  # [2]
 
 
@@ -227,6 +265,7 @@ def moments(model: AlignmentModel, examples: Examples, batch_size: int = 256) ->
     model.eval()
     device = model.centre.device
     sums = torch.zeros(model.centre.shape, dtype=torch.float64)
+    squares = torch.zeros_like(sums)
     counts = torch.zeros(2, dtype=torch.float64)
     for index in torch.split(torch.arange(len(examples)), batch_size):
         for view in range(examples.hidden.shape[1]):
@@ -237,10 +276,11 @@ def moments(model: AlignmentModel, examples: Examples, batch_size: int = 256) ->
                 pooled, regions = model.features(
                     hidden, examples.weights[index, view].to(device).float()
                 )
-            sums[0] += pooled.double().sum(dim=0).cpu()
-            sums[1] += regions.cpu().double()[valid].sum(dim=0)
-            counts += torch.tensor([len(index), int(valid.sum())], dtype=torch.float64)
-    return Moments(sums, counts)
+            rows = (pooled.double().cpu(), regions.cpu().double()[valid])
+            sums += torch.stack([part.sum(dim=0) for part in rows])
+            squares += torch.stack([part.square().sum(dim=0) for part in rows])
+            counts += torch.tensor([len(part) for part in rows], dtype=torch.float64)
+    return Moments(sums, squares, counts)
 
 
 @torch.no_grad()

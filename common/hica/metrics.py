@@ -182,6 +182,28 @@ def expected_calibration_error(
     return sum(each.count / total * abs(each.accuracy - each.confidence) for each in table)
 
 
+def weighted_metric(
+    name: str, probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike
+) -> Floats:
+    """A metric of weighted images, as a bootstrap needs it; NaN where it is not defined.
+
+    Args:
+        name: `accuracy`, `balanced_accuracy` or `auroc`.
+        probabilities: [n, C].
+        labels: True classes [n].
+        weights: [R, n]; a row of ones gives the plain value.
+
+    Returns:
+        [R].
+    """
+    metric = {
+        "accuracy": _accuracy,
+        "balanced_accuracy": _balanced_accuracy,
+        "auroc": _macro_auroc,
+    }[name]
+    return metric(np.asarray(probabilities), np.asarray(labels), np.asarray(weights, np.float64))
+
+
 def _plain(metric: Metric, probabilities: ArrayLike, labels: ArrayLike) -> float:
     labels = np.asarray(labels)
     return float(metric(np.asarray(probabilities), labels, np.ones((1, len(labels))))[0])

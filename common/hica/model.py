@@ -3,9 +3,12 @@
 Prediction is cosine similarity to the class texts, so a class never trained on can be named by
 adding its text. Image features are centred before they are compared: features of networks that
 end in a rectifier, and of contrastive towers, lie in a narrow cone in which all cosines are alike.
+They may be divided by their spread, too: then no few features, and no layer, drown the others.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +34,17 @@ class AlignmentModel(nn.Module):
     Attributes:
         tower: The adapted image tower.
         centre: [2, D], the mean subtracted from whole-image (row 0) and region features (row 1).
+        scale: [2, D], what they are divided by then; 1 unless the study has features scaled.
+        share: [D], what they are multiplied by at last, so that each layer of a tower that has
+            several weighs as much as any other, however wide it is.
         classes: Class texts [C, D]; trained where `train_text_bank`.
         findings: Finding texts [M, D]; likewise.
         bias: [C], added to the logits of a prediction (`hica.calibration`); zero until estimated.
     """
 
     centre: Tensor
+    scale: Tensor
+    share: Tensor
     bias: Tensor
 
     def __init__(
@@ -50,6 +58,8 @@ class AlignmentModel(nn.Module):
         self.tower = tower
         self.unit_features = unit_features
         self.register_buffer("centre", torch.zeros(2, bank.classes.shape[1]))
+        self.register_buffer("scale", torch.ones(2, bank.classes.shape[1]))
+        self.register_buffer("share", layer_shares(tower.tower.widths), persistent=False)
         self.register_buffer("bias", torch.zeros(len(bank.classes)))
         self.classes = nn.Parameter(bank.classes.clone(), requires_grad=train_text_bank)
         self.findings = nn.Parameter(bank.findings.clone(), requires_grad=train_text_bank)
@@ -77,10 +87,12 @@ class AlignmentModel(nn.Module):
             Images [B, D] and regions [B, K, D], unit rows.
         """
         pooled, regions = self.features(hidden, weights)
-        return (
-            functional.normalize(pooled - self.centre[0], dim=-1),
-            functional.normalize(regions - self.centre[1], dim=-1),
-        )
+        return self.placed(pooled, 0), self.placed(regions, 1)
+
+    def placed(self, features: Tensor, row: int) -> Tensor:
+        """Unit rows of features [..., D], centred and scaled as images (row 0) or regions (1)."""
+        standard = (features - self.centre[row]) / self.scale[row] * self.share
+        return functional.normalize(standard, dim=-1)
 
     def unit_bank(self) -> tuple[Tensor, Tensor]:
         """Class texts [C, D] and finding texts [M, D] with unit rows."""
@@ -144,3 +156,10 @@ class AlignmentModel(nn.Module):
                     f"the study's model has {tuple(parameter.shape)}"
                 )
             parameter.copy_(arrays[name].to(parameter.device, parameter.dtype))
+
+
+def layer_shares(widths: Sequence[int]) -> Tensor:
+    """[D]: 1 / √width of the layer that each feature belongs to; 1 where there is one layer."""
+    if len(widths) == 1:
+        return torch.ones(widths[0])
+    return torch.cat([torch.full((width,), width**-0.5) for width in widths])

@@ -13,7 +13,9 @@ from rich.console import Console
 Item = TypeVar("Item")
 
 console = Console(stderr=True)
-"""The one console of a process: bars of several threads on it do not overwrite each other."""
+"""The one console of a process: bars of several threads on it do not overwrite each other.
+
+One of many processes that work for one command sets `quiet` and leaves the word to the command."""
 
 
 def track(sequence: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
@@ -24,6 +26,9 @@ def track(sequence: Iterable[Item], description: str, total: int | None = None) 
         description: What is done to it, for example `reading images`.
         total: How many items there are, where `len(sequence)` does not say.
     """
+    if console.quiet:
+        yield from sequence
+        return
     if total is None and isinstance(sequence, Sized):
         total = len(sequence)
     if console.is_terminal:

@@ -64,6 +64,11 @@ class ModelSection(Section):
     image_size: PositiveInt | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
+    layers: Count = 0
+    """How many of the image tower's last blocks are features of an image beside its embedding, each
+    at the same weight. With `last-N` at most N + 1."""
+    maps: Literal["fine", "coarse"] = "fine"
+    """Patches of several layers: on the finest of their grids, or on the coarsest."""
     train: Annotated[str, Field(pattern=r"^(adapter|lora|full|last-[1-9][0-9]?)$")] = "adapter"
     adapter_width: PositiveInt = 128
     lora_rank: PositiveInt = 8
@@ -154,11 +159,28 @@ class AlignmentSection(Section):
     """Weight of ‖bank − start‖², which keeps a trained bank near its start."""
     centring: Literal["global", "site", "none"] = "global"
     """Mean subtracted from image features: over all sites, the site's own, or none."""
+    scaling: Literal["global", "none"] = "none"
+    """`global`: features are divided by their spread over all sites, so that all weigh alike."""
+    label_propagation: bool = False
+    """Whether a site spreads its shots' labels to its unlabelled images, where cross-validation on
+    the shots says that it helps (`hica.label_propagation`)."""
+    region_view: bool = False
+    """Whether an image is shown once more, cut to its largest region: at training and at the test.
+    With `regions.method = "masks"` a test image then needs an outline, too."""
     views: PositiveInt = 6
     """Cached views of a labelled image (identity, flip, then random crops and gains)."""
     flip_at_test: bool = True
     region_blend: Fraction = 0.0
     """Share of the region scores in the prediction."""
+
+    @model_validator(mode="after")
+    def _scale_has_a_centre(self) -> AlignmentSection:
+        if self.scaling != "none" and self.centring == "none":
+            raise ValueError(
+                'scaling = "global" is the spread about a centre: set centring = "global" or '
+                '"site", or scaling = "none"'
+            )
+        return self
 
     @property
     def starts_at_means(self) -> bool:
@@ -178,17 +200,26 @@ class CalibrationSection(Section):
 class RegionsSection(Section):
     """`[regions]`: which parts of an image the regional term looks at."""
 
-    method: Literal["masks", "otsu", "superpixels", "grid", "sam"] = "otsu"
+    method: Literal[
+        "masks", "otsu", "superpixels", "grid", "sam", "hf-sam", "token-cut", "unet"
+    ] = "otsu"
     count: PositiveInt = 4
     checkpoint: str | None = None
+    """Weights below the site's own folder of weights; for `hf-sam` a folder there, else the hub's
+    `OWNER/NAME` or `OWNER/NAME@REVISION`."""
     model: Literal["vit_b", "vit_l", "vit_h"] = "vit_b"
+    """Architecture of the checkpoint of `sam`."""
 
     @model_validator(mode="after")
-    def _sam_has_weights(self) -> RegionsSection:
-        if self.method == "sam" and self.checkpoint is None:
+    def _has_weights(self) -> RegionsSection:
+        needed = {
+            "sam": "the path of a segment-anything checkpoint of the kind named in regions.model",
+            "hf-sam": "a folder in Hugging Face's layout or a name such as facebook/sam-vit-base",
+            "unet": "the path of a U-Net's state dict",
+        }
+        if self.method in needed and self.checkpoint is None:
             raise ValueError(
-                'regions.method = "sam" needs regions.checkpoint, the path of a segment-anything '
-                "checkpoint of the kind named in regions.model"
+                f'regions.method = "{self.method}" needs regions.checkpoint, {needed[self.method]}'
             )
         return self
 
@@ -305,6 +336,16 @@ class Study(Section):
             raise ValueError(
                 "a site's own mean of its features would leave, hidden in the weights, without "
                 'noise: set alignment.centring = "global" or "none"'
+            )
+        if alignment.scaling != "none":
+            raise ValueError(
+                "the spread of features is told by exact sums of squares: set "
+                'alignment.scaling = "none" in a private study'
+            )
+        if alignment.label_propagation:
+            raise ValueError(
+                "labels that spread from patient to patient have no bounded effect of one: set "
+                "alignment.label_propagation = false in a private study"
             )
         if self.calibration.rounds:
             raise ValueError(

@@ -9,6 +9,7 @@ import torch
 from hica.adaptation import AdaptedTower, adapt
 from hica.study import Study
 from hica.towers import load_image_tower
+from hica.towers.layered import LayeredTower
 
 
 def adapted_tower(study: Study, weights: Path, device: torch.device) -> AdaptedTower:
@@ -35,6 +36,8 @@ def adapted_tower(study: Study, weights: Path, device: torch.device) -> AdaptedT
         std=settings.std,
         seed=study.study.seed,
     )
+    if settings.layers:
+        tower = LayeredTower(tower, settings.layers, settings.maps)
     adapted = adapt(
         tower,
         settings.train,
@@ -43,4 +46,5 @@ def adapted_tower(study: Study, weights: Path, device: torch.device) -> AdaptedT
         lora_alpha=settings.lora_alpha,
         seed=study.study.seed,
     )
-    return adapted.to(device)
+    # Convolutions of a few channels are a fifth faster so on a CPU, and no slower on a GPU.
+    return adapted.to(device).to(memory_format=torch.channels_last)

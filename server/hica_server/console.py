@@ -21,6 +21,8 @@ METHODS = {
     "clap": "CLAP (linear probe from the texts), pooled shots",
     "tip_adapter": "Tip-Adapter, pooled shots",
     "tip_adapter_f": "Tip-Adapter-F, pooled shots",
+    "cnn": "CNN fine-tuned, pooled shots",
+    "clip_lora": "CLIP-LoRA (low-rank factors in the image tower), pooled shots",
     "coop": "CoOp (learnt prompts), pooled shots",
     "fed_avg": "FedAvg of a linear probe",
     "fed_prox": "FedProx of a linear probe",

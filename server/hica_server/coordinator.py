@@ -187,9 +187,11 @@ class Coordinator:
                 raise MessageError(f"capability {name!r} is missing or no {kind.__name__}")
 
     def moments(self, round_: int) -> None:
-        """Centre: the mean of features over all images of all sites."""
+        """Centre and scale: mean and spread of features over all images of all sites."""
         dim = self.state.centre.shape[1]
+        scaled = self.study.alignment.scaling == "global"
         spec: Spec = {"sums": ((2, dim), "float64"), "counts": ((2,), "float64")}
+        spec |= {"squares": ((2, dim), "float64")} if scaled else {}
         check = None if self.private else _positive_counts
         total = self._sums(Kind.MOMENTS, round_, "unlabelled", spec, check=check)
         self._note("moments", round_, total.outcome)
@@ -202,6 +204,9 @@ class Coordinator:
         if counts[1] == 0:  # no region anywhere: the row is never used, but must be finite
             centre[1] = centre[0]
         self.state.centre = centre.astype(np.float32)
+        if scaled:
+            scale = spread(centre, total.arrays["squares"], counts)
+            self.state.scale = scale.astype(np.float32)
 
     def cluster(self, round_: int) -> None:
         """Federated k-means from the sites' own starts; fixes every site's pseudo-labels.
@@ -496,7 +501,8 @@ class Coordinator:
         state = self.state
         payload = {f"shared.{name}": value for name, value in state.shared.items()}
         payload |= {f"anchor.{name}": value for name, value in state.anchor.items()}
-        payload |= {"centre": state.centre, "bias": state.bias, **(arrays or {})}
+        payload |= {"centre": state.centre, "scale": state.scale, "bias": state.bias}
+        payload |= arrays or {}
         return Request(kind, self.study, round_, settings or {}, payload)
 
     def _terms(self, at_least: int = 1) -> Terms:
@@ -521,6 +527,23 @@ class Coordinator:
         }
         self.state.rounds.append(entry)
         self.record(entry)
+
+
+def spread(means: Array, squares: Array, counts: Array) -> Array:
+    """Standard deviation of every feature, plus a twentieth of their mean for those that are still.
+
+    Args:
+        means: [2, D] of whole images and regions.
+        squares: [2, D] sums of squares.
+        counts: [2].
+
+    Returns:
+        [2, D], positive; 1 where there is nothing to take it from.
+    """
+    variance = squares / np.maximum(counts, 1)[:, None] - np.square(means)
+    deviation = np.sqrt(np.maximum(variance, 0.0))
+    scale = deviation + 0.05 * deviation.mean(axis=1, keepdims=True)
+    return np.where((counts > 0)[:, None] & (scale > 0), scale, 1.0)
 
 
 def blended_start(texts: Array, sums: Array, counts: Array) -> Array:

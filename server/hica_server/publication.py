@@ -45,10 +45,12 @@ def publish(study: Study, out: Path, weights: Path, text_bank: TextBankMaker) ->
         study.sha256,
         tower=tower.tower.fingerprint,
         shared={
-            name: value.detach().numpy().astype(dtype) for name, value in model.shared().items()
+            name: value.detach().numpy().astype(dtype, order="C")
+            for name, value in model.shared().items()
         },
         anchor={"classes": bank.classes.numpy(), "findings": bank.findings.numpy()},
         centre=model.centre.numpy(),
+        scale=model.scale.numpy(),
         bias=model.bias.double().numpy(),
         text_bank_sha256=bank.sha256,
     ).save(out)

@@ -43,7 +43,7 @@ def save_model(out: Path, study: Study, state: RunState) -> Path:
     Raises:
         StorageError: The disk is full.
     """
-    arrays = {**state.shared, "centre": state.centre, "bias": state.bias}
+    arrays = {**state.shared, "centre": state.centre, "scale": state.scale, "bias": state.bias}
     arrays |= {f"anchor.{name}": value for name, value in state.anchor.items()}
     sidecar = {
         "study": study.model_dump(mode="json"),

@@ -31,6 +31,7 @@ class RunState:
         shared: Weights that are trained and averaged.
         anchor: Text bank (`classes`, `findings`) a trained bank is pulled to.
         centre: [2, D] mean of features.
+        scale: [2, D] what they are divided by after it is subtracted.
         centroids: [k, D] of stage 1; empty before it.
         bias: [C] intercepts of the classes.
         optimiser: State of the aggregation rule.
@@ -46,6 +47,7 @@ class RunState:
     shared: Arrays = field(default_factory=dict)
     anchor: Arrays = field(default_factory=dict)
     centre: NDArray[np.float32] = field(default_factory=lambda: np.zeros((2, 0), np.float32))
+    scale: NDArray[np.float32] = field(default_factory=lambda: np.ones((2, 0), np.float32))
     centroids: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     bias: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     optimiser: Arrays = field(default_factory=dict)
@@ -67,7 +69,8 @@ class RunState:
             for group, part in groups.items()
             for name, array in part.items()
         }
-        arrays |= {"centre": self.centre, "centroids": self.centroids, "bias": self.bias}
+        arrays |= {"centre": self.centre, "scale": self.scale, "bias": self.bias}
+        arrays["centroids"] = self.centroids
         meta = {
             "study_sha256": self.study_sha256,
             "done": self.done,
@@ -109,6 +112,7 @@ class RunState:
             anchor=group("anchor"),
             optimiser=group("optimiser"),
             centre=arrays["centre"],
+            scale=arrays["scale"],
             centroids=arrays["centroids"],
             bias=arrays["bias"],
         )

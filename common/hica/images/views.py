@@ -20,7 +20,15 @@ MAX_GAIN = 0.2
 """Gain and contrast are drawn from 1 ± this."""
 
 
-def make_views(pixels: Tensor, masks: Masks, count: int, key: str) -> tuple[Tensor, Masks]:
+ROOM = 0.3
+"""Share of a region's longer side that a view of it shows around it."""
+SMALLEST = 0.25
+"""Least side of such a view, as a share of the image's: a smaller one shows nothing but blur."""
+
+
+def make_views(
+    pixels: Tensor, masks: Masks, count: int, key: str, zoomed: int | None = None
+) -> tuple[Tensor, Masks]:
     """Make `count` views: the image, its mirror image, then random crops.
 
     A crop takes 0.6 to 1 of the area at an aspect of 3:4 to 4:3, is mirrored half of the time and
@@ -32,6 +40,8 @@ def make_views(pixels: Tensor, masks: Masks, count: int, key: str) -> tuple[Tens
         masks: bool `[K, S, S]`, moved as the pixels are; or None.
         count: Number of views V.
         key: What the draws are seeded by, for example the image's hash and the study's seed.
+        zoomed: Place among the views of one that is cut to the first mask, the largest region, and
+            takes the place of a random one; the whole image where there is no mask.
 
     Returns:
         uint8 `[V, 3, S, S]` and bool `[V, K, S, S]` (None without masks).
@@ -47,6 +57,10 @@ def make_views(pixels: Tensor, masks: Masks, count: int, key: str) -> tuple[Tens
         view = gain * (middle + contrast * (view - middle))
         views.append(view.round().clamp(0, 255).to(torch.uint8))
         moved.append(_crop(planes, box, flip, "nearest-exact") > 0)
+    if zoomed is not None:
+        box = _box_around(planes, pixels.shape[-1])
+        views.insert(zoomed, _crop(pixels, box, False, "bilinear").round().to(torch.uint8))
+        moved.insert(zoomed, _crop(planes, box, False, "nearest-exact") > 0)
     return torch.stack(views[:count]), None if masks is None else torch.stack(moved[:count])
 
 
@@ -60,6 +74,18 @@ def _draw_box(draws: random.Random, side: int) -> tuple[int, int, int, int]:
     top = int(draws.random() * (side - height + 1))
     left = int(draws.random() * (side - width + 1))
     return top, left, height, width
+
+
+def _box_around(planes: Tensor, side: int) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a square around the first plane; of all where it is empty."""
+    if not len(planes) or not planes[0].any():
+        return 0, 0, side, side
+    rows, columns = torch.where(planes[0].any(dim=1))[0], torch.where(planes[0].any(dim=0))[0]
+    high, wide = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
+    length = min(side, max(round((1 + 2 * ROOM) * max(high, wide)), round(SMALLEST * side)))
+    top = int(rows[0]) + high // 2 - length // 2
+    left = int(columns[0]) + wide // 2 - length // 2
+    return min(max(top, 0), side - length), min(max(left, 0), side - length), length, length
 
 
 def _crop(planes: Tensor, box: tuple[int, int, int, int], flip: bool, mode: str) -> Tensor:

@@ -62,7 +62,9 @@ def ranges_of(kind: Kind, study: Study, names: Mapping[str, object]) -> dict[str
     regions = study.regions.count if kind == Kind.MOMENTS else 1
     statistics = range_for(LARGEST_FEATURE * most_examples(kind, study) * regions, 64)
     own = Range(LARGEST_CHANGE, 32) if kind in TRAINED else statistics
-    return {**dict.fromkeys(names, own), EXAMPLES: statistics, LOSS: statistics}
+    squares = range_for(LARGEST_FEATURE**2 * most_examples(kind, study) * regions, 64)
+    ranges = {name: squares if name == "squares" else own for name in names}
+    return {**ranges, EXAMPLES: statistics, LOSS: statistics}
 
 
 def question_of(request: Request) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hica.errors import ConfigurationError
 from hica.images.preprocess import Preprocess
+from hica.regions.pooling import pool
 
 
 class Encoded(NamedTuple):
@@ -63,6 +64,11 @@ class ImageTower(nn.Module, ABC):
         """Number of blocks."""
         return len(self.blocks)
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Widths of the layers side by side in an embedding; they add up to `dim`."""
+        return (self.dim,)
+
     def forward(self, images: Tensor) -> Encoded:
         """Encode normalised images [B, 3, S, S]."""
         return self.suffix(images, self.depth)
@@ -93,6 +99,20 @@ class ImageTower(nn.Module, ABC):
         for block in self.blocks[self.depth - last :]:
             hidden = block(hidden)
         return self.head(hidden)
+
+    def regional(self, hidden: Tensor, last: int, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """`suffix`, and regions as weighted means of the patches.
+
+        Args:
+            hidden: The output of `prefix`.
+            last: As there.
+            weights: Region weights on the patch grid [B, K, g, g].
+
+        Returns:
+            Images [B, D] and regions [B, K, D], zero where a region's weights sum to 0.
+        """
+        pooled, patches = self.suffix(hidden, last)
+        return pooled, pool(patches, weights)
 
     def last_blocks(self, last: int) -> list[nn.Module]:
         """The modules `suffix` runs through: the last blocks and the head's (all: the tower).

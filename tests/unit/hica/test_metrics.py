@@ -355,3 +355,22 @@ def test_no_warnings_on_extreme_inputs():
             np.eye(2)[[0, 1] * 6], [0, 1] * 6, list("abcdefghijkl"), 2, seed=0, min_count=1
         )
     assert got.auroc is None
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("accuracy", metrics.accuracy),
+        ("balanced_accuracy", metrics.balanced_accuracy),
+        ("auroc", metrics.macro_auroc),
+    ],
+)
+def test_a_weighted_metric_is_that_of_images_written_out_so_often(name, reference):
+    probabilities, labels, _ = predictions(40, 3, seed=2)
+    often = np.stack([np.ones(40, int), np.random.default_rng(3).integers(0, 4, 40)])
+    found = metrics.weighted_metric(name, probabilities, labels, often.astype(float))
+    written_out = [np.repeat(np.arange(40), row) for row in often]
+    expected = [reference(probabilities[at], labels[at]) for at in written_out]
+    assert found == pytest.approx(expected, abs=1e-12)
+    only = metrics.weighted_metric("auroc", probabilities, labels, [(labels == 0).astype(float)])
+    assert np.isnan(only).all()  # of one class there is nothing to rank

@@ -39,6 +39,7 @@ class Asker:
             "anchor.classes": rows[:2],
             "anchor.findings": rows[2:],
             "centre": np.zeros((2, DIM), np.float32),
+            "scale": np.ones((2, DIM), np.float32),
             "bias": np.zeros(2),
         }
 

@@ -46,6 +46,7 @@ class Federation:
         self.payload = {
             **self.bank,
             "centre": np.zeros((2, DIM), np.float32),
+            "scale": np.ones((2, DIM), np.float32),
             "bias": np.zeros(2),
             **self.shared(),
         }

@@ -229,8 +229,9 @@ def tower_weights(session):
 
 def build_model(session):
     """With sevens for the federation's centre."""
-    bank, sevens = bank_of(session.study), torch.full((2, 128), 7.0)
-    return session.model(bank, tower_weights(session), sevens, torch.tensor([0.5, -0.5]))
+    model = session.model(bank_of(session.study), tower_weights(session))
+    model.centre.copy_(session.centre(torch.full((2, 128), 7.0)))
+    return model
 
 
 @pytest.mark.parametrize(("centring", "row"), [("global", 7.0), ("site", 3.0), ("none", 0.0)])
@@ -239,7 +240,8 @@ def test_the_centre_is_the_one_the_study_asks_for(open_session, centring, row):
     session.keep("centre", centre=np.full((2, 128), 3.0, np.float32))
     model = build_model(session)
     assert model.centre.unique().tolist() == [row]
-    assert model.bias.tolist() == [0.5, -0.5]
+    assert model.scale.unique().tolist() == [1.0]
+    assert not model.bias.any()
 
 
 def test_a_site_that_only_tests_has_no_centre_of_its_own(open_session):
@@ -271,3 +273,50 @@ def test_an_emptied_state_folder_is_named_with_the_remedy(open_session):
     assert str(session.state / "pseudo_labels") in message
     assert "state folder of north was emptied" in message
     assert "start the study anew" in message
+
+
+# --- Views and labels that are spread ------------------------------------------------------------
+
+
+def test_a_view_of_the_largest_region_is_a_view_of_shots_and_tests(open_session):
+    session = open_session("alignment.region_view=true", "alignment.views=2")
+    bank = bank_of(session.study)
+    assert session.test_views == 3
+    assert session.labelled(bank).hidden.shape[1] == 3  # fewer would leave it out
+    assert session.held_out(bank).hidden.shape[1] == 3
+    assert session.unlabelled(bank).hidden.shape[1] == 1
+
+
+def test_embeddings_are_kept_while_weights_and_scale_stay(open_session):
+    session = open_session("alignment.train_text_bank=false")
+    bank, model = bank_of(session.study), build_model(session)
+    first = session.embedded("labelled", model, bank)
+    assert session.embedded("labelled", model, bank) is first
+    model.scale[:] = torch.linspace(1, 2, 128)
+    second = session.embedded("labelled", model, bank)
+    assert second is not first and not torch.allclose(second.images, first.images)
+
+
+def test_spread_labels_are_decided_once_and_never_replace_a_shots_own(open_session, monkeypatch):
+    asked = []
+
+    def propagated(shots, labels, pool, seed):
+        asked.append((len(shots), len(pool)))
+        return np.arange(len(pool)) % 2
+
+    monkeypatch.setattr("hica_client.session.propagated", propagated)
+    session = open_session(
+        "alignment.label_propagation=true", "alignment.train_text_bank=false", "alignment.shots=1"
+    )
+    bank, model = bank_of(session.study), build_model(session)
+    examples = session.labelled_and_spread(model, bank)
+    shots, pool = len(session.episode.indices), len(session.pool)
+    assert (shots, pool) == (2, 8) and asked == [(2, 8)]
+    assert len(examples) == pool  # the shots, and the pool without them
+    assert torch.equal(examples.labels[:shots], session.labelled(bank).labels)
+    drawn = {session.train[index].name for index in session.episode.indices}
+    others = [n % 2 for n, record in enumerate(session.pool) if record.name not in drawn]
+    assert examples.labels[shots:].tolist() == others
+    assert examples.hidden.shape[1] == session.labelled(bank).hidden.shape[1]
+    session.labelled_and_spread(model, bank)
+    assert len(asked) == 1

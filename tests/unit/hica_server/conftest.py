@@ -109,7 +109,11 @@ class FakeSite:
         if kind == Kind.MOMENTS:
             sums = np.stack([self.features.sum(axis=0), np.zeros(self.dim)])
             counts = np.array([len(self.features), 0.0])
-            return replace(empty, arrays={"sums": sums, "counts": counts})
+            arrays = {"sums": sums, "counts": counts}
+            if request.study.alignment.scaling == "global":
+                squares = np.square(self.features).sum(axis=0)
+                arrays["squares"] = np.stack([squares, np.zeros(self.dim)])
+            return replace(empty, arrays=arrays)
         if kind == Kind.CLUSTERS:
             if request.settings["step"] == "start":
                 parts = site_start(self.features, request.study.pretraining.clusters, 0)

@@ -10,7 +10,7 @@ from hica.calibration import curvature, newton_step
 from hica.errors import FederationError
 from hica.messages import Kind
 from hica.weight_names import BANK_CLASSES
-from hica_server.coordinator import ASK_AGAIN, Coordinator, blended_start
+from hica_server.coordinator import ASK_AGAIN, Coordinator, blended_start, spread
 from hica_server.state import RunState
 
 
@@ -350,7 +350,35 @@ def test_every_request_carries_all_a_restarted_site_needs(meet, make_site):
         "anchor.findings",
         "bias",
         "centre",
+        "scale",
     }
+
+
+def test_the_scale_is_the_spread_over_the_features_of_all_sites(meet, make_site):
+    sites = [make_site("a", unlabelled=6), make_site("b", unlabelled=9)]
+    coordinator = meet(*sites, overrides=["alignment.scaling=global"])
+    coordinator.moments(0)
+    rows = np.concatenate([site.features for site in sites])
+    deviation = rows.std(axis=0)
+    expected = deviation + 0.05 * deviation.mean()
+    np.testing.assert_allclose(coordinator.state.scale[0], expected, rtol=1e-6)
+    np.testing.assert_array_equal(coordinator.state.scale[1], 1.0)  # no region anywhere
+    coordinator.align(0)
+    sent = sites[0].requests[-1].arrays["scale"]
+    np.testing.assert_array_equal(sent, coordinator.state.scale)
+
+
+def test_without_scaling_the_scale_stays_what_it_was(meet, make_site):
+    coordinator = meet(make_site("a"), make_site("b"))
+    before = coordinator.state.scale
+    coordinator.moments(0)
+    assert coordinator.state.scale is before
+
+
+def test_a_feature_that_never_moves_is_not_blown_up():
+    means, counts = np.array([[1.0, 2.0], [0.0, 0.0]]), np.array([4.0, 0.0])
+    squares = np.array([[4 * (1.0 + 1.0), 4 * 4.0], [0.0, 0.0]])
+    np.testing.assert_allclose(spread(means, squares, counts), [[1.025, 0.025], [1.0, 1.0]])
 
 
 def test_an_update_too_far_from_what_was_sent_is_refused(meet, make_site):

@@ -102,3 +102,27 @@ def test_crop_of_everything_is_the_image(pixels):
     box = (0, 0, SIDE, SIDE)
     assert torch.equal(_crop(pixels, box, False, "bilinear"), pixels.float())
     assert torch.equal(_crop(pixels, box, True, "bilinear"), pixels.flip(-1).float())
+
+
+def test_a_view_of_the_region_shows_it_with_some_room(pixels, masks):
+    views, view_masks = make_views(pixels, masks, 4, "key", zoomed=2)
+    plain, _ = make_views(pixels, masks, 3, "key")
+    assert torch.equal(torch.cat([views[:2], views[3:]]), plain)  # the others are as without it
+    # The first mask is 16 × 20 pixels; 1.6 × 20 is the whole side of 32.
+    assert torch.equal(views[2], pixels)
+    small = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
+    small[0, 10:15, 20:28] = True  # a square of 13 around row 12, column 24
+    views, view_masks = make_views(pixels, small, 3, "key", zoomed=1)
+    assert torch.equal(views[1], _crop(pixels, (6, 18, 13, 13), False, "bilinear").round().byte())
+    assert view_masks[1].float().mean() == pytest.approx(40 / 169, abs=0.03)
+
+
+def test_a_view_of_a_tiny_or_absent_region_is_not_enlarged_without_end(pixels):
+    nothing = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
+    for masks in (nothing, nothing[:0], None):
+        views, _ = make_views(pixels, masks, 3, "key", zoomed=2)
+        assert torch.equal(views[2], pixels)
+    point = nothing.clone()
+    point[0, 0, 31] = True
+    views, _ = make_views(pixels, point, 3, "key", zoomed=2)
+    assert torch.equal(views[2], _crop(pixels, (0, 24, 8, 8), False, "bilinear").round().byte())

@@ -1,0 +1,92 @@
+"""Labels of the shots spread to a site's unlabelled images, where the shots say that it helps.
+
+Zhou et al., "Learning with Local and Global Consistency", NeurIPS 2003 (scikit-learn's
+LabelSpreading): every image passes its label on to the images most like it, F ← α·S·F + (1 - α)·Y.
+A few shots cannot tune anything, but they can refuse: in cross-validation, labels spread from the
+other shots must name the shots left out better than the nearest class mean does.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold
+from sklearn.semi_supervised import LabelSpreading
+
+Rows = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+NEIGHBOURS = 8
+ALPHA = 0.8
+FOLDS = 5
+SUREST = 0.5
+"""Share of the pool that gets a label: half of its images are less sure than the other half."""
+UNKNOWN = -1
+
+
+def spread(rows: Rows, labels: Labels) -> Rows:
+    """Class probabilities of every row.
+
+    Args:
+        rows: Unit embeddings [n, D].
+        labels: [n] class indices, -1 where unknown; every class that counts has some.
+
+    Returns:
+        [n, C], C the largest label plus one; rows add up to 1.
+    """
+    model = LabelSpreading(kernel="knn", n_neighbors=min(NEIGHBOURS, len(rows)), alpha=ALPHA)
+    with warnings.catch_warnings():  # an image nobody is near to; it keeps even odds
+        warnings.simplefilter("ignore", RuntimeWarning)
+        model.fit(rows, labels)
+    found = np.zeros((len(rows), int(labels.max()) + 1))
+    known = np.nan_to_num(model.label_distributions_, nan=1 / len(model.classes_))
+    found[:, model.classes_] = known
+    return found
+
+
+def helps(shots: Rows, labels: Labels, pool: Rows, seed: int) -> bool:
+    """Whether labels spread over the pool name left-out shots better than class means do.
+
+    Stratified cross-validation on the shots alone; False where a class has a single shot.
+
+    Args:
+        shots: Unit embeddings [n, D].
+        labels: [n].
+        pool: Unit embeddings [m, D], unlabelled.
+        seed: Of the folds.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    folds = min(FOLDS, int(counts.min()))
+    if len(classes) < 2 or folds < 2 or not len(pool):
+        return False
+    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(shots, labels)
+    right_spread, right_means = 0, 0
+    for train, test in splits:
+        known = np.concatenate([labels[train], np.full(len(test) + len(pool), UNKNOWN)])
+        rows = np.concatenate([shots[train], shots[test], pool])
+        named = spread(rows, known)[len(train) : len(train) + len(test)].argmax(axis=1)
+        right_spread += int((named == labels[test]).sum())
+        means = np.stack([shots[train][labels[train] == c].mean(axis=0) for c in classes])
+        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        nearest = classes[(shots[test] @ means.T).argmax(axis=1)]
+        right_means += int((nearest == labels[test]).sum())
+    return right_spread > right_means
+
+
+def propagated(shots: Rows, labels: Labels, pool: Rows, seed: int) -> Labels:
+    """Labels [m] of the pool: of its surest half where spreading helps, else -1 throughout.
+
+    Args:
+        shots: Unit embeddings [n, D].
+        labels: [n].
+        pool: Unit embeddings [m, D]; shots may be among them, and get their own label.
+        seed: Of the cross-validation.
+    """
+    nobody = np.full(len(pool), UNKNOWN)
+    if not helps(shots, labels, pool, seed):
+        return nobody
+    odds = spread(np.concatenate([shots, pool]), np.concatenate([labels, nobody]))[len(shots) :]
+    sureness = odds.max(axis=1)
+    return np.where(sureness >= np.quantile(sureness, SUREST), odds.argmax(axis=1), UNKNOWN)
