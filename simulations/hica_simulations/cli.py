@@ -14,6 +14,7 @@ resumes).
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -48,6 +49,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 DEFAULT_CACHE = Path.home() / ".cache" / "hica"
 INTERRUPTED = 130
+CORES = os.cpu_count() or 1
 
 
 @app.command(epilog="Example: hica-sim run simulations/studies/phantoms.toml --out runs/demo")
@@ -138,17 +140,28 @@ def federation(
 
 
 @app.command(
-    epilog="Example: hica-sim table privacy simulations/studies/breast_ultrasound.toml "
-    "--data ../shared/data --shots 20 --seeds 2 --out runs/privacy"
+    epilog="Example: hica-sim table main simulations/studies/breast_lesions.toml "
+    "--data ../shared/data --shots 1,20 --seeds 2 --out runs/main"
 )
 def table(
-    name: Annotated[str, typer.Argument(help="Which table: privacy (accuracy against ε).")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="Which table: main, ablation, unseen, text-noise, efficiency, regions, "
+            "sensitivity, descriptors, sites or privacy."
+        ),
+    ],
     studies: Annotated[list[Path], typer.Argument(help="Studies with a [simulation] table.")],
     out: Out,
     data: Data = Path(),
-    shots: Annotated[str, typer.Option(help="Shots of each class, for example 1,5,20.")] = "1,5,20",
+    shots: Annotated[str, typer.Option(help="Shots of each class and site, as 1,5,20.")] = "20",
     seeds: Annotated[int, typer.Option(min=2, help="How many seeds.")] = 5,
     first_seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
+    methods: Annotated[
+        str, typer.Option(help="Lines of the table, as federated,linear_probe; all without it.")
+    ] = "",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes, one core each.")] = CORES,
+    set_: Set = None,
     cache: Cache = DEFAULT_CACHE,
     device: Device = "auto",
     json_: Json = False,
@@ -156,13 +169,14 @@ def table(
     """Run every cell of a table that has not been run yet; write it as CSV, Markdown and a plot."""
     from hica_simulations.console import counting
     from hica_simulations.tables import table_named
-    from hica_simulations.tables.cells import run_cells
+    from hica_simulations.tables.cells import changed, run_cells
 
     module, place = table_named(name), _place(data, out, cache, device, "grid")
     chosen = range(first_seed, first_seed + seeds)
-    cells = module.cells(studies, _numbers(shots), chosen)
+    wanted = [part.strip() for part in methods.split(",") if part.strip()]
+    cells = changed(module.cells(studies, _numbers(shots), chosen, wanted), set_ or [])
     with counting(console, name, len(cells)) as told:
-        rows = run_cells(cells, place, lambda number, cell: told(number, cell.folder))
+        rows = run_cells(cells, place, told, jobs)
     text = module.write(rows, out)
     print(json.dumps(rows) if json_ else text)
 

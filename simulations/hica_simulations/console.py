@@ -79,10 +79,17 @@ def counting(console: Console, name: str, total: int) -> Iterator[Callable[[int,
     """Progress over many runs, with the time left: a bar on a terminal, a line a run in a log.
 
     Yields:
-        To be called with the number of each run, from 0, and what it is, before it begins.
+        To be called with the number of finished runs and the one that has just been finished.
     """
     if not console.is_terminal:
-        yield lambda number, what: print(f"{name}: [{number + 1}/{total}] {what}", file=sys.stderr)
+        started = time.monotonic()
+
+        def line(number: int, what: str) -> None:
+            elapsed = time.monotonic() - started
+            text = f"{name}: [{number}/{total}] {what} ({elapsed:.0f} s)"
+            print(text, file=sys.stderr, flush=True)
+
+        yield line
         return
     columns = (
         BarColumn(),

@@ -12,7 +12,6 @@ import numpy as np
 import tomli_w
 import torch
 from sklearn.decomposition import PCA
-from torch.nn import functional
 
 from hica.images.pixels import pixels_of
 from hica.local_training import embed_all
@@ -66,9 +65,10 @@ def make_extras(scenario: Scenario, place: Place) -> Extras:
     for path in sorted((place.out / "sites").glob("*/site.toml")):
         session = Session(load_site(path), study)
         if session.test:
-            model = session.model(
-                bank, shared, torch.from_numpy(state.centre), torch.from_numpy(state.bias)
-            )
+            model = session.model(bank, shared)
+            model.centre.copy_(session.centre(torch.from_numpy(state.centre)))
+            model.scale.copy_(torch.from_numpy(state.scale))
+            model.bias.copy_(torch.from_numpy(state.bias))
             batch = embed_all(model, session.held_out(bank))
             points.append(batch.images.numpy())
             labels += batch.labels.tolist()
@@ -104,8 +104,8 @@ def _example(
     masks = extract(pipeline.method, pixels, mask, pipeline.region_count)
     predicted = int(probabilities.argmax())
     model.eval()
-    patches = tower.patch_features(pixels[None].to(session.device))[0] - model.centre[1]
-    similarity = functional.normalize(patches, dim=-1) @ model.unit_bank()[0][predicted]
+    patches = model.placed(tower.patch_features(pixels[None].to(session.device))[0], 1)
+    similarity = patches @ model.unit_bank()[0][predicted]
     grid = tower.tower.grid
     return Example(
         image=pixels.permute(1, 2, 0).numpy(),

@@ -6,6 +6,7 @@ What lies in the run directory afterwards:
     state.safetensors            the last completed step, where a killed run goes on
     model.safetensors, .json     trained weights, text bank and centre
     result.json                  metrics, rounds, baselines
+    predictions.json             of every test image, for paired comparisons
     report.html, events/         for people
     sites/NAME/                  each site's site.toml, manifest.csv and state/
     baselines/                   local_only/NAME and pooled: the same files
@@ -41,6 +42,7 @@ from hica_server.publication import make_bank, publish
 from hica_simulations.baselines.shots import shot_baselines
 from hica_simulations.grid import run_in_process
 from hica_simulations.partitions import SiteFolder, build_sites, pooled_folders
+from hica_simulations.predictions import gathered
 from hica_simulations.ray_engine import run_on_ray
 from hica_simulations.scenario import Scenario
 from hica_simulations.toml_text import to_toml
@@ -54,6 +56,8 @@ MOST_EPSILON = 1e6
 _BANKS: dict[str, TextBank] = {}
 """The last text bank that was made, by all it is made of."""
 _ONE_BANK = threading.Lock()
+
+PREDICTIONS = "predictions.json"
 
 Engine = Literal["grid", "flower"]
 Watching = Callable[[str], AbstractContextManager[Watcher]]
@@ -70,6 +74,7 @@ class Place:
         cache: Decoded images and features, shared by all runs.
         device: `auto`, `cpu` or `cuda:N`.
         engine: `grid` (in this process) or `flower` (Flower's Ray engine).
+        workers: Sites that compute at once, one thread each.
     """
 
     data: Path
@@ -77,6 +82,7 @@ class Place:
     cache: Path
     device: str = "auto"
     engine: Engine = "grid"
+    workers: int = os.cpu_count() or 1
 
 
 def silently(_: str) -> AbstractContextManager[Watcher]:
@@ -113,7 +119,7 @@ def simulate(
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     folders = build_sites(scenario, place.data, place.out, place.cache)
-    runs = Federations(study, folders, place, watching)
+    runs = Federations(study, folders, place, watching, sources_of(scenario))
     result = runs.federated()
     if baselines:
         policy = policy_of(scenario.study)
@@ -123,6 +129,11 @@ def simulate(
     forget_sessions()
     write_json(place.out / "result.json", result)
     return result
+
+
+def sources_of(scenario: Scenario) -> dict[str, str]:
+    """Site → the manifest its images come from, within which a patient's name is unique."""
+    return {site.name: site.manifest or site.name for site in scenario.simulation.sites}
 
 
 def claim(out: Path, scenario: Scenario) -> None:
@@ -162,12 +173,27 @@ class Federations:
     """The federations of one simulation: all sites, each site alone, all images in one place."""
 
     def __init__(
-        self, study: Study, folders: Sequence[SiteFolder], place: Place, watching: Watching
+        self,
+        study: Study,
+        folders: Sequence[SiteFolder],
+        place: Place,
+        watching: Watching,
+        sources: Mapping[str, str],
     ) -> None:
+        """Nothing is run yet.
+
+        Args:
+            study: The study.
+            folders: Its sites.
+            place: Files and engine.
+            watching: Told of progress.
+            sources: Of `sources_of`.
+        """
         self.study = study
         self.folders = folders
         self.place = place
         self.watching = watching
+        self.sources = sources
 
     def federated(self) -> dict[str, Any]:
         """The study itself; returns its `result.json`."""
@@ -180,22 +206,22 @@ class Federations:
             tested: Sites that were tested in the federation; the others have nothing to compare.
         """
         alone = [folder for folder in self.folders if folder.labelled and folder.name in tested]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the longest first
-            pooled = pool.submit(self._pooled)
-            local = [pool.submit(self._local_only, folder) for folder in alone]
+        with ThreadPoolExecutor(self.place.workers) as pool:  # the longest first
+            pooled = pool.submit(self.pooled)
+            local = [pool.submit(self.local_only, folder) for folder in alone]
             per_site = [future.result() for future in local]
             return {
                 "local_only": self._combined({k: v for part in per_site for k, v in part.items()}),
                 "pooled": self._combined(pooled.result()),
             }
 
-    def _local_only(self, folder: SiteFolder) -> dict[str, Any]:
+    def local_only(self, folder: SiteFolder) -> dict[str, Any]:
         """The same training at one site alone, on its own shots; its test metrics by name."""
         out = self.place.out / "baselines" / "local_only" / folder.name
         study = _changed(self.study, "federation.quorum=1", *ALONE)
         return dict(self._run(study, [folder], out, f"local only: {folder.name}")["per_site"])
 
-    def _pooled(self) -> dict[str, Any]:
+    def pooled(self) -> dict[str, Any]:
         """The same training on all shots and images in one place; test metrics of the sites."""
         out = self.place.out / "baselines" / "pooled"
         shots = self.study.alignment.shots * len(self.folders)
@@ -218,33 +244,44 @@ class Federations:
         nodes = [{"site": str(path)} for path in files]
         with self.watching(name) as watcher:
             first = out == place.out  # baselines start from the same texts
-            start = partial(publish, study, out, place.data, self._text_bank)
+            start = partial(publish, study, out, place.data, partial(text_bank, texts=place.data))
             server_app = make_server_app(study, out, start, watcher, zero_shot=first)
             if place.engine == "flower":
                 run_on_ray(server_app, client_app, nodes, num_gpus=_gpu_share(place, len(nodes)))
             else:
-                run_in_process(server_app, client_app, nodes, workers=os.cpu_count() or 1)
+                run_in_process(server_app, client_app, nodes, workers=place.workers)
+        gathered(study, files, self.sources).save(out / PREDICTIONS)
         result: dict[str, Any] = json.loads((out / "result.json").read_text(encoding="utf-8"))
         return result
-
-    def _text_bank(self, study: Study, dim: int) -> TextBank:
-        """The bank, made once: refining the text tower takes longer than a small federation."""
-        towers = {"image", "text", "pretrained"}
-        parts: dict[str, Any] = {"classes": True, "text": True, "model": towers}
-        table = study.model_dump(mode="json", include=parts)
-        told = [table, study.study.seed, dim, str(self.place.data.resolve())]
-        key = json.dumps(told, sort_keys=True)
-        with _ONE_BANK:  # a resumed run may first need it in the baselines' threads
-            if key not in _BANKS:
-                _BANKS.clear()  # the next runs are of the same texts, or of others for good
-                _BANKS[key] = make_bank(study, dim, self.place.data)
-            return _BANKS[key]
 
     def _combined(self, per_site: dict[str, Any]) -> dict[str, Any]:
         """Overall and per-site metrics of a baseline."""
         count = len(self.study.classes)
         metrics = [SiteMetrics.from_dict(table, count, site) for site, table in per_site.items()]
         return {**combine(metrics).to_dict(), "per_site": per_site}
+
+
+def text_bank(study: Study, dim: int, texts: Path) -> TextBank:
+    """The study's text bank, made once: refining its tower takes longer than a small federation.
+
+    Args:
+        study: Its classes and `[text]`.
+        dim: Width of the joint space.
+        texts: Folder below which the corpus lies.
+    """
+    parts: dict[str, Any] = {
+        "classes": True,
+        "text": True,
+        "model": {"image", "text", "pretrained"},
+    }
+    table = study.model_dump(mode="json", include=parts)
+    told = [table, study.study.seed, dim, str(texts.resolve())]
+    key = json.dumps(told, sort_keys=True)
+    with _ONE_BANK:  # a resumed run may first need it in the baselines' threads
+        if key not in _BANKS:
+            _BANKS.clear()  # the next runs are of the same texts, or of others for good
+            _BANKS[key] = make_bank(study, dim, texts)
+        return _BANKS[key]
 
 
 def policy_of(study: Study) -> dict[str, Any]:

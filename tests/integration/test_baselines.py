@@ -1,9 +1,18 @@
 """Federation and baselines of one simulation, where a site is too small for a part of them."""
 
+import hashlib
+
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from hica_simulations.run import Place, simulate
+from hica.towers import load_image_tower
+from hica_simulations.baselines import clip_lora, cnn
+from hica_simulations.baselines.registry import MODELS, ON_IMAGES
+from hica_simulations.baselines.shots import ShotBaselines, shot_baselines
+from hica_simulations.partitions import build_sites
+from hica_simulations.run import Place, simulate, write_site
 from hica_simulations.scenario import load_scenario
 
 SCENARIO = """
@@ -74,3 +83,60 @@ def test_every_method_is_tested_where_the_federation_is_and_trains_where_it_can(
         trained = {"large", "other"} if name == "local_only" else tested
         assert set(baseline["per_site"]) == trained, name
     assert baselines["pooled"]["n"] == result["final"]["n"]
+
+
+@pytest.fixture
+def with_weights(tmp_path):
+    """The scenario with a timm tower whose weights it pins, its site files, and class texts."""
+    weights = tmp_path / "tower.safetensors"
+    tower = load_image_tower("timm/test_efficientnet", image_size=64)
+    save_file(tower.trunk.state_dict(), weights)
+    pinned = [
+        "model.image=timm/test_efficientnet",
+        "model.image_size=64",
+        f"model.checkpoint={weights.name}",
+        f"model.sha256={hashlib.sha256(weights.read_bytes()).hexdigest()}",
+        # Under which no federation may train factors; baselines are none.
+        "privacy.secure_aggregation=true",
+    ]
+    path = tmp_path / "scenario.toml"
+    path.write_text(SCENARIO)
+    scenario = load_scenario(path, pinned)
+    place = Place(tmp_path, tmp_path / "run", tmp_path / "cache", "cpu")
+    folders = build_sites(scenario, place.data, place.out, place.cache)
+    sites = [write_site(folder, place.out, place) for folder in folders]
+
+    def texts(_, dim):
+        return np.linalg.qr(np.random.default_rng(0).standard_normal((dim, 3)))[0].T
+
+    return scenario.study, sites, texts
+
+
+def test_what_trains_the_tower_is_tested_at_all_sites_and_depends_on_nothing_before(
+    with_weights, monkeypatch
+):
+    monkeypatch.setattr(cnn.fit_predict, "__defaults__", (1,))
+    monkeypatch.setattr(clip_lora.fit_predict, "__defaults__", (2,))
+    study, sites, texts = with_weights
+    together = shot_baselines(study, sites, ["zero_shot", *ON_IMAGES], texts)
+    assert set(together) == {"zero_shot", *ON_IMAGES}
+    for name in ON_IMAGES:
+        assert set(together[name]["per_site"]) == {"large", "unlabelled", "other"}
+        assert shot_baselines(study, sites, [name], texts)[name] == together[name]
+    models = MODELS | {"cnn": ("model.train=full",)}
+    whole = ShotBaselines(study, sites, models=models).metrics("cnn")
+    assert whole["n"] == together["cnn"]["n"] and whole != together["cnn"]
+
+
+def test_untrained_factors_are_zero_shot_on_the_sites_own_features(with_weights, monkeypatch):
+    monkeypatch.setattr(clip_lora.fit_predict, "__defaults__", (0,))
+    found = shot_baselines(*with_weights[:2], ["zero_shot", "clip_lora"], with_weights[2])
+    assert found["clip_lora"]["auroc"] == pytest.approx(found["zero_shot"]["auroc"], abs=1e-2)
+
+
+def test_without_pinned_weights_no_tower_is_trained(with_weights):
+    study, sites, texts = with_weights
+    drawn = study.model_copy(
+        update={"model": study.model.model_copy(update={"checkpoint": None, "sha256": None})}
+    )
+    assert shot_baselines(drawn, sites, list(ON_IMAGES), texts) == {}

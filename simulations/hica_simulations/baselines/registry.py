@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from hica_simulations.baselines import (
     clap,
+    clip_lora,
+    cnn,
     coop,
     fed_adapter,
     fed_norm,
@@ -17,6 +19,7 @@ from hica_simulations.baselines import (
     zero_shot,
 )
 from hica_simulations.baselines.episode import FitPredict
+from hica_simulations.baselines.tuning import FitPredictTuned
 
 ON_PIXELS: dict[str, FitPredict] = {
     "pixels": pixels.fit_predict,
@@ -43,5 +46,20 @@ ON_PROMPTS: dict[str, FitPredict] = {
 }
 """As `ON_FEATURES`, and the study's text tower beside it."""
 
+ON_IMAGES: dict[str, FitPredictTuned] = {
+    "cnn": cnn.fit_predict,
+    "clip_lora": clip_lora.fit_predict,
+}
+"""They train a part of the study's tower, and their episodes hold what that part starts from."""
+
+MODELS: dict[str, tuple[str, ...]] = {
+    "cnn": cnn.MODEL,
+    "clip_lora": clip_lora.MODEL,
+}
+"""Which part: what each of `ON_IMAGES` sets in the study."""
+
 IN_EVERY_RUN = ("pixels", "linear_probe")
 """Need no texts and take seconds; the others are run for the table `main`."""
+
+NAMES = (*ON_PIXELS, *ON_FEATURES, *ON_PROMPTS, *ON_IMAGES)
+"""All of them."""

@@ -5,134 +5,147 @@ They use exactly the episodes the sites drew, and are tested at the sites as all
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from hica.images.manifest import Record
 from hica.metrics import SiteMetrics, combine, site_metrics
 from hica.study import Study, apply_overrides, validated
-from hica.text_bank import TextBank
 from hica_client.session import Session
 from hica_client.site import load_site
-from hica_simulations.baselines import pixels
-from hica_simulations.baselines.episode import Doubles, Episode, Floats, Labels
+from hica_simulations.baselines.episode import Doubles, Episode, Floats
+from hica_simulations.baselines.gathering import features, gathered, inputs, labels_of, thumbnails
 from hica_simulations.baselines.prompts import prompts_of
-from hica_simulations.baselines.registry import IN_EVERY_RUN, ON_FEATURES, ON_PIXELS, ON_PROMPTS
+from hica_simulations.baselines.registry import (
+    IN_EVERY_RUN,
+    MODELS,
+    ON_FEATURES,
+    ON_IMAGES,
+    ON_PIXELS,
+    ON_PROMPTS,
+)
+from hica_simulations.baselines.tuning import TunedEpisode
+from hica_simulations.predictions import Predictions, joined
 
-Represent = Callable[[Session, str], tuple[Floats, Labels]]
+Texts = Callable[[Study, int], Floats]
+"""Class texts [C, D] of a study's text bank for a joint space of width D."""
+
+
+class ShotBaselines:
+    """All baselines on the shots of some sites; what several of them need is made once.
+
+    Args:
+        study: The study.
+        sites: Paths of `site.toml`.
+        texts: Makes the class texts that some baselines need; None where there are none.
+        models: What those that train the tower set in the study; for a CNN trained whole
+            `MODELS | {"cnn": ("model.train=full",)}`.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        sites: Sequence[Path],
+        texts: Texts | None = None,
+        models: Mapping[str, Sequence[str]] = MODELS,
+    ) -> None:
+        self.study = study
+        self.sites = list(sites)
+        self.texts = texts
+        self.models = models
+        self.sessions = self._sessions(["model.train=adapter"])
+
+    def probabilities(self, name: str) -> Doubles:
+        """Class probabilities [m, C] of all test images, in the order of the sites."""
+        if name in ON_PIXELS:
+            return ON_PIXELS[name](gathered(self.sessions, thumbnails))
+        if name in ON_FEATURES:
+            return ON_FEATURES[name](self._on_features)
+        if name in ON_PROMPTS:
+            return ON_PROMPTS[name](self._on_prompts)
+        sessions = self._sessions(self.models[name])
+        start = sessions[0].pipeline.tower
+        episode = self._with_text(gathered(sessions, inputs), start.tower.dim)
+        return ON_IMAGES[name](TunedEpisode(start, episode))
+
+    def metrics(self, name: str) -> dict[str, Any]:
+        """Overall and per-site metrics as in `result.json`; every site draws its own intervals."""
+        per_site: dict[str, SiteMetrics] = {}
+        for session, found in self._by_site(self.probabilities(name)):
+            study = session.study
+            per_site[session.name] = site_metrics(
+                found,
+                labels_of(session, "test"),
+                [record.group for record in session.test],
+                len(study.classes),
+                seed=study.study.seed,
+                min_count=study.federation.min_count,
+            )
+        return {
+            **combine(list(per_site.values())).to_dict(),
+            "per_site": {site: metrics.to_dict() for site, metrics in per_site.items()},
+        }
+
+    def predictions(self, name: str, sources: Mapping[str, str]) -> Predictions:
+        """What a baseline says of every test image.
+
+        Args:
+            name: Of the baseline.
+            sources: Site → within what its patients' names are unique; by default the site itself.
+        """
+        parts = []
+        for session, found in self._by_site(self.probabilities(name)):
+            source = sources.get(session.name, session.name)
+            groups = [f"{source}/{record.group}" for record in session.test]
+            names, labels = [session.name] * len(groups), labels_of(session, "test")
+            parts.append(Predictions(found, labels, groups, names, self.study.class_names))
+        return joined(parts)
+
+    @cached_property
+    def _on_features(self) -> Episode:
+        """Features of the frozen tower."""
+        dim = self.sessions[0].pipeline.tower.tower.dim
+        return self._with_text(gathered(self.sessions, features), dim)
+
+    @cached_property
+    def _on_prompts(self) -> Episode:
+        """The same, with the text tower."""
+        episode = self._on_features
+        folder = load_site(self.sites[0]).data.weights
+        return replace(episode, prompts=prompts_of(self.study, episode.shots.shape[1], folder))
+
+    def _with_text(self, episode: Episode, dim: int) -> Episode:
+        return episode if self.texts is None else replace(episode, text=self.texts(self.study, dim))
+
+    def _sessions(self, overrides: Sequence[str]) -> list[Session]:
+        """The sites in the study with some settings changed; none of these changes the shots."""
+        table = apply_overrides(self.study.model_dump(mode="json"), list(overrides))
+        changed = validated(Study, table, "study")
+        return [Session(load_site(path), changed) for path in self.sites]
+
+    def _by_site(self, found: Doubles) -> list[tuple[Session, Doubles]]:
+        """Rows of the test images site by site, as `gathered` put them together."""
+        tested = [session for session in self.sessions if session.test]
+        ends = np.cumsum([len(session.test) for session in tested])
+        return list(zip(tested, np.split(found, ends[:-1]), strict=True))
+
+
+def runnable(study: Study, names: Sequence[str]) -> list[str]:
+    """Without those that use the tower where the tower's weights were drawn at random."""
+    pretrained = study.model.checkpoint is not None or study.model.pretrained is not None
+    return [name for name in names if name in ON_PIXELS or pretrained]
 
 
 def shot_baselines(
     study: Study,
     sites: Sequence[Path],
     names: Sequence[str] = IN_EVERY_RUN,
-    text: Floats | None = None,
+    texts: Texts | None = None,
 ) -> dict[str, Any]:
-    """Fit on all sites' shots, test at each site.
-
-    Those on the tower's features are left out where the tower's weights were drawn at random.
-
-    Args:
-        study: The study; its tower is used frozen.
-        sites: Paths of `site.toml`.
-        names: Which baselines.
-        text: [C, D] class texts of the study's text bank; those that use texts need it.
-
-    Returns:
-        Metrics by name, as in `result.json`.
-    """
-    table = apply_overrides(study.model_dump(mode="json"), ["model.train=adapter"])
-    frozen = validated(Study, table, "study")
-    sessions = [Session(load_site(path), frozen) for path in sites]
-    results: dict[str, Any] = {}
-    if chosen := [name for name in names if name in ON_PIXELS]:
-        episode = _episode(sessions, _pixels)
-        results |= {name: _tested(sessions, episode, ON_PIXELS[name](episode)) for name in chosen}
-    pretrained = study.model.checkpoint is not None or study.model.pretrained is not None
-    on_features = ON_FEATURES | ON_PROMPTS
-    if pretrained and (chosen := [name for name in names if name in on_features]):
-        episode = _episode(sessions, _features, text)
-        if any(name in ON_PROMPTS for name in chosen):
-            folder = load_site(sites[0]).data.weights
-            prompts = prompts_of(study, episode.shots.shape[1], folder)
-            episode = replace(episode, prompts=prompts)
-        results |= {name: _tested(sessions, episode, on_features[name](episode)) for name in chosen}
-    return results
-
-
-def _episode(
-    sessions: Sequence[Session], represent: Represent, text: Floats | None = None
-) -> Episode:
-    """The shots of all sites and all their test images, in the order of the sites."""
-    study = sessions[0].study
-    shots = [(n, represent(s, "labelled")) for n, s in enumerate(sessions) if s.episode.indices]
-    tests = [(n, represent(s, "test")) for n, s in enumerate(sessions) if s.test]
-    return Episode(
-        train=np.concatenate([features for _, (features, _) in shots]),
-        labels=np.concatenate([labels for _, (_, labels) in shots]),
-        sites=np.concatenate([np.full(len(labels), n) for n, (_, labels) in shots]),
-        test=np.concatenate([features for _, (features, _) in tests]),
-        test_sites=np.concatenate([np.full(len(labels), n) for n, (_, labels) in tests]),
-        class_count=len(study.classes),
-        seed=study.study.seed,
-        text=text,
-    )
-
-
-def _tested(
-    sessions: Sequence[Session], episode: Episode, probabilities: Doubles
-) -> dict[str, Any]:
-    """Overall and per-site metrics; every site draws its own as in a federation."""
-    per_site: dict[str, SiteMetrics] = {}
-    for number, session in enumerate(sessions):
-        if session.test:
-            study = session.study
-            per_site[session.name] = site_metrics(
-                probabilities[episode.test_sites == number],
-                _labels(session, "test"),
-                [record.group for record in session.test],
-                len(study.classes),
-                seed=study.study.seed,
-                min_count=study.federation.min_count,
-            )
-    return {
-        **combine(list(per_site.values())).to_dict(),
-        "per_site": {site: metrics.to_dict() for site, metrics in per_site.items()},
-    }
-
-
-def _features(session: Session, role: str) -> tuple[Floats, Labels]:
-    """Frozen features [n, V, D] of the views of the whole images, and labels [n]."""
-    study = session.study
-    dim = session.pipeline.tower.tower.dim
-    bank = TextBank.assemble(
-        study.class_texts,
-        torch.zeros(len(study.classes), dim),
-        torch.zeros(len(study.finding_names), dim),
-    )
-    examples = session.labelled(bank) if role == "labelled" else session.held_out(bank)
-    return examples.hidden[:, :, 0].float().numpy(), examples.labels.numpy()
-
-
-def _pixels(session: Session, role: str) -> tuple[Floats, Labels]:
-    """Grey thumbnails [n, 1, 256] of the images, and labels [n]."""
-    images = [record.image for record in _records(session, role)]
-    return pixels.thumbnails(images)[:, None], _labels(session, role)
-
-
-def _records(session: Session, role: str) -> list[Record]:
-    """The episode's rows, or the held-out ones."""
-    if role == "labelled":
-        return [session.train[index] for index in session.episode.indices]
-    return session.test
-
-
-def _labels(session: Session, role: str) -> Labels:
-    """[n] class indices."""
-    names = session.study.class_names
-    return np.array([names.index(row.label) for row in _records(session, role) if row.label])
+    """Fit on all sites' shots, test at each site: metrics by name, as in `result.json`."""
+    baselines = ShotBaselines(study, sites, texts)
+    return {name: baselines.metrics(name) for name in runnable(study, names)}

@@ -12,6 +12,15 @@ from types import ModuleType
 from hica.errors import ConfigurationError
 
 TABLES = {
+    "main": "hica_simulations.tables.main_table",
+    "ablation": "hica_simulations.tables.ablation",
+    "unseen": "hica_simulations.tables.unseen",
+    "text-noise": "hica_simulations.tables.text_noise",
+    "efficiency": "hica_simulations.tables.efficiency",
+    "regions": "hica_simulations.tables.regions_table",
+    "sensitivity": "hica_simulations.tables.sensitivity",
+    "descriptors": "hica_simulations.tables.descriptors",
+    "sites": "hica_simulations.tables.sites_table",
     "privacy": "hica_simulations.tables.privacy",
 }
 

@@ -1,48 +1,64 @@
-"""Cells: the runs behind a table, each in its own folder, so that a repeat runs what is left."""
+"""Cells: the runs behind a table, each in its own folder, so that a repeat runs what is left.
+
+`out/cells/NAME/row.json` holds a finished cell's metrics, `predictions.json` beside it those of its
+test images; `run/` is the run directory while the cell lasts.
+"""
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
-from collections.abc import Callable, Sequence
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
-from html import escape
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import torch
+
+from hica.checkpoint import write_json
 from hica.errors import HicaError
+from hica.progress import console
 from hica.storage import write_atomically
-from hica_simulations.run import Place, simulate
-from hica_simulations.scenario import load_scenario
+from hica.study import Study
+from hica_client.app import forget_sessions
+from hica_simulations.baselines.episode import Floats
+from hica_simulations.baselines.shots import ShotBaselines
+from hica_simulations.partitions import build_sites
+from hica_simulations.predictions import Predictions, joined
+from hica_simulations.run import (
+    PREDICTIONS,
+    Federations,
+    Place,
+    policy_of,
+    silently,
+    simulate,
+    sources_of,
+    text_bank,
+    write_site,
+)
+from hica_simulations.scenario import Scenario, load_scenario
+
+OURS = "federated"
+LOCAL = "local_only"
+POOLED = "pooled"
 
 METRICS = ("accuracy", "balanced_accuracy", "auroc", "ece")
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem }}
-img {{ max-width: 100% }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-th, td {{ border-bottom: 1px solid #d8dee4; padding: .25rem .75rem; text-align: left }}
-</style></head><body>
-<h1>{title}</h1>
-<img alt="the table as a picture" src="data:image/png;base64,{picture}">
-<table><thead><tr>{header}</tr></thead><tbody>
-{rows}</tbody></table>
-<p>{note}</p>
-</body></html>
-"""
-
-
-class Table(NamedTuple):
-    """A table's header and lines, cell by cell."""
-
-    header: Sequence[str]
-    lines: Sequence[Sequence[str]]
-
+WORST = ("worst_accuracy", "worst_balanced_accuracy", "worst_auroc")
+COSTS = ("seconds", "bytes_up", "bytes_down")
+"""Bytes are a federation's; None for what is not one."""
 
 Row = dict[str, Any]
-"""A cell's labels, its `METRICS` (fractions), and `error` where it could not be run."""
+"""A cell's labels, `METRICS`, `WORST`, `COSTS`, and `error` where it could not be run."""
+
+Measure = Callable[[Scenario, Place, Mapping[str, Any]], Mapping[str, Any]]
+"""Further columns from a scenario, its place and `result.json`; a function of a module, as it goes
+to other processes."""
 
 
 @dataclass(frozen=True)
@@ -53,84 +69,189 @@ class Cell:
         labels: What it is called in the table, column by column; distinct from every other's.
         study: The scenario's file.
         overrides: `section.key=value`, applied to it.
+        method: `federated`, `local_only`, `pooled`, or the name of a baseline.
+        measure: Called after a federation for further columns of its row.
     """
 
     labels: dict[str, Any]
     study: Path
     overrides: tuple[str, ...]
+    method: str = OURS
+    measure: Measure | None = None
 
     @property
     def folder(self) -> str:
         """Name of its folder."""
-        return "-".join(str(value).replace(" ", "_") for value in self.labels.values())
+        words = "-".join(str(value) for value in self.labels.values())
+        return words.replace(" ", "_").replace("/", "_")
+
+
+def changed(cells: Sequence[Cell], overrides: Sequence[str]) -> list[Cell]:
+    """Cells with more settings, which a cell's own go before."""
+    return [replace(cell, overrides=(*overrides, *cell.overrides)) for cell in cells]
 
 
 def run_cells(
-    cells: Sequence[Cell], place: Place, told: Callable[[int, Cell], None] = lambda *_: None
+    cells: Sequence[Cell],
+    place: Place,
+    told: Callable[[int, str], None] = lambda *_: None,
+    jobs: int = 1,
 ) -> list[Row]:
     """Run every cell that has not been run yet.
 
     Args:
-        cells: The table's.
+        cells: The table's. Those of one study and seed follow each other in one process, so that
+            its texts are made once.
         place: `out` holds `cells/NAME` for each; its other parts are shared by all.
-        told: Called with the number of each cell and the cell, before it is run.
+        told: Called with the number of finished cells and the one that has just been finished.
+        jobs: Processes, one core each.
 
     Returns:
         A row a cell, in their order.
     """
-    rows = []
-    for number, cell in enumerate(cells):
-        told(number, cell)
-        there = replace(place, out=place.out / "cells" / cell.folder)
-        row = dict(cell.labels)
+    left = [cell for cell in cells if not _row_path(place, cell).exists()]
+    groups: dict[Any, list[Cell]] = {}
+    for cell in left:
+        groups.setdefault((cell.study, cell.labels.get("seed")), []).append(cell)
+    finished = len(cells) - len(left)
+    if jobs == 1:
+        for cell in [cell for group in groups.values() for cell in group]:
+            run_cell(cell, place)
+            finished += 1
+            told(finished, cell.folder)
+    else:
+        _in_processes(list(groups.values()), replace(place, workers=1), told, finished, jobs)
+    return [_read_row(place, cell) for cell in cells]
+
+
+def _in_processes(
+    groups: Sequence[Sequence[Cell]],
+    place: Place,
+    told: Callable[[int, str], None],
+    finished: int,
+    jobs: int,
+) -> None:
+    """The groups, each in a process; the longest first, so that none is left to the end alone."""
+    waiting = [cell for group in groups for cell in group]
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        ordered = sorted(groups, key=len, reverse=True)
+        pending = {pool.submit(_run_group, group, place) for group in ordered}
         try:
-            scenario = load_scenario(cell.study, list(cell.overrides))
-            final = simulate(scenario, there, baselines=False)["final"]
-        except HicaError as error:
-            row |= dict.fromkeys(METRICS) | {"error": str(error)}
-        else:
-            row |= {name: _value(final[name]) for name in METRICS} | {"error": ""}
-        rows.append(row)
-    return rows
+            while pending:
+                done, pending = wait(pending, timeout=2.0, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                for cell in [cell for cell in waiting if _row_path(place, cell).exists()]:
+                    waiting.remove(cell)
+                    finished += 1
+                    told(finished, cell.folder)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def _value(metric: Any) -> float | None:
-    """The value of a metric, with or without its interval; None where it is not defined."""
-    value = metric["value"] if isinstance(metric, dict) else metric
-    return None if value is None else float(value)
+def _run_group(group: Sequence[Cell], place: Place) -> None:
+    console.quiet = True
+    for cell in group:
+        run_cell(cell, place)
+
+
+def run_cell(cell: Cell, place: Place) -> None:
+    """Run one cell and leave its row; what cannot be run leaves the reason."""
+    there = replace(place, out=_folder(place, cell) / "run")
+    row: Row = dict(cell.labels)
+    started = time.monotonic()
+    try:
+        found, costs = _measured(cell, there)
+    except HicaError as error:
+        row |= dict.fromkeys((*METRICS, *WORST, *COSTS)) | {"error": str(error)}
+    else:
+        found.save(_folder(place, cell) / PREDICTIONS)
+        metrics = found.metrics()
+        row |= {name: metrics[name] for name in (*METRICS, *WORST)}
+        row |= {**dict.fromkeys(COSTS), "seconds": time.monotonic() - started, **costs}
+        row["error"] = ""
+    write_json(_row_path(place, cell), row)
+    forget_sessions()
+    shutil.rmtree(there.out, ignore_errors=True)
+
+
+def _measured(cell: Cell, place: Place) -> tuple[Predictions, dict[str, Any]]:
+    """Predictions of a cell's method on the scenario's test images, and what it cost."""
+    scenario = load_scenario(cell.study, list(cell.overrides))
+    if cell.method == OURS:
+        started = time.monotonic()
+        result = simulate(scenario, place, baselines=False)
+        costs: dict[str, Any] = {"seconds": time.monotonic() - started}
+        costs |= {name: sum(entry[name] for entry in result["rounds"]) for name in COSTS[1:]}
+        if cell.measure is not None:
+            costs |= cell.measure(scenario, place, result)
+        return Predictions.load(place.out / PREDICTIONS), costs
+    torch.set_num_threads(1)
+    if cell.method in (LOCAL, POOLED):
+        folders = build_sites(scenario, place.data, place.out, place.cache)
+        runs = Federations(scenario.study, folders, place, silently, sources_of(scenario))
+        found = place.out / "baselines" / cell.method
+        if cell.method == POOLED:
+            runs.pooled()
+            return Predictions.load(found / PREDICTIONS), {}
+        alone = [folder for folder in folders if folder.labelled and folder.test]
+        for folder in alone:
+            runs.local_only(folder)
+        return joined([Predictions.load(found / folder.name / PREDICTIONS) for folder in alone]), {}
+    return _baselines(cell, scenario, place).predictions(cell.method, sources_of(scenario)), {}
+
+
+_BASELINES: dict[Any, tuple[ShotBaselines, tempfile.TemporaryDirectory[str]]] = {}
+"""Those of the last scenario, as many cells differ in the baseline alone, and their sites' folder,
+which outlives the first of these cells and goes with the baselines."""
+
+
+def _baselines(cell: Cell, scenario: Scenario, place: Place) -> ShotBaselines:
+    key = (cell.study, cell.overrides)
+    if key not in _BASELINES:
+        _BASELINES.clear()
+        kept = tempfile.TemporaryDirectory(prefix="hica-")
+        out = Path(kept.name)
+        folders = build_sites(scenario, place.data, out, place.cache)
+        policy = policy_of(scenario.study)
+        files = [write_site(folder, out, place, policy) for folder in folders]
+
+        def texts(study: Study, dim: int) -> Floats:
+            return text_bank(study, dim, place.data).classes.numpy()
+
+        _BASELINES[key] = ShotBaselines(scenario.study, files, texts), kept
+    return _BASELINES[key][0]
+
+
+def _folder(place: Place, cell: Cell) -> Path:
+    return place.out / "cells" / cell.folder
+
+
+def _row_path(place: Place, cell: Cell) -> Path:
+    return _folder(place, cell) / "row.json"
+
+
+def _read_row(place: Place, cell: Cell) -> Row:
+    row: Row = json.loads(_row_path(place, cell).read_text(encoding="utf-8"))
+    return {**row, **cell.labels}  # JSON knows no infinity
+
+
+def predictions_of(out: Path, cell: Cell) -> Predictions | None:
+    """Predictions of a finished cell of a table; None where it could not be run."""
+    path = out / "cells" / cell.folder / PREDICTIONS
+    return Predictions.load(path) if path.exists() else None
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Write rows with the same columns.
+    """Write rows; a column that a row does not have is empty there.
 
     Raises:
         StorageError: The disk is full or the folder may not be written.
     """
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, text.getvalue().encode())
-
-
-def write_page(path: Path, title: str, table: Table, picture: Path, note: str) -> None:
-    """Write a report of one file that needs no network: the picture, the table, the note.
-
-    Raises:
-        StorageError: The disk is full or the folder may not be written.
-    """
-    drawn = base64.b64encode(picture.read_bytes()).decode()
-    header, *lines = (
-        "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
-        for tag, row in [("th", table.header), *(("td", line) for line in table.lines)]
-    )
-    rows = "".join(f"<tr>{line}</tr>\n" for line in lines)
-    words = {"title": escape(title), "note": escape(note)}
-    page = PAGE.format(picture=drawn, header=header, rows=rows, **words)
-    write_atomically(path, page.encode())
-
-
-def markdown(table: Table) -> str:
-    """A table in Markdown."""
-    rows = [table.header, ["---"] * len(table.header), *table.lines]
-    return "".join("| " + " | ".join(row) + " |\n" for row in rows)

@@ -18,14 +18,20 @@ from matplotlib.figure import Figure
 from hica.metrics import paired_interval
 from hica.storage import write_atomically
 from hica_simulations.scenario import load_scenario
-from hica_simulations.tables.cells import Cell, Row, Table, markdown, write_csv, write_page
+from hica_simulations.tables.cells import Cell, Row, write_csv
+from hica_simulations.tables.pages import Table, markdown, write_page
 
 BUDGETS = (math.inf, 8.0, 3.0, 1.0)
 NO_NOISE = 1e5
 """ε in the place of ∞."""
 DELTA = 1e-3
 """Well below one over the 120 to 240 shots that a federation of four sites learns from."""
-EVERYWHERE = ("model.train=adapter", "pretraining.rounds=0")
+EVERYWHERE = (
+    "model.train=adapter",
+    "model.layers=0",
+    "alignment.scaling=none",
+    "pretraining.rounds=0",
+)
 """Features of the frozen tower: with few patients nothing more can be learnt privately."""
 PROTOTYPES = ("privacy.mechanism=prototypes", "alignment.bank_start=means", "calibration.rounds=0")
 METHODS: dict[str, tuple[str, ...]] = {
@@ -56,7 +62,12 @@ COLOURS = {
 SHOWN = {"balanced_accuracy": "balanced accuracy, %", "auroc": "AUROC, %"}
 
 
-def cells(studies: Sequence[Path], shots: Sequence[int], seeds: Sequence[int]) -> list[Cell]:
+def cells(
+    studies: Sequence[Path],
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    methods: Sequence[str] = (),
+) -> list[Cell]:
     """All runs of the table; those that share their texts follow each other."""
     return [
         _cell(study, method, count, budget, seed)
@@ -64,6 +75,7 @@ def cells(studies: Sequence[Path], shots: Sequence[int], seeds: Sequence[int]) -
         for seed in seeds
         for count in shots
         for method in METHODS
+        if not methods or method in methods
         for budget in ([math.inf] if method == "none" else BUDGETS)
     ]
 

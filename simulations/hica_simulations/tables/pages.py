@@ -1,0 +1,56 @@
+"""How a table is shown: Markdown, and a page of one file that needs no network."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+
+from hica.storage import write_atomically
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem }}
+img {{ max-width: 100% }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
+th, td {{ border-bottom: 1px solid #d8dee4; padding: .25rem .75rem; text-align: left }}
+</style></head><body>
+<h1>{title}</h1>
+<img alt="the table as a picture" src="data:image/png;base64,{picture}">
+<table><thead><tr>{header}</tr></thead><tbody>
+{rows}</tbody></table>
+<p>{note}</p>
+</body></html>
+"""
+
+
+class Table(NamedTuple):
+    """A table's header and lines, cell by cell."""
+
+    header: Sequence[str]
+    lines: Sequence[Sequence[str]]
+
+
+def write_page(path: Path, title: str, table: Table, picture: Path, note: str) -> None:
+    """Write a report of one file: the picture, the table, the note.
+
+    Raises:
+        StorageError: The disk is full or the folder may not be written.
+    """
+    drawn = base64.b64encode(picture.read_bytes()).decode()
+    header, *lines = (
+        "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
+        for tag, row in [("th", table.header), *(("td", line) for line in table.lines)]
+    )
+    rows = "".join(f"<tr>{line}</tr>\n" for line in lines)
+    words = {"title": escape(title), "note": escape(note)}
+    page = PAGE.format(picture=drawn, header=header, rows=rows, **words)
+    write_atomically(path, page.encode())
+
+
+def markdown(table: Table) -> str:
+    """A table in Markdown."""
+    rows = [table.header, ["---"] * len(table.header), *table.lines]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
