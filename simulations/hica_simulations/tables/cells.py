@@ -131,10 +131,10 @@ def _in_processes(
     finished: int,
     jobs: int,
 ) -> None:
-    """The groups, each in a process; the longest first, so that none is left to the end alone."""
+    """The groups, each in a process; seed by seed, so that what there is early is of all studies."""
     waiting = [cell for group in groups for cell in group]
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        ordered = sorted(groups, key=len, reverse=True)
+        ordered = sorted(groups, key=lambda group: int(group[0].labels.get("seed", 0)))
         pending = {pool.submit(_run_group, group, place) for group in ordered}
         try:
             while pending:
