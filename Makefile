@@ -1,5 +1,6 @@
 # make demo   install and run the built-in study (phantoms), about five minutes after install
 # make federation   the built-in study over real processes: a coordinator and three hospitals
+# make results   every table of docs/results.md from ../shared/data, about three hours on two cores
 # make test   install what the tests need and run all of them
 # make lint   format, lint, types, layers
 # make bench  speed, as ratios measured side by side
@@ -11,13 +12,18 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo federation test lint bench clean
+DATA ?= ../shared/data
+
+.PHONY: demo federation results test lint bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hica-sim run simulations/studies/phantoms.toml --out runs/demo
 
 federation: $(VENV)/.installed
 	$(BIN)/hica-sim federation simulations/studies/federation.toml --out runs/federation
+
+results: $(VENV)/.installed
+	$(BIN)/hica-sim results --data $(DATA) --out runs/results --page docs/results.md
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

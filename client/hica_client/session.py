@@ -183,7 +183,7 @@ class Session:
             rows, views = {
                 "labelled": (
                     [self.train[i] for i in self.episode.indices],
-                    max(alignment.views, self.test_views),
+                    max(alignment.views, self.test_views if alignment.region_view else 1),
                 ),
                 "unlabelled": (self.pool, 1),
                 "test": (self.test, self.test_views),

@@ -3,6 +3,7 @@
     hica-sim run STUDY --out DIR           a simulation, with its baselines
     hica-sim compare STUDY --out DIR       the same over several seeds
     hica-sim table NAME STUDY... --out DIR  a grid of runs: CSV, Markdown and a plot
+    hica-sim results --page FILE --out DIR  every table of a page of results
     hica-sim federation STUDY --out DIR    hica-server and hica-client as real processes
     hica-sim audit STUDY --out DIR         what attackers learn of a patient from what leaves
 
@@ -50,6 +51,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DEFAULT_CACHE = Path.home() / ".cache" / "hica"
 INTERRUPTED = 130
 CORES = os.cpu_count() or 1
+STUDIES = Path("simulations") / "studies"
 
 
 @app.command(epilog="Example: hica-sim run simulations/studies/phantoms.toml --out runs/demo")
@@ -179,6 +181,38 @@ def table(
         rows = run_cells(cells, place, told, jobs)
     text = module.write(rows, out)
     print(json.dumps(rows) if json_ else text)
+
+
+@app.command(
+    epilog="Example: hica-sim results --data ../shared/data --out runs/results "
+    "--page docs/results.md"
+)
+def results(
+    out: Out,
+    page: Annotated[Path, typer.Option(help="Markdown whose tables and pictures are replaced.")],
+    data: Data = Path(),
+    studies: Annotated[Path, typer.Option(help="Folder of the studies.")] = STUDIES,
+    parts: Annotated[
+        str, typer.Option(help="Tables of the page, as main,ablation; all without.")
+    ] = "",
+    quick: Annotated[
+        bool, typer.Option(help="Two seeds, two numbers of shots, one study a table: a check.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes, one core each.")] = CORES,
+    cache: Cache = DEFAULT_CACHE,
+    device: Device = "auto",
+) -> None:
+    """Run all tables of a page of results that have not been run yet, and put them into it."""
+    from hica_simulations.console import counting
+    from hica_simulations.tables import results as page_of
+
+    chosen = page_of.parts_named([part for part in parts.split(",") if part])
+    chosen = [page_of.quick(part) for part in chosen] if quick else chosen
+    place = _place(data, out, cache, device, "grid")
+    total = sum(len(page_of.cells_of(part, studies)) for part in chosen)
+    with counting(console, "results", total) as told:
+        page_of.rebuild(chosen, studies, place, page, told, jobs)
+    print(f"{page}: {len(chosen)} tables")
 
 
 def _numbers(text: str) -> list[int]:

@@ -17,9 +17,15 @@ TERMS = {
     "global term only": ("alignment.local_weight=0", "alignment.cross_weight=0"),
 }
 RECIPE = {
-    "one layer": ("model.layers=0",),
-    "coarse maps (7 × 7)": ("model.maps=coarse",),
-    "features not scaled": ("alignment.scaling=none",),
+    "features scaled": ("alignment.scaling=global",),
+    "three layers": ("model.layers=3",),
+    "three layers and scaled": ("model.layers=3", "alignment.scaling=global"),
+    "the same on coarse maps": (
+        "model.layers=3",
+        "alignment.scaling=global",
+        "model.maps=coarse",
+    ),
+    "last block alone": ("model.train=last-1",),
     "each site's own centre": ("alignment.centring=site",),
     "one view": ("alignment.views=1",),
     "no mirror image at the test": ("alignment.flip_at_test=false",),

@@ -131,7 +131,7 @@ def _in_processes(
     finished: int,
     jobs: int,
 ) -> None:
-    """The groups, each in a process; seed by seed, so that what there is early is of all studies."""
+    """The groups, each in a process; seed by seed, so that early results are of all studies."""
     waiting = [cell for group in groups for cell in group]
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         ordered = sorted(groups, key=lambda group: int(group[0].labels.get("seed", 0)))

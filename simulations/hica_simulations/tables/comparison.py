@@ -197,7 +197,7 @@ class Comparison:
         for study, shots, name in dict.fromkeys(
             (r["study"], r["shots"], r["method"]) for r in rows
         ):
-            ours = _of(rows, study, shots, name)
+            ours = rows_of(rows, study, shots, name)
             line = [study, str(shots), name, *(_percent(ours, metric) for metric in shares)]
             line += [_number(ours, column, figure) for column, figure in self.figures.items()]
             for metric in self.compared:
@@ -208,24 +208,36 @@ class Comparison:
     def _compared(
         self, rows: Sequence[Row], out: Path, metric: str, which: tuple[str, int, str]
     ) -> list[str]:
-        """The difference over seeds and over patients, in words."""
+        """A line's difference from what it is compared with."""
         study, shots, name = which
         other = self._reference_of(name)
-        ours, theirs = _of(rows, study, shots, name), _of(rows, study, shots, other)
-        if name == other or not _comparable(ours, theirs, metric):
-            return ["–", "–"]
-        values = ([row[metric] for row in part] for part in (ours, theirs))
-        pairs = [
-            (one, two)
-            for mine, yours in zip(ours, theirs, strict=True)
-            if (one := _predictions(out, mine)) and (two := _predictions(out, yours))
-        ]
-        same = all(_same_images(*pair) for pair in pairs)
-        patients = patients_interval(pairs, metric) if pairs and same else None
-        return [_points(seeds_interval(*values)), _points(patients, value=False)]
+        ours, theirs = rows_of(rows, study, shots, name), rows_of(rows, study, shots, other)
+        return ["–", "–"] if name == other else difference(ours, theirs, metric, out)
 
 
-def _of(rows: Sequence[Row], study: str, shots: int, name: str) -> list[Row]:
+def difference(ours: Sequence[Row], theirs: Sequence[Row], metric: str, out: Path) -> list[str]:
+    """Ours less theirs in points, with the interval over seeds, and that over patients.
+
+    Args:
+        ours: Rows of one method, in the order of the seeds.
+        theirs: Of another.
+        metric: One that `patients_interval` knows.
+        out: Folder of the table, whose cells hold predictions.
+    """
+    if not _comparable(ours, theirs, metric):
+        return ["–", "–"]
+    values = ([row[metric] for row in part] for part in (ours, theirs))
+    pairs = [
+        (one, two)
+        for mine, yours in zip(ours, theirs, strict=True)
+        if (one := _predictions(out, mine)) and (two := _predictions(out, yours))
+    ]
+    same = all(_same_images(*pair) for pair in pairs)
+    patients = patients_interval(pairs, metric) if pairs and same else None
+    return [_points(seeds_interval(*values)), _points(patients, value=False)]
+
+
+def rows_of(rows: Sequence[Row], study: str, shots: int, name: str) -> list[Row]:
     """Rows of every seed, in the order of the seeds."""
     wanted = (study, shots, name)
     found = [row for row in rows if (row["study"], row["shots"], row["method"]) == wanted]

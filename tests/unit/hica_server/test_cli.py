@@ -201,7 +201,8 @@ def test_export_writes_the_trained_arrays_and_what_they_belong_to(
     code, _, _ = run_command("export", finished, "--to", to)
     assert code == 0
     arrays = load_file(to)
-    assert arrays.keys() == {"tower.w", "centre", "bias", "anchor.classes", "anchor.findings"}
+    named = {"tower.w", "centre", "scale", "bias", "anchor.classes", "anchor.findings"}
+    assert arrays.keys() == named
     assert arrays["tower.w"].tolist() == [[0, 1, 2], [3, 4, 5]]
     described = json.loads(to.with_suffix(".json").read_text())
     assert described["classes"] == study.class_names

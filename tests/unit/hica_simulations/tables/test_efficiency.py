@@ -9,14 +9,19 @@ from hica_simulations.tables import efficiency
 from hica_simulations.tables.efficiency import WAYS, costs, measured
 
 
-@pytest.mark.parametrize("name", ["breast_lesions", "pneumonia", "tuberculosis", "phantoms"])
-def test_every_way_of_training_is_taken_with_the_layers_it_reaches(loaded, name):
-    lines = loaded(efficiency, name)
+@pytest.mark.parametrize("layers", [0, 3])
+def test_every_way_of_training_is_taken_with_the_layers_it_reaches(study, layers):
+    lines = efficiency.variants(load_scenario(study("breast_lesions"), [f"model.layers={layers}"]))
     assert tuple(lines) == WAYS
-    for way, scenario in lines.items():
-        assert scenario.study.model.train == way
-        own = 0 if name == "phantoms" else 3
-        assert scenario.study.model.layers == (min(own, 2) if way == "last-1" else own)
+    for way, line in lines.items():
+        reached = min(layers, 2) if way == "last-1" else layers
+        assert line.overrides == (f"model.train={way}", f"model.layers={reached}")
+
+
+@pytest.mark.parametrize("name", ["breast_lesions", "pneumonia", "tuberculosis", "phantoms"])
+def test_every_cell_is_a_study_that_can_be_run(loaded, name):
+    lines = loaded(efficiency, name)
+    assert [scenario.study.model.train for scenario in lines.values()] == list(WAYS)
 
 
 def test_cells_are_measured_in_any_process(study):
