@@ -35,8 +35,8 @@ LEAVES: dict[Kind, str] = {
     Kind.SURVIVORS: "your site's signature over who is in a sum",
     Kind.UNMASK: "your shares of other sites' secret numbers, with which the masks come off a sum "
     "over several sites, and off nothing else",
-    Kind.MOMENTS: "sums of the features of your training images and of their squares, and their "
-    "number",
+    Kind.MOMENTS: "sum of the features of your training images, where the study scales them of "
+    "their squares too, and their number",
     Kind.CLUSTERS: "sum of the features of each group of similar images, and their number, however "
     "few they are",
     Kind.PRETRAIN: "weights trained on your images without their labels, and the mean loss",

@@ -227,7 +227,10 @@ def cache_bytes(study: Study, tower: AdaptedTower, train: int, test: int) -> int
     regions = 2 * count * grid**2
     pool = min(train, study.pretraining.max_images)
     shots = min(train, study.alignment.shots * len(study.classes))
-    views = pool + test * (2 if study.alignment.flip_at_test else 1) + shots * study.alignment.views
+    alignment = study.alignment
+    tested = 1 + alignment.flip_at_test + alignment.region_view
+    shown = max(alignment.views, tested) if alignment.region_view else alignment.views
+    views = pool + test * tested + shots * shown
     return (min(train, pool + shots) + test) * pixels.numel() + views * (view + regions)
 
 
