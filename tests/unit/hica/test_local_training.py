@@ -13,6 +13,7 @@ from hica.local_training import (
     alignment_loss,
     class_sums,
     embed_all,
+    joined,
     mean_features,
     moments,
     pseudo_label_loss,
@@ -129,26 +130,29 @@ def test_pseudo_label_loss_equals_a_slow_loop() -> None:
 def test_moments_equal_a_slow_loop_and_skip_absent_regions() -> None:
     model, examples = make_model(), make_examples(n=5, views=2)
     examples.valid[0, 1, 0] = False
-    sums, counts = moments(model, examples, batch_size=2)
-    whole, parts, number = torch.zeros(128).double(), torch.zeros(128).double(), 0
+    sums, squares, counts = moments(model, examples, batch_size=2)
+    whole, parts, number = torch.zeros(2, 128).double(), torch.zeros(2, 128).double(), 0
     for i in range(5):
         for v in range(2):
             pooled, regions = model.tower(
                 examples.hidden[i, v][None].float(), examples.weights[i, v][None].float()
             )
-            whole += pooled[0].detach().double()
+            row = pooled[0].detach().double()
+            whole += torch.stack([row, row**2])
             for k in range(2):
                 if examples.valid[i, v, k]:
-                    parts += regions[0, k].detach().double()
+                    row = regions[0, k].detach().double()
+                    parts += torch.stack([row, row**2])
                     number += 1
-    torch.testing.assert_close(sums, torch.stack([whole, parts]), rtol=1e-5, atol=1e-4)
+    expected = torch.stack([whole, parts], dim=1)  # sums, squares
+    torch.testing.assert_close(torch.stack([sums, squares]), expected, rtol=1e-5, atol=1e-4)
     assert counts.tolist() == [10, number]
 
 
 def test_mean_features_add_up_to_the_moments_and_an_image_without_regions_has_none() -> None:
     model, examples = make_model(), make_examples(n=5, views=2)
     examples.valid[3] = False
-    sums, counts = moments(model, examples)
+    sums, _, counts = moments(model, examples)
     images, regions, has_regions = mean_features(model, examples, batch_size=2)
     per_image = examples.valid.sum(dim=(1, 2)).double()
     torch.testing.assert_close(2 * images.sum(dim=0), sums[0], rtol=1e-5, atol=1e-4)
@@ -156,6 +160,32 @@ def test_mean_features_add_up_to_the_moments_and_an_image_without_regions_has_no
     assert counts.tolist() == [10, per_image.sum()]
     assert has_regions.tolist() == [True, True, True, False, True]
     assert not regions[3].any()
+
+
+def test_further_images_show_their_one_view_in_the_place_of_all() -> None:
+    shots, more = make_examples(n=3, views=4), make_examples(n=5, views=1)
+    both = joined(shots, more.rows(torch.tensor([4, 1])))
+    assert len(both) == 5 and both.groups == (*shots.groups, more.groups[4], more.groups[1])
+    assert torch.equal(both.hidden[:3], shots.hidden)
+    for view in range(4):
+        assert torch.equal(both.hidden[3:, view], more.hidden[[4, 1], 0])
+        assert torch.equal(both.weights[3:, view], more.weights[[4, 1], 0])
+        assert torch.equal(both.valid[3:, view], more.valid[[4, 1], 0])
+    assert torch.equal(both.labels[3:], more.labels[[4, 1]])
+    assert both.first_views(2).hidden.shape[1] == 2
+
+
+def test_features_are_placed_by_centre_scale_and_share() -> None:
+    model, examples = make_model(), make_examples(n=4, views=1)
+    model.centre.copy_(torch.randn(2, 128))
+    model.scale.copy_(torch.rand(2, 128) + 0.5)
+    hidden, weights = examples.hidden[:, 0].float(), examples.weights[:, 0].float()
+    images, regions = model.embed(hidden, weights)
+    pooled, parts = model.features(hidden, weights)
+    for found, raw, row in ((images, pooled, 0), (regions, parts, 1)):
+        standard = (raw - model.centre[row]) / model.scale[row]
+        unit = standard / standard.norm(dim=-1, keepdim=True)
+        torch.testing.assert_close(found, unit, rtol=1e-5, atol=1e-6)
 
 
 def test_unit_features_have_norm_one_and_absent_regions_stay_zero() -> None:
