@@ -196,7 +196,8 @@ def results(
         str, typer.Option(help="Tables of the page, as main,ablation; all without.")
     ] = "",
     quick: Annotated[
-        bool, typer.Option(help="Two seeds, two numbers of shots, one study a table: a check.")
+        bool,
+        typer.Option(help="Two seeds, shots and rounds, one study a table: a check, no result."),
     ] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Processes, one core each.")] = CORES,
     cache: Cache = DEFAULT_CACHE,

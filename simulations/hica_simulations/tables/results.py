@@ -20,7 +20,7 @@ from hica.storage import write_atomically
 from hica_simulations.baselines.registry import NAMES
 from hica_simulations.run import Place
 from hica_simulations.tables import table_named
-from hica_simulations.tables.cells import LOCAL, OURS, POOLED, Cell, run_cells
+from hica_simulations.tables.cells import LOCAL, OURS, POOLED, Cell, changed, run_cells
 
 LESIONS, BREAST = "breast_lesions", "breast_ultrasound"
 PNEUMONIA, KINDS, TUBERCULOSIS = "pneumonia", "pneumonia_kinds", "tuberculosis"
@@ -45,6 +45,7 @@ class Part:
         shots: Labelled images of each class and site.
         seeds: How many.
         methods: Lines of it; all without.
+        overrides: `section.key=value`, applied to all.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Part:
     shots: tuple[int, ...] = (20,)
     seeds: int = SEEDS
     methods: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
 
 
 PARTS = (
@@ -74,9 +76,12 @@ QUICK = (OURS, "zero_shot", "nearest_mean", "linear_probe", "clap")
 
 
 def quick(part: Part) -> Part:
-    """The same table with two seeds, two numbers of shots and one study: minutes, no result."""
+    """The same table with two seeds, two numbers of shots, two rounds and one study: no result."""
     methods = tuple(name for name in part.methods if name in QUICK)
-    return replace(part, studies=part.studies[:1], shots=(1, 2), seeds=2, methods=methods)
+    less = ("alignment.rounds=2", "pretraining.max_images=30")
+    return replace(
+        part, studies=part.studies[:1], shots=(1, 2), seeds=2, methods=methods, overrides=less
+    )
 
 
 def rebuild(
@@ -122,8 +127,8 @@ def cells_of(part: Part, studies: Path) -> list[Cell]:
     """All runs of a table of the page."""
     files = [studies / f"{name}.toml" for name in part.studies]
     seeds = range(FIRST_SEED, FIRST_SEED + part.seeds)
-    found: list[Cell] = table_named(part.table).cells(files, part.shots, seeds, part.methods)
-    return found
+    cells = table_named(part.table).cells(files, part.shots, seeds, part.methods)
+    return changed(cells, part.overrides)
 
 
 def put_into(page: Path, name: str, text: str) -> None:

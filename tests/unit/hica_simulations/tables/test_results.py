@@ -6,6 +6,7 @@ from hica.errors import ConfigurationError
 from hica_simulations.run import Place
 from hica_simulations.scenario import load_scenario
 from hica_simulations.tables import TABLES, results
+from hica_simulations.tables.cells import Cell
 from hica_simulations.tables.results import (
     FIRST_SEED,
     PARTS,
@@ -71,7 +72,7 @@ def test_tables_are_put_into_the_page_one_after_the_other(tmp_path, monkeypatch)
     class Module:
         @staticmethod
         def cells(files, shots, seeds, methods):
-            return [(file.name, seed) for file in files for seed in seeds]
+            return [Cell({"seed": seed}, file, ()) for file in files for seed in seeds]
 
         @staticmethod
         def write(rows, out):
