@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hica.errors import ConfigurationError
 from hica.metrics import Interval
 from hica.storage import write_atomically
 from hica_simulations.predictions import Predictions
@@ -99,12 +100,20 @@ class Comparison:
             shots: Labelled images of each class and site.
             seeds: Of shots and splits.
             methods: The variants wanted; all without it. What they are compared with always is.
+
+        Raises:
+            ConfigurationError: A study has no such variant, or cannot be in this table.
         """
         made = []
         for study in studies:
             for seed in seeds:
                 scenario = load_scenario(study, [f"study.seed={seed}"])  # variants may draw, too
                 variants = self.variants(scenario)
+                if unknown := sorted(set(methods) - variants.keys()):
+                    raise ConfigurationError(
+                        f"--methods {','.join(unknown)}: for {study.name} the lines of this table "
+                        f"are {', '.join(variants)}"
+                    )
                 wanted = set(methods or variants)
                 wanted |= {self.reference, *(self._reference_of(name) for name in wanted)}
                 names = [name for name in variants if name in wanted]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from hica.errors import ConfigurationError
 from hica_simulations.predictions import Predictions
 from hica_simulations.run import PREDICTIONS
 from hica_simulations.tables import main_table
@@ -48,6 +49,11 @@ def test_slow_and_reference_methods_are_run_at_the_most_shots_alone(study):
     at = {shots: {c.method for c in cells if c.labels["shots"] == shots} for shots in (1, 20)}
     assert at[20] - at[1] == {LOCAL, POOLED, "clip_lora"}
     assert {"linear_probe", "coop", "cnn", OURS} <= at[1]
+
+
+def test_a_line_that_a_table_has_not_is_refused_and_the_others_are_named(study):
+    with pytest.raises(ConfigurationError, match=r"--methods cpal: for breast_lesions.toml .* clap"):
+        main_table.cells([study("breast_lesions")], [1], [3], ["cpal"])
 
 
 def test_drawn_towers_have_no_baselines_on_their_features(study):
