@@ -52,7 +52,9 @@ def test_slow_and_reference_methods_are_run_at_the_most_shots_alone(study):
 
 
 def test_a_line_that_a_table_has_not_is_refused_and_the_others_are_named(study):
-    with pytest.raises(ConfigurationError, match=r"--methods cpal: for breast_lesions.toml .* clap"):
+    with pytest.raises(
+        ConfigurationError, match=r"--methods cpal: for breast_lesions.toml .* clap"
+    ):
         main_table.cells([study("breast_lesions")], [1], [3], ["cpal"])
 
 
