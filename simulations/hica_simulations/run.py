@@ -158,7 +158,7 @@ def finished_result(out: Path, study: Study, baselines: bool) -> dict[str, Any] 
         ConfigurationError: The folder holds a run of another study.
     """
     path = out / "result.json"
-    if not path.exists():
+    if not path.exists() or not (out / PREDICTIONS).exists():  # the latter is written last
         return None
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if result["study_sha256"] != study.sha256:

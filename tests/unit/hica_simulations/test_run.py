@@ -1,8 +1,17 @@
+import json
+
 import pytest
 
 from hica.errors import ConfigurationError
 from hica.kit import read_roster
-from hica_simulations.run import Place, claim, introduce, simulate
+from hica_simulations.run import (
+    PREDICTIONS,
+    Place,
+    claim,
+    finished_result,
+    introduce,
+    simulate,
+)
 from hica_simulations.scenario import load_scenario
 
 SCENARIO = """
@@ -51,3 +60,16 @@ def test_a_secure_sum_needs_sites_that_keep_their_memory(tmp_path):
     with pytest.raises(ConfigurationError, match="use --engine grid"):
         simulate(scenario, place)
     assert not place.out.exists()
+
+
+def test_a_run_killed_before_its_predictions_were_written_is_not_finished(tmp_path):
+    path = tmp_path / "scenario.toml"
+    path.write_text(SCENARIO)
+    study = load_scenario(path).study
+    (tmp_path / "result.json").write_text(
+        json.dumps({"study_sha256": study.sha256, "baselines": {}})
+    )
+    assert finished_result(tmp_path, study, baselines=False) is None
+    (tmp_path / PREDICTIONS).write_text("{}")
+    assert finished_result(tmp_path, study, baselines=False) is not None
+    assert finished_result(tmp_path, study, baselines=True) is None
