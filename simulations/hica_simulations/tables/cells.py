@@ -50,6 +50,7 @@ POOLED = "pooled"
 
 METRICS = ("accuracy", "balanced_accuracy", "auroc", "ece")
 WORST = ("worst_accuracy", "worst_balanced_accuracy", "worst_auroc")
+ROW = "row.json"
 COSTS = ("seconds", "bytes_up", "bytes_down")
 """Bytes are a federation's; None for what is not one."""
 
@@ -109,7 +110,7 @@ def run_cells(
     Returns:
         A row a cell, in their order.
     """
-    left = [cell for cell in cells if not _row_path(place, cell).exists()]
+    left = [cell for cell in cells if not is_finished(folder_of(place.out, cell))]
     groups: dict[Any, list[Cell]] = {}
     for cell in left:
         groups.setdefault((cell.study, cell.labels.get("seed")), []).append(cell)
@@ -141,7 +142,7 @@ def _in_processes(
                 done, pending = wait(pending, timeout=2.0, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
-                for cell in [cell for cell in waiting if _row_path(place, cell).exists()]:
+                for cell in [cell for cell in waiting if is_finished(folder_of(place.out, cell))]:
                     waiting.remove(cell)
                     finished += 1
                     told(finished, cell.folder)
@@ -158,7 +159,7 @@ def _run_group(group: Sequence[Cell], place: Place) -> None:
 
 def run_cell(cell: Cell, place: Place) -> None:
     """Run one cell and leave its row; what cannot be run leaves the reason."""
-    there = replace(place, out=_folder(place, cell) / "run")
+    there = replace(place, out=folder_of(place.out, cell) / "run")
     row: Row = dict(cell.labels)
     started = time.monotonic()
     try:
@@ -166,7 +167,7 @@ def run_cell(cell: Cell, place: Place) -> None:
     except HicaError as error:
         row |= dict.fromkeys((*METRICS, *WORST, *COSTS)) | {"error": str(error)}
     else:
-        found.save(_folder(place, cell) / PREDICTIONS)
+        found.save(folder_of(place.out, cell) / PREDICTIONS)
         metrics = found.metrics()
         row |= {name: metrics[name] for name in (*METRICS, *WORST)}
         row |= {**dict.fromkeys(COSTS), "seconds": time.monotonic() - started, **costs}
@@ -224,12 +225,26 @@ def _baselines(cell: Cell, scenario: Scenario, place: Place) -> ShotBaselines:
     return _BASELINES[key][0]
 
 
-def _folder(place: Place, cell: Cell) -> Path:
-    return place.out / "cells" / cell.folder
+def folder_of(out: Path, cell: Cell) -> Path:
+    """Where a table whose folder is `out` keeps a cell."""
+    return out / "cells" / cell.folder
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a cell's folder holds its row."""
+    return (folder / ROW).exists()
+
+
+def copy_cell(source: Path, target: Path) -> None:
+    """Copy a finished cell's folder to another table's; the row, which makes it finished, last."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in (PREDICTIONS, ROW):
+        if (source / name).exists():  # one that could not be run has no predictions
+            write_atomically(target / name, (source / name).read_bytes())
 
 
 def _row_path(place: Place, cell: Cell) -> Path:
-    return _folder(place, cell) / "row.json"
+    return folder_of(place.out, cell) / ROW
 
 
 def _read_row(place: Place, cell: Cell) -> Row:
@@ -239,7 +254,7 @@ def _read_row(place: Place, cell: Cell) -> Row:
 
 def predictions_of(out: Path, cell: Cell) -> Predictions | None:
     """Predictions of a finished cell of a table; None where it could not be run."""
-    path = out / "cells" / cell.folder / PREDICTIONS
+    path = folder_of(out, cell) / PREDICTIONS
     return Predictions.load(path) if path.exists() else None
 
 

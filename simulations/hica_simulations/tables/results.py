@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,10 +20,21 @@ from hica.storage import write_atomically
 from hica_simulations.baselines.registry import NAMES
 from hica_simulations.run import Place
 from hica_simulations.tables import table_named
-from hica_simulations.tables.cells import LOCAL, OURS, POOLED, Cell, changed, run_cells
+from hica_simulations.tables.cells import (
+    LOCAL,
+    OURS,
+    POOLED,
+    Cell,
+    changed,
+    copy_cell,
+    folder_of,
+    is_finished,
+    run_cells,
+)
 
 LESIONS, BREAST = "breast_lesions", "breast_ultrasound"
 PNEUMONIA, KINDS, TUBERCULOSIS = "pneumonia", "pneumonia_kinds", "tuberculosis"
+PHANTOMS = "phantoms"
 EVERY = (LESIONS, BREAST, PNEUMONIA, KINDS, TUBERCULOSIS)
 
 FAST = (OURS, LOCAL, POOLED, *(name for name in NAMES if name not in ("pixels", "clip_lora")))
@@ -57,27 +68,36 @@ class Part:
     overrides: tuple[str, ...] = ()
 
 
+TERMS = ("without the local term", "without the cross-class term")
+"""The paper's Table II, beside stage 1."""
+
+ALL = 1000
+"""Shots: more than any class has, so a site learns from all its images."""
+
 PARTS = (
     Part("main", "main", EVERY, (1, 2, 4, 8, 16, 20), methods=FAST),
-    Part("main-slow", "main", (LESIONS, TUBERCULOSIS), methods=(OURS, "clip_lora"), seeds=3),
-    Part("ablation", "ablation", (LESIONS, TUBERCULOSIS)),
-    Part("unseen", "unseen", (BREAST, KINDS), seeds=3),
-    Part("text-noise", "text-noise", (LESIONS,), (4,)),
-    Part("regions", "regions", (LESIONS,)),
-    Part("sensitivity", "sensitivity", (LESIONS,)),
-    Part("descriptors", "descriptors", (LESIONS,)),
-    Part("sites", "sites", (LESIONS,), (8,)),
+    Part("terms", "ablation", EVERY, (4,), methods=(*TERMS, "with stage 1")),
+    Part("terms-phantoms", "ablation", (PHANTOMS,), (15,), methods=(*TERMS, "without stage 1")),
+    Part("all-labels", "main", (LESIONS,), (ALL,), seeds=3, methods=(OURS, "linear_probe", "cnn")),
+    Part("ablation", "ablation", (LESIONS,), (8,), seeds=3),
+    Part("unseen", "unseen", (BREAST,), (4,), seeds=3),
+    Part("text-noise", "text-noise", (LESIONS,), (4,), seeds=3),
+    Part("regions", "regions", (LESIONS,), (4,), seeds=3),
+    Part("sites", "sites", (LESIONS,), (8,), seeds=3),
+    Part("sensitivity", "sensitivity", (LESIONS,), (4,), seeds=3),
+    Part("descriptors", "descriptors", (LESIONS,), (4,), seeds=3),
+    Part("main-slow", "main", (LESIONS,), (4,), seeds=3, methods=(OURS, "clip_lora")),
     Part("efficiency", "efficiency", (LESIONS,), (4,), seeds=2),
 )
 
 
-QUICK = (OURS, "zero_shot", "nearest_mean", "linear_probe", "clap")
-"""Methods of the main table that need seconds."""
+SLOW = {LOCAL, POOLED, *NAMES} - {"zero_shot", "nearest_mean", "linear_probe", "clap"}
+"""Lines of the main table that need more than seconds."""
 
 
 def quick(part: Part) -> Part:
     """The same table with two seeds, two numbers of shots, two rounds and one study: no result."""
-    methods = tuple(name for name in part.methods if name in QUICK)
+    methods = tuple(name for name in part.methods if name not in SLOW)
     less = ("alignment.rounds=2", "pretraining.max_images=30")
     return replace(
         part, studies=part.studies[:1], shots=(1, 2), seeds=2, methods=methods, overrides=less
@@ -107,9 +127,11 @@ def rebuild(
         StorageError: The disk is full or a folder may not be written.
     """
     before = 0
+    shared: dict[Hashable, Path] = {}
     for part in parts:
         module, out = table_named(part.table), place.out / part.name
         cells = cells_of(part, studies)
+        copy_shared(cells, out, shared)
 
         def more(number: int, what: str, start: int = before, name: str = part.name) -> None:
             told(start + number, f"{name}: {what}")
@@ -129,6 +151,23 @@ def cells_of(part: Part, studies: Path) -> list[Cell]:
     seeds = range(FIRST_SEED, FIRST_SEED + part.seeds)
     cells = table_named(part.table).cells(files, part.shots, seeds, part.methods)
     return changed(cells, part.overrides)
+
+
+def copy_shared(cells: Iterable[Cell], out: Path, shared: MutableMapping[Hashable, Path]) -> None:
+    """Copy runs that an earlier table has made: most tables have the study's own recipe as a line.
+
+    Args:
+        cells: Of a table.
+        out: Its folder.
+        shared: Folders of the runs of the tables before, to which this table's are added.
+    """
+    for cell in cells:
+        if cell.measure is not None:  # its row has columns that no other table's has
+            continue
+        folder = folder_of(out, cell)
+        earlier = shared.setdefault((cell.study, cell.method, cell.overrides), folder)
+        if is_finished(earlier) and not is_finished(folder):
+            copy_cell(earlier, folder)
 
 
 def put_into(page: Path, name: str, text: str) -> None:

@@ -11,6 +11,7 @@ from hica_simulations.tables.results import (
     FIRST_SEED,
     PARTS,
     cells_of,
+    copy_shared,
     parts_named,
     put_into,
     quick,
@@ -64,6 +65,47 @@ def test_an_unknown_part_is_refused_and_the_others_are_named():
         parts_named(["sizes"])
 
 
+def finish(folder, row="{}"):
+    folder.mkdir(parents=True)
+    (folder / "predictions.json").write_text("predictions")
+    (folder / "row.json").write_text(row)
+
+
+def test_a_run_of_an_earlier_table_is_not_made_again(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    recipe, change = ("alignment.shots=4",), ("alignment.shots=4", "alignment.views=1")
+    earlier = [Cell({"method": "federated"}, Path("a.toml"), recipe)]
+    later = [
+        Cell({"method": "own"}, Path("a.toml"), recipe),
+        Cell({"method": "changed"}, Path("a.toml"), change),
+        Cell({"method": "probe"}, Path("a.toml"), recipe, method="linear_probe"),
+        Cell({"method": "other"}, Path("b.toml"), recipe),
+        Cell({"method": "timed"}, Path("a.toml"), recipe, measure=lambda *_: {}),
+    ]
+    shared = {}
+    copy_shared(earlier, one, shared)
+    finish(one / "cells" / "federated", row='{"auroc": 1}')
+    copy_shared(later, two, shared)
+    assert [path.name for path in (two / "cells").iterdir()] == ["own"]
+    assert (two / "cells" / "own" / "row.json").read_text() == '{"auroc": 1}'
+    assert (two / "cells" / "own" / "predictions.json").read_text() == "predictions"
+
+
+def test_a_run_of_the_table_itself_is_kept(tmp_path):
+    shared = {}
+    for name, row in (("one", "first"), ("two", "second")):
+        finish(tmp_path / name / "cells" / "federated", row)
+        copy_shared([Cell({"method": "federated"}, Path("a.toml"), ())], tmp_path / name, shared)
+    assert (tmp_path / "two" / "cells" / "federated" / "row.json").read_text() == "second"
+
+
+def test_the_quick_page_leaves_out_what_is_slow_and_keeps_the_lines_of_a_table():
+    main, terms = (quick(part) for part in parts_named(["main", "terms"]))
+    assert {"federated", "linear_probe"} <= set(main.methods)
+    assert not {"cnn", "pooled", "local_only"} & set(main.methods)
+    assert terms.methods == parts_named(["terms"])[0].methods
+
+
 def test_tables_are_put_into_the_page_one_after_the_other(tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text("".join(f"<!-- table: {p.name} -->\n<!-- end -->\n" for p in PARTS))
@@ -92,7 +134,7 @@ def test_tables_are_put_into_the_page_one_after_the_other(tmp_path, monkeypatch)
     results.rebuild(
         parts, STUDIES, place, page, lambda number, what: told.append((number, what)), 2
     )
-    assert told == [(10, "ablation: last"), (12, "efficiency: last")]
+    assert told == [(3, "ablation: last"), (5, "efficiency: last")]
     assert jobs_of == {"ablation": 2, "efficiency": 1}  # time is measured alone
-    assert "10 rows" in page.read_text() and "![ablation](results-ablation.png)" in page.read_text()
+    assert "3 rows" in page.read_text() and "![ablation](results-ablation.png)" in page.read_text()
     assert (tmp_path / "results-efficiency.png").read_bytes() == b"picture"
