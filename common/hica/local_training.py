@@ -90,6 +90,9 @@ class Batch(NamedTuple):
     positives: Tensor  # [B, M]
 
 
+EMBEDDED = 32
+"""Images embedded at a time: on a CPU, what more of them leave behind outgrows its cache."""
+
 Loss = Callable[[AlignmentModel, Batch], Tensor]
 """Per-image loss [B]."""
 
@@ -230,7 +233,7 @@ def embed_batch(model: AlignmentModel, examples: Examples, index: Tensor, view: 
 
 
 @torch.no_grad()
-def embed_all(model: AlignmentModel, examples: Examples, batch_size: int = 256) -> Batch:
+def embed_all(model: AlignmentModel, examples: Examples, batch_size: int = EMBEDDED) -> Batch:
     """Embed every image, averaging its views on the sphere; the result lies on the CPU."""
     model.eval()
     parts: list[Batch] = []
@@ -260,7 +263,7 @@ class Moments(NamedTuple):
 
 
 @torch.no_grad()
-def moments(model: AlignmentModel, examples: Examples, batch_size: int = 256) -> Moments:
+def moments(model: AlignmentModel, examples: Examples, batch_size: int = EMBEDDED) -> Moments:
     """Sums of features before centring, over all images and views, and over all valid regions."""
     model.eval()
     device = model.centre.device
@@ -285,7 +288,7 @@ def moments(model: AlignmentModel, examples: Examples, batch_size: int = 256) ->
 
 @torch.no_grad()
 def mean_features(
-    model: AlignmentModel, examples: Examples, batch_size: int = 256
+    model: AlignmentModel, examples: Examples, batch_size: int = EMBEDDED
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Features before centring of each image: the parts of `moments`, image by image.
 

@@ -91,7 +91,11 @@ def silently(_: str) -> AbstractContextManager[Watcher]:
 
 
 def simulate(
-    scenario: Scenario, place: Place, baselines: bool = True, watching: Watching = silently
+    scenario: Scenario,
+    place: Place,
+    baselines: bool = True,
+    watching: Watching = silently,
+    zero_shot: bool = True,
 ) -> dict[str, Any]:
     """Run or resume a simulated study; returns its `result.json`.
 
@@ -100,6 +104,7 @@ def simulate(
         place: Files and engine.
         baselines: Whether to run local-only, pooled and the probes on the same shots.
         watching: Told of progress.
+        zero_shot: Whether the texts alone are evaluated before anything is trained.
 
     Raises:
         HicaError: Whatever stops the run; the same call resumes it.
@@ -120,7 +125,7 @@ def simulate(
     torch.use_deterministic_algorithms(True)
     folders = build_sites(scenario, place.data, place.out, place.cache)
     runs = Federations(study, folders, place, watching, sources_of(scenario))
-    result = runs.federated()
+    result = runs.federated(zero_shot)
     if baselines:
         policy = policy_of(scenario.study)
         sites = [write_site(folder, place.out, place, policy) for folder in folders]
@@ -195,9 +200,13 @@ class Federations:
         self.watching = watching
         self.sources = sources
 
-    def federated(self) -> dict[str, Any]:
-        """The study itself; returns its `result.json`."""
-        return self._run(self.study, self.folders, self.place.out, "federated")
+    def federated(self, zero_shot: bool = True) -> dict[str, Any]:
+        """The study itself; returns its `result.json`.
+
+        Args:
+            zero_shot: Whether the texts alone are evaluated first; baselines start from the same.
+        """
+        return self._run(self.study, self.folders, self.place.out, "federated", zero_shot)
 
     def baselines(self, tested: Collection[str]) -> dict[str, Any]:
         """`local_only` and `pooled`, their federations side by side on the machine's cores.
@@ -230,7 +239,12 @@ class Federations:
         return dict(self._run(study, together, out, "pooled")["per_site"])
 
     def _run(
-        self, study: Study, folders: Sequence[SiteFolder], out: Path, name: str
+        self,
+        study: Study,
+        folders: Sequence[SiteFolder],
+        out: Path,
+        name: str,
+        zero_shot: bool = False,
     ) -> dict[str, Any]:
         """Run or resume one federation over site folders."""
         finished = finished_result(out, study, baselines=False)
@@ -243,9 +257,8 @@ class Federations:
             introduce(files, [folder.name for folder in folders])
         nodes = [{"site": str(path)} for path in files]
         with self.watching(name) as watcher:
-            first = out == place.out  # baselines start from the same texts
             start = partial(publish, study, out, place.data, partial(text_bank, texts=place.data))
-            server_app = make_server_app(study, out, start, watcher, zero_shot=first)
+            server_app = make_server_app(study, out, start, watcher, zero_shot)
             if place.engine == "flower":
                 run_on_ray(server_app, client_app, nodes, num_gpus=_gpu_share(place, len(nodes)))
             else:

@@ -182,7 +182,7 @@ def _measured(cell: Cell, place: Place) -> tuple[Predictions, dict[str, Any]]:
     scenario = load_scenario(cell.study, list(cell.overrides))
     if cell.method == OURS:
         started = time.monotonic()
-        result = simulate(scenario, place, baselines=False)
+        result = simulate(scenario, place, baselines=False, zero_shot=False)
         costs: dict[str, Any] = {"seconds": time.monotonic() - started}
         costs |= {name: sum(entry[name] for entry in result["rounds"]) for name in COSTS[1:]}
         if cell.measure is not None:

@@ -97,9 +97,9 @@ def simulated(monkeypatch):
     """Federations that are quick: of ten images, as many are right as the seed; what was asked."""
     seen = []
 
-    def simulate(scenario, there, baselines):
+    def simulate(scenario, there, baselines, zero_shot):
         seed = scenario.study.study.seed
-        seen.append((seed, there.out, there.cache, baselines))
+        seen.append((seed, there.out, there.cache, baselines or zero_shot))
         labels = np.arange(10) % 2
         chosen = np.where(np.arange(10) < seed, labels, 1 - labels)
         found = Predictions(np.eye(2)[chosen], labels, list("abcdefghij"), ["north"] * 10)
@@ -153,7 +153,7 @@ def test_what_has_been_run_is_not_run_again(file, place, simulated):
 
 
 def test_a_cell_that_fails_says_why_and_the_others_are_run(file, place, simulated, monkeypatch):
-    def refuse(scenario, there, baselines):
+    def refuse(scenario, there, baselines, zero_shot):
         raise FederationError("too few sites")
 
     good = Cell({"seed": 2}, file, ("study.seed=2",))
