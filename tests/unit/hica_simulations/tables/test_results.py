@@ -134,7 +134,7 @@ def test_tables_are_put_into_the_page_one_after_the_other(tmp_path, monkeypatch)
     results.rebuild(
         parts, STUDIES, place, page, lambda number, what: told.append((number, what)), 2
     )
-    assert told == [(3, "ablation: last"), (5, "efficiency: last")]
+    assert told == [(3, "ablation: last"), (4, "efficiency: last")]
     assert jobs_of == {"ablation": 2, "efficiency": 1}  # time is measured alone
     assert "3 rows" in page.read_text() and "![ablation](results-ablation.png)" in page.read_text()
     assert (tmp_path / "results-efficiency.png").read_bytes() == b"picture"
