@@ -9,13 +9,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import torch
 
 from hica.checkpoint import write_json
 from hica.errors import HicaError
+from hica.lockfile import hold
 from hica.progress import console
 from hica.storage import write_atomically
 from hica.study import Study
@@ -109,7 +112,18 @@ def run_cells(
 
     Returns:
         A row a cell, in their order.
+
+    Raises:
+        FederationError: Another process runs cells in this folder.
     """
+    with hold(place.out / "table.lock", f"a table in {place.out}"):
+        _run_left(cells, place, told, jobs)
+    return [_read_row(place, cell) for cell in cells]
+
+
+def _run_left(
+    cells: Sequence[Cell], place: Place, told: Callable[[int, str], None], jobs: int
+) -> None:
     left = [cell for cell in cells if not is_finished(folder_of(place.out, cell))]
     groups: dict[Any, list[Cell]] = {}
     for cell in left:
@@ -122,7 +136,6 @@ def run_cells(
             told(finished, cell.folder)
     else:
         _in_processes(list(groups.values()), replace(place, workers=1), told, finished, jobs)
-    return [_read_row(place, cell) for cell in cells]
 
 
 def _in_processes(
@@ -134,7 +147,7 @@ def _in_processes(
 ) -> None:
     """The groups, each in a process; seed by seed, so that early results are of all studies."""
     waiting = [cell for group in groups for cell in group]
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with_parent) as pool:
         ordered = sorted(groups, key=lambda group: int(group[0].labels.get("seed", 0)))
         pending = {pool.submit(_run_group, group, place) for group in ordered}
         try:
@@ -149,6 +162,22 @@ def _in_processes(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that started it has: killed, it cannot say so itself.
+
+    What is left would run on, beside the same command given again and in the same folders.
+    """
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def wait_and_end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait_and_end, daemon=True).start()
 
 
 def _run_group(group: Sequence[Cell], place: Place) -> None:

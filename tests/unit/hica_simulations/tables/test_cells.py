@@ -1,12 +1,17 @@
 import csv
 import json
 import math
+import os
+import select
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hica.errors import ConfigurationError, FederationError
+from hica.lockfile import hold
 from hica_simulations.predictions import Predictions
 from hica_simulations.run import PREDICTIONS, Place
 from hica_simulations.tables import TABLES, cells, table_named
@@ -219,3 +224,33 @@ def test_every_table_says_what_is_run_and_what_is_made_of_it(name):
 def test_an_unknown_table_is_refused_and_the_others_are_named():
     with pytest.raises(ConfigurationError, match="table 'mian': the tables are main, ablation"):
         table_named("mian")
+
+
+def test_a_folder_in_which_a_table_is_being_run_is_left_to_it(place, file, simulated):
+    wanted = [Cell({"seed": 0}, file, ())]
+    with (
+        hold(place.out / "table.lock", "a table"),
+        pytest.raises(FederationError, match=r"a table in .*out is running already: process \d+"),
+    ):
+        run_cells(wanted, place)
+    assert not (place.out / "cells").exists()
+
+
+WORKER = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from hica_simulations.tables.cells import end_with_parent
+
+pool = ProcessPoolExecutor(1, get_context("spawn"), end_with_parent)
+print(pool.submit(os.getpid).result(), flush=True)
+pool.submit(time.sleep, 600).result()
+"""
+
+
+def test_a_killed_table_takes_its_processes_with_it():
+    with subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE) as parent:
+        ended = select.poll()
+        ended.register(os.pidfd_open(int(parent.stdout.readline())), select.POLLIN)
+        parent.kill()
+        assert ended.poll(60_000)
