@@ -208,11 +208,23 @@ def _training(study: Study) -> Table:
         "trained part": model.train,
         "stage 1": f"{first.rounds} rounds on up to {first.max_images} images without labels",
         "stage 2": f"{second.rounds} rounds on up to {second.shots} labelled images of each class",
+        "regions": region_words(study),
         "text corpus": study.text.corpus or "none",
     }
     for name, value in rows.items():
         table.add_row(name, plain(value))
     return table
+
+
+def region_words(study: Study) -> str:
+    """Where regions come from, and whether this machine may fetch weights for them."""
+    regions = study.regions
+    if regions.checkpoint is None:
+        return regions.method
+    words = f"{regions.method}, weights {regions.checkpoint}"
+    if regions.method != "hf-sam":
+        return words
+    return f"{words}: unless the site has a folder of this name, fetched from the model hub"
 
 
 def _leaving(study: Study) -> Table:

@@ -9,7 +9,7 @@ from hica.kit import roster_json
 from hica.messages import Kind
 from hica_client.approval import approved, decisions
 from hica_client.cli import main
-from hica_client.consent import LEAVES, privacy_words
+from hica_client.consent import LEAVES, privacy_words, region_words
 from hica_client.policy import kinds_of
 from hica_client.site import load_site
 
@@ -44,6 +44,7 @@ def test_everything_that_is_decided_on_is_shown(run, study):
             assert text in words
     for kind in kinds_of(study):
         assert kind.value in out
+    assert "regions" in words and region_words(study) in words
     assert "shared.*" in out and "sums, counts" in words
     assert "The study has no privacy mechanism" in words
     assert "leave exactly as they are" in words
@@ -72,6 +73,25 @@ def test_noise_that_is_enough_in_the_sum_only_is_told(toy_study):
     assert "that of your site alone is too little" in words
     assert "at least 3 sites" in words
     assert "too little" not in privacy_words(toy_study(*PRIVATE, SHARED_NOISE[0]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([], "masks"),
+        (
+            ["regions.method=unet", "regions.checkpoint=lesions.safetensors"],
+            "unet, weights lesions.safetensors",
+        ),
+        (
+            ["regions.method=hf-sam", "regions.checkpoint=wanglab/medsam-vit-base"],
+            "hf-sam, weights wanglab/medsam-vit-base: unless the site has a folder of this name, "
+            "fetched from the model hub",
+        ),
+    ],
+)
+def test_weights_that_would_be_fetched_are_told(toy_study, changes, words):
+    assert region_words(toy_study(*changes)) == words
 
 
 def test_every_kind_is_explained():
