@@ -16,6 +16,8 @@ from hica_simulations.tables.cells import Row
 from hica_simulations.tables.statistics import seeds_interval
 
 COLOURS: list[Any] = [*matplotlib.color_sequences["tab10"], *matplotlib.color_sequences["Dark2"]]
+DISTINCT = 10
+"""So many of them cannot be taken for one another; lines after them are dashed."""
 GREY = "#b4bdc6"
 METRIC = "auroc"
 WORDS = "AUROC, %"
@@ -39,6 +41,7 @@ def shots_plot(rows: Sequence[Row], path: Path) -> None:
                 counts,
                 means,
                 color=COLOURS[number % len(COLOURS)],
+                linestyle="-" if number < DISTINCT else "--",
                 marker="o",
                 markersize=4 if first else 2.5,
                 linewidth=2.4 if first else 1.0,
@@ -47,7 +50,7 @@ def shots_plot(rows: Sequence[Row], path: Path) -> None:
             )
         shots = sorted({row["shots"] for row in rows})
         axes.set_xscale("log", base=2)
-        axes.set_xticks(shots, [str(n) for n in shots])
+        axes.set_xticks(shots, [str(n) for n in shots], fontsize=7)  # 16 and 20 lie close
         axes.minorticks_off()
         axes.set_title(study, fontsize=9)
         axes.set_xlabel("shots a class and site")
