@@ -76,7 +76,8 @@ ALL = 1000
 """Shots: more than any class has, so a site learns from all its images."""
 
 FEWER = ("pretraining.max_images=30",)
-"""Images of a site that the centre is taken from: at few shots it is half of what a run costs."""
+"""Images of a site that the centre is taken from: at few shots it is nearly half of
+what a run costs."""
 
 PARTS = (
     Part("main", "main", EVERY, (1, 2, 4, 8, 16, 20), methods=FAST),
