@@ -53,9 +53,9 @@ POOLED = "pooled"
 
 METRICS = ("accuracy", "balanced_accuracy", "auroc", "ece")
 WORST = ("worst_accuracy", "worst_balanced_accuracy", "worst_auroc")
-ROW = "row.json"
 COSTS = ("seconds", "bytes_up", "bytes_down")
 """Bytes are a federation's; None for what is not one."""
+ROW = "row.json"
 
 Row = dict[str, Any]
 """A cell's labels, `METRICS`, `WORST`, `COSTS`, and `error` where it could not be run."""
