@@ -34,6 +34,7 @@ from hica.local_training import (
 from hica.messages import Kind, Reply, Request, decode_request, encode_reply, failure
 from hica.metrics import site_metrics
 from hica.model import AlignmentModel
+from hica.prevalence import matching_intercepts
 from hica.pseudo_labels import assign, cluster_sums, site_start
 from hica.seeds import derived_seed
 from hica.text_bank import TextBank
@@ -295,7 +296,16 @@ for _kind, _step in STEPS.items():
 def predict(session: Session, model: AlignmentModel, bank: TextBank) -> np.ndarray[Any, Any]:
     """Class probabilities [n, C] of the site's held-out images."""
     scores = class_scores(session, "test", model, bank)
-    return np.asarray((scores + model.bias.cpu()).softmax(dim=-1).numpy())
+    return np.asarray((scores + _intercepts(session, model, bank)).softmax(dim=-1).numpy())
+
+
+def _intercepts(session: Session, model: AlignmentModel, bank: TextBank) -> Tensor:
+    """[C] the federation's, or the site's own where it knows the prevalence of the classes."""
+    if not session.rest:
+        return model.bias.cpu()
+    scores = class_scores(session, "rest", model, bank)
+    own = matching_intercepts(scores.numpy(), session.shares_of_the_rest)
+    return torch.from_numpy(own).to(scores.dtype)
 
 
 @torch.no_grad()

@@ -179,7 +179,7 @@ def check_study(found: Preflight, site: Site, study: Study, records: Sequence[Re
         found.facts["image_tower"] = tower.tower.fingerprint
         check_regions(site, study, tower)
         if "train" in found.facts:
-            rows = found.facts["train"], found.facts["test"]
+            rows = (found.facts[role] for role in ("train", "test", "rest"))
             check_space(found, site.data.cache, cache_bytes(study, tower, *rows))
 
 
@@ -192,7 +192,8 @@ def check_shots(found: Preflight, site: Site, study: Study) -> None:
     session = Session(site, study)
     drawn = Counter(session.train[index].label for index in session.episode.indices)
     found.facts["shots"] = {name: drawn[name] for name in study.class_names}
-    found.facts["train"], found.facts["test"] = len(session.train), len(session.test)
+    roles = {"train": session.train, "test": session.test, "rest": session.rest}
+    found.facts |= {role: len(rows) for role, rows in roles.items()}
     found.notes += session.notes
     if not session.episode.indices:
         found.notes.append("has no labelled training image: takes part in stage 1 only")
@@ -211,7 +212,7 @@ def check_regions(site: Site, study: Study, tower: AdaptedTower) -> None:
         extract(method, image, None, regions.count)
 
 
-def cache_bytes(study: Study, tower: AdaptedTower, train: int, test: int) -> int:
+def cache_bytes(study: Study, tower: AdaptedTower, train: int, test: int, rest: int = 0) -> int:
     """What a run puts into the cache at most: pixels, and the frozen part's output in every view.
 
     Args:
@@ -219,6 +220,7 @@ def cache_bytes(study: Study, tower: AdaptedTower, train: int, test: int) -> int
         tower: Its tower.
         train: Rows to learn from.
         test: Held-out rows.
+        rest: Rows beyond the shots that a known prevalence is used with.
     """
     size, grid, count = tower.tower.preprocess.size, tower.tower.grid, study.regions.count
     pixels = torch.zeros(1, 3, size, size, dtype=torch.uint8)
@@ -230,8 +232,8 @@ def cache_bytes(study: Study, tower: AdaptedTower, train: int, test: int) -> int
     alignment = study.alignment
     tested = 1 + alignment.flip_at_test + alignment.region_view
     shown = max(alignment.views, tested) if alignment.region_view else alignment.views
-    views = pool + test * tested + shots * shown
-    return (min(train, pool + shots) + test) * pixels.numel() + views * (view + regions)
+    views = pool + (test + rest) * tested + shots * shown
+    return (min(train, pool + shots + rest) + test) * pixels.numel() + views * (view + regions)
 
 
 def check_space(found: Preflight, cache: Path, needed: int) -> None:

@@ -21,13 +21,15 @@ from torch import Tensor
 
 from hica.checkpoint import has_state, load_state, save_state
 from hica.device import select_device
-from hica.errors import CheckpointError, DataError
+from hica.errors import CheckpointError, ConfigurationError, DataError
 from hica.images.cache import TensorCache, key_of
 from hica.images.episodes import Episode, draw_episode, save_episode, split_by_group
 from hica.images.manifest import Record, check_labels, read_manifest
 from hica.label_propagation import UNKNOWN, propagated
 from hica.local_training import Batch, Examples, embed_all, joined
 from hica.model import AlignmentModel
+from hica.prevalence import of_the_rest
+from hica.pseudo_labels import Vector
 from hica.regions import RegionMethod, build
 from hica.regions.base import Pixels
 from hica.regions.token_cut import PatchFeatures
@@ -49,6 +51,8 @@ class Session:
         train: Rows to learn from, labelled or not.
         pool: Rows of `train` whose labels are not used: for the centre and for stage 1.
         test: Held-out labelled rows; no patient of theirs is in `train`.
+        rest: Rows of `train` beyond the shots, whose labels are not used either: for a known
+            prevalence; empty where the site gives none.
         episode: Indices into `train` of the labelled shots.
         notes: What the coordinator should know about this site's part, in words.
         run_id: Flower's number of the run whose request is being answered.
@@ -81,8 +85,45 @@ class Session:
                 f"has fewer than {study.alignment.shots} training images of "
                 f"{', '.join(sorted(self.episode.shortfall))}: learns from all there are"
             )
+        self.rest = self._beyond_the_shots() if site.data.prevalence else []
         self.state.mkdir(parents=True, exist_ok=True)
         save_episode(self.state / "episode.json", self.episode, self.train)
+
+    def _beyond_the_shots(self) -> list[Record]:
+        """Rows whose mean prediction is brought to the site's prevalence.
+
+        Raises:
+            ConfigurationError: The prevalence is not of the study's classes.
+        """
+        classes, prevalence = self.study.class_names, self.site.data.prevalence
+        if set(classes) != set(prevalence):
+            raise ConfigurationError(
+                f"site.toml of {self.name}: data.prevalence: gives shares of "
+                f"{', '.join(prevalence)}, but the classes of this study are "
+                f"{', '.join(classes)}; give the share of each of these, or take prevalence out"
+            )
+        if self.study.privacy.is_private:
+            self.notes.append(
+                "knows its prevalence, which a private study does not use: metrics would depend "
+                "on images of training, without noise"
+            )
+            return []
+        drawn = set(self.episode.indices)
+        rest = [row for index, row in enumerate(self.train) if index not in drawn]
+        if not rest:
+            self.notes.append(
+                "knows its prevalence, but has no training images beyond the shots to use it with"
+            )
+        return _drawn(rest, self.study.pretraining.max_images)
+
+    @property
+    def shares_of_the_rest(self) -> Vector:
+        """[C] of the classes among the images that `rest` was drawn from."""
+        names = self.study.class_names
+        known = np.array([self.site.data.prevalence[name] for name in names])
+        shots = [self.train[index].label for index in self.episode.indices]
+        counts = [shots.count(name) for name in names]
+        return of_the_rest(known / known.sum(), len(self.train), counts)
 
     @property
     def name(self) -> str:
@@ -175,6 +216,10 @@ class Session:
         """The test rows."""
         return self._prepared("test", bank)
 
+    def beyond_shots(self, bank: TextBank) -> Examples:
+        """The rest, its labels unused."""
+        return self._prepared("rest", bank)
+
     def _prepared(self, role: str, bank: TextBank) -> Examples:
         """Examples of a role, made once per session."""
         cache: dict[str, Examples] = self.__dict__.setdefault("_examples", {})
@@ -187,13 +232,15 @@ class Session:
                 ),
                 "unlabelled": (self.pool, 1),
                 "test": (self.test, self.test_views),
+                "rest": (self.rest, self.test_views),
             }[role]
             # A region's view comes after those that a test image has without it.
             zoomed = 1 + alignment.flip_at_test if alignment.region_view else None
             zoomed = None if role == "unlabelled" else zoomed
             names = self.study.class_names
             labels = [
-                names.index(row.label) if row.label and role != "unlabelled" else -1 for row in rows
+                names.index(row.label) if row.label and role in ("labelled", "test") else -1
+                for row in rows
             ]
             cache[role] = self.pipeline.examples(
                 rows, labels, bank, views, f"{self.name}: preparing {role} images", zoomed
@@ -228,7 +275,7 @@ class Session:
         Kept while the weights stay the same: k-means and intercepts ask for them once a step.
 
         Args:
-            role: `labelled`, `unlabelled` or `test`.
+            role: `labelled`, `unlabelled`, `test` or `rest`.
             model: Its weights, centre and scale decide.
             bank: Gives the findings of each image.
         """

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from hica.messages import Kind
-from hica.study import Name, Section, read_toml, validated
+from hica.study import Fraction, Name, Section, read_toml, validated
 
 
 class SiteSection(Section):
@@ -30,6 +30,18 @@ class DataSection(Section):
     """Approvals, audit log and privacy ledger; episode, centre and pseudo-labels of each study."""
     test_fraction: float = Field(default=0.3, gt=0.0, lt=1.0)
     """Share of the patients held out, where the manifest has no `split` column."""
+    prevalence: dict[str, Fraction] = Field(default_factory=dict)
+    """Share of each class among the site's images, as the hospital knows it; never leaves. With it
+    the site's predictions are for such patients, and no longer for as many of every class."""
+
+    @model_validator(mode="after")
+    def _shares_are_of_a_whole(self) -> DataSection:
+        whole = sum(self.prevalence.values())
+        if self.prevalence and abs(whole - 1) > 0.01:
+            raise ValueError(
+                f"the shares of prevalence add up to {whole:g}; give one of each class, together 1"
+            )
+        return self
 
 
 class DeviceSection(Section):

@@ -6,8 +6,10 @@ everything else it does.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -67,6 +69,22 @@ def make_bank(study: Study, dim: int, texts: Path) -> TextBank:
     settings, seed = study.text, study.study.seed
     tower = refined_text_tower(study, texts)
     return build_text_bank(tower, study.class_texts, dim, settings.max_similarity, seed)
+
+
+def text_key(study: Study, texts: Path) -> str:
+    """Everything that a study's refined text tower is made of, in words.
+
+    Args:
+        study: Its classes and `[text]`.
+        texts: Folder below which the corpus lies.
+    """
+    parts: dict[str, Any] = {
+        "classes": True,
+        "text": True,
+        "model": {"image", "text", "pretrained"},
+    }
+    table = study.model_dump(mode="json", include=parts)
+    return json.dumps([table, study.study.seed, str(texts.resolve())], sort_keys=True)
 
 
 def refined_text_tower(study: Study, texts: Path) -> TextTower:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hica.errors import ConfigurationError, DataError, StorageError
@@ -44,12 +45,14 @@ class SiteFolder:
         manifest: Its rows, each of split `train` or `test`.
         labelled: Training rows with a label, from which episodes are drawn.
         test: Test rows.
+        prevalence: Share of each class among the training rows; empty where it is not known.
     """
 
     name: str
     manifest: Path
     labelled: int
     test: int
+    prevalence: Mapping[str, float] = field(default_factory=dict)
 
 
 def build_sites(
@@ -80,6 +83,7 @@ def build_sites(
     for site in simulation.sites:
         records = _with_split(site, simulation, held[site.name], sources[site.name])
         records = _without_unseen(site, simulation, records)
+        prevalence = _prevalence(simulation, records, study.class_names)
         records = _with_noise(records, site.label_noise, seen, simulation.split_seed)
         if not site.labelled:
             records = [r if r.split == "test" else replace(r, label=None) for r in records]
@@ -94,7 +98,8 @@ def build_sites(
             simulation.split_seed,
             folder / "masks",
         )
-        folders.append(_written(site.name, folder / "manifest.csv", kept))
+        written = _written(site.name, folder / "manifest.csv", kept)
+        folders.append(replace(written, prevalence=prevalence))
     return folders
 
 
@@ -323,6 +328,16 @@ def _without_unseen(
             "give the site other rows, or take it out"
         )
     return left
+
+
+def _prevalence(
+    simulation: Simulation, records: Sequence[Record], classes: Sequence[str]
+) -> dict[str, float]:
+    """Shares of the classes among the labelled training rows, where sites know them."""
+    counts = Counter(record.label for record in records if record.split == "train" and record.label)
+    if simulation.prevalence == "unknown" or not counts:
+        return {}
+    return {name: counts[name] / counts.total() for name in classes}
 
 
 def _with_noise(

@@ -38,7 +38,7 @@ from hica.text_bank import TextBank
 from hica_client.app import app as client_app
 from hica_client.app import forget_sessions
 from hica_server.app import Watcher, make_server_app
-from hica_server.publication import make_bank, publish
+from hica_server.publication import make_bank, publish, text_key
 from hica_simulations.baselines.shots import shot_baselines
 from hica_simulations.grid import run_in_process
 from hica_simulations.partitions import SiteFolder, build_sites, pooled_folders
@@ -282,14 +282,7 @@ def text_bank(study: Study, dim: int, texts: Path) -> TextBank:
         dim: Width of the joint space.
         texts: Folder below which the corpus lies.
     """
-    parts: dict[str, Any] = {
-        "classes": True,
-        "text": True,
-        "model": {"image", "text", "pretrained"},
-    }
-    table = study.model_dump(mode="json", include=parts)
-    told = [table, study.study.seed, dim, str(texts.resolve())]
-    key = json.dumps(told, sort_keys=True)
+    key = f"{text_key(study, texts)} {dim}"
     with _ONE_BANK:  # a resumed run may first need it in the baselines' threads
         if key not in _BANKS:
             _BANKS.clear()  # the next runs are of the same texts, or of others for good
@@ -323,12 +316,18 @@ def write_site(
         f"manifest = {json.dumps(str(folder.manifest.resolve()))}",
         f"weights = {json.dumps(str(place.data.resolve()))}",
         f"cache = {json.dumps(str(place.cache.resolve()))}",
+        *_prevalence_lines(folder.prevalence),
         "[device]",
         f"use = {json.dumps(place.device)}",
     ]
     text = "\n".join(lines) + "\n" + (to_toml({"policy": dict(policy)}) if policy else "")
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def _prevalence_lines(prevalence: Mapping[str, float]) -> list[str]:
+    shares = [f"{json.dumps(name)} = {share!r}" for name, share in prevalence.items()]
+    return [f"prevalence = {{ {', '.join(shares)} }}"] if shares else []
 
 
 def introduce(site_files: Sequence[Path], names: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -115,6 +115,9 @@ class Simulation(Section):
     """Draws parts and test groups. Not `study.seed`: all seeds of a study share their tests."""
     unlabelled: bool = True
     """Whether sites keep their training images beyond the shots, for stage 1."""
+    prevalence: Literal["unknown", "known"] = "unknown"
+    """Known: every site gives the shares of the classes among its training images, as a hospital
+    may know them without knowing which image is which."""
     unseen: list[str] = Field(default_factory=list)
     """Classes whose training rows are left out: named at the test from their texts alone."""
     skew: Annotated[float, Field(gt=0.0, le=1e6)] | None = None

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from hica.towers import load_image_tower
+from hica_client.site import load_site
 from hica_simulations.baselines import clip_lora, cnn
 from hica_simulations.baselines.registry import MODELS, ON_IMAGES
 from hica_simulations.baselines.shots import ShotBaselines, shot_baselines
@@ -83,6 +84,26 @@ def test_every_method_is_tested_where_the_federation_is_and_trains_where_it_can(
         trained = {"large", "other"} if name == "local_only" else tested
         assert set(baseline["per_site"]) == trained, name
     assert baselines["pooled"]["n"] == result["final"]["n"]
+
+
+def test_sites_that_know_their_prevalence_use_it_with_every_method(tmp_path, plain_torch):
+    path = tmp_path / "scenario.toml"
+    path.write_text(SCENARIO)
+    found = {}
+    for known in ("unknown", "known"):
+        scenario = load_scenario(path, [f"simulation.prevalence={known}"])
+        place = Place(tmp_path, tmp_path / known, tmp_path / "cache", "cpu")
+        result = simulate(scenario, place, baselines=False)
+        folders = build_sites(scenario, place.data, place.out, place.cache)
+        sites = [write_site(folder, place.out, place) for folder in folders]
+        pixels = ShotBaselines(scenario.study, sites).metrics("pixels")
+        assert set(pixels["per_site"]) == set(result["per_site"])
+        found[known] = result["per_site"]["large"], pixels["per_site"]["large"]
+        for folder, site in zip(folders, sites, strict=True):
+            assert load_site(site).data.prevalence == folder.prevalence
+    for without, with_it in zip(*found.values(), strict=True):
+        assert without["n"] == with_it["n"]
+        assert without["ece"] != with_it["ece"]
 
 
 @pytest.fixture

@@ -43,9 +43,9 @@ def logits(features: Tensor, adapter: Tensor, texts: Tensor) -> Tensor:
 
 
 def fit(episode: Episode, rounds: int = ROUNDS, epochs: int = EPOCHS) -> Tensor:
-    """The averaged adapter, [2, D, D + 1]."""
-    shots, labels = torch.from_numpy(episode.unit_shots), torch.from_numpy(episode.labels)
-    texts = torch.from_numpy(episode.class_texts)
+    """The averaged adapter, [2, D, D + 1]; in single precision: it is larger than any cache."""
+    shots, labels = torch.from_numpy(episode.unit_shots).float(), torch.from_numpy(episode.labels)
+    texts = torch.from_numpy(episode.class_texts).float()
     parts = [torch.from_numpy(part) for part in episode.by_site]
 
     def train(weights: Tensor, site: int) -> Tensor:
@@ -58,13 +58,15 @@ def fit(episode: Episode, rounds: int = ROUNDS, epochs: int = EPOCHS) -> Tensor:
             optimiser.step()
         return local.detach()
 
-    first = start(shots.shape[1], episode.seed)
+    first = start(shots.shape[1], episode.seed).float()
     return federated_average(first, train, [len(part) for part in parts], rounds)
 
 
 def fit_predict(episode: Episode) -> Doubles:
     """Probabilities [m, C] of the texts on adapted features."""
     found = logits(
-        torch.from_numpy(episode.unit_queries), fit(episode), torch.from_numpy(episode.class_texts)
+        torch.from_numpy(episode.unit_queries),
+        fit(episode).double(),
+        torch.from_numpy(episode.class_texts),
     )
     return np.asarray(found.softmax(dim=1).numpy())

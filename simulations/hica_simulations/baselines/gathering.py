@@ -19,22 +19,28 @@ from hica_simulations.baselines import pixels
 from hica_simulations.baselines.episode import Episode, Floats, Labels
 
 Represent = Callable[[Session, str], tuple[NDArray[Any], Labels]]
-"""Images [n, V, ...] of a session's role, `labelled` or `test`, and their labels [n]."""
+"""Images [n, V, ...] of a session's role, `labelled`, `test` or `rest`, and the labels [n] of the
+first two."""
 
 
 def gathered(
     sessions: Sequence[Session], represent: Represent, text: Floats | None = None
 ) -> Episode:
-    """The shots of all sites and all their test images, in the order of the sites."""
+    """The shots of all sites and all their test images, in the order of the sites.
+
+    After the test images come those with which sites use the prevalence they know: to a baseline
+    both are images to predict.
+    """
     study = sessions[0].study
     shots = [(n, represent(s, "labelled")) for n, s in enumerate(sessions) if s.episode.indices]
     tests = [(n, represent(s, "test")) for n, s in enumerate(sessions) if s.test]
+    tests += [(n, represent(s, "rest")) for n, s in enumerate(sessions) if s.test and s.rest]
     return Episode(
         train=np.concatenate([images for _, (images, _) in shots]),
         labels=np.concatenate([labels for _, (_, labels) in shots]),
         sites=np.concatenate([np.full(len(labels), n) for n, (_, labels) in shots]),
         test=np.concatenate([images for _, (images, _) in tests]),
-        test_sites=np.concatenate([np.full(len(labels), n) for n, (_, labels) in tests]),
+        test_sites=np.concatenate([np.full(len(images), n) for n, (images, _) in tests]),
         class_count=len(study.classes),
         seed=study.study.seed,
         text=text,
@@ -56,7 +62,12 @@ def inputs(session: Session, role: str) -> tuple[NDArray[Any], Labels]:
         torch.zeros(len(study.classes), dim),
         torch.zeros(len(study.finding_names), dim),
     )
-    examples = session.labelled(bank) if role == "labelled" else session.held_out(bank)
+    prepared = {
+        "labelled": session.labelled,
+        "test": session.held_out,
+        "rest": session.beyond_shots,
+    }
+    examples = prepared[role](bank)
     return examples.hidden.numpy(), examples.labels.numpy()
 
 
@@ -67,10 +78,10 @@ def thumbnails(session: Session, role: str) -> tuple[Floats, Labels]:
 
 
 def _records(session: Session, role: str) -> list[Record]:
-    """The episode's rows, or the held-out ones."""
+    """The episode's rows, the held-out ones, or those beyond the shots."""
     if role == "labelled":
         return [session.train[index] for index in session.episode.indices]
-    return session.test
+    return session.test if role == "test" else session.rest
 
 
 def labels_of(session: Session, role: str) -> Labels:

@@ -19,7 +19,10 @@ from hica.errors import ConfigurationError
 from hica.study import Study
 from hica.text_bank import orthonormal_map
 from hica.towers import TextTower
-from hica_server.publication import refined_text_tower
+from hica_server.publication import refined_text_tower, text_key
+
+_REFINED: dict[str, TextTower] = {}
+"""The last refined text tower: a table asks for the same with every number of shots."""
 
 
 class Prompts:
@@ -92,5 +95,14 @@ def prompts_of(study: Study, dim: int, texts: Path) -> Prompts:
         CheckpointError: The text tower's weights are missing.
         ConfigurationError: The tower does not carry prompts.
     """
-    tower, seed = refined_text_tower(study, texts), study.study.seed
+    tower, seed = _refined(study, texts), study.study.seed
     return Prompts(tower, study.class_names, orthonormal_map(tower.dim, dim, seed))
+
+
+def _refined(study: Study, texts: Path) -> TextTower:
+    """The tower, made once; frozen, so that all prompts may share it."""
+    key = text_key(study, texts)
+    tower = _REFINED.get(key) or refined_text_tower(study, texts)
+    _REFINED.clear()
+    _REFINED[key] = tower
+    return tower

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from hica.metrics import SiteMetrics, combine, site_metrics
+from hica.prevalence import matching_intercepts
 from hica.study import Study, apply_overrides, validated
 from hica_client.session import Session
 from hica_client.site import load_site
@@ -33,6 +35,10 @@ from hica_simulations.predictions import Predictions, joined
 
 Texts = Callable[[Study, int], Floats]
 """Class texts [C, D] of a study's text bank for a joint space of width D."""
+
+
+SMALLEST = 1e-12
+"""Probability that a logarithm is taken of."""
 
 
 class ShotBaselines:
@@ -61,6 +67,19 @@ class ShotBaselines:
 
     def probabilities(self, name: str) -> Doubles:
         """Class probabilities [m, C] of all test images, in the order of the sites."""
+        found = self._predicted(name)
+        tested = sum(len(session.test) for session in self.sessions)
+        parts = self._by_site(found[:tested])
+        rests = np.split(found[tested:], np.cumsum([len(s.rest) for s, _ in parts])[:-1])
+        return np.concatenate(
+            [
+                for_prevalence(test, rest, session.shares_of_the_rest) if session.rest else test
+                for (session, test), rest in zip(parts, rests, strict=True)
+            ]
+        )
+
+    def _predicted(self, name: str) -> Doubles:
+        """The same before any prevalence is used, followed by all images beyond the shots."""
         if name in ON_PIXELS:
             return ON_PIXELS[name](gathered(self.sessions, thumbnails))
         if name in ON_FEATURES:
@@ -132,6 +151,18 @@ class ShotBaselines:
         tested = [session for session in self.sessions if session.test]
         ends = np.cumsum([len(session.test) for session in tested])
         return list(zip(tested, np.split(found, ends[:-1]), strict=True))
+
+
+def for_prevalence(test: Doubles, rest: Doubles, shares: Doubles) -> Doubles:
+    """Predictions [m, C] of a site that knows what its mean prediction should be, made as ours are.
+
+    Args:
+        test: Predictions [m, C] as they are.
+        rest: [n, C] of the images of which `shares` are known.
+        shares: [C] of their classes.
+    """
+    logits, others = (np.log(np.maximum(part, SMALLEST)) for part in (test, rest))
+    return np.asarray(softmax(logits + matching_intercepts(others, shares), axis=1))
 
 
 def runnable(study: Study, names: Sequence[str]) -> list[str]:

@@ -21,6 +21,7 @@ TABLES = {
     "sensitivity": "hica_simulations.tables.sensitivity",
     "descriptors": "hica_simulations.tables.descriptors",
     "sites": "hica_simulations.tables.sites_table",
+    "prevalence": "hica_simulations.tables.prevalence_table",
     "privacy": "hica_simulations.tables.privacy",
 }
 

@@ -14,8 +14,9 @@ import shutil
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -90,6 +91,10 @@ class Cell:
         return words.replace(" ", "_").replace("/", "_")
 
 
+Group = deque[list[Cell]]
+"""Cells that have their texts in common, in parts that have their shots in common."""
+
+
 def changed(cells: Sequence[Cell], overrides: Sequence[str]) -> list[Cell]:
     """Cells with more settings, which a cell's own go before."""
     return [replace(cell, overrides=(*overrides, *cell.overrides)) for cell in cells]
@@ -105,7 +110,7 @@ def run_cells(
 
     Args:
         cells: The table's. Those of one study and seed follow each other in one process, so that
-            its texts are made once.
+            its texts are made once, until another process has nothing else left to do.
         place: `out` holds `cells/NAME` for each; its other parts are shared by all.
         told: Called with the number of finished cells and the one that has just been finished.
         jobs: Processes, one core each.
@@ -125,35 +130,49 @@ def _run_left(
     cells: Sequence[Cell], place: Place, told: Callable[[int, str], None], jobs: int
 ) -> None:
     left = [cell for cell in cells if not is_finished(folder_of(place.out, cell))]
-    groups: dict[Any, list[Cell]] = {}
-    for cell in left:
-        groups.setdefault((cell.study, cell.labels.get("seed")), []).append(cell)
+    groups = _groups(left)
     finished = len(cells) - len(left)
     if jobs == 1:
-        for cell in [cell for group in groups.values() for cell in group]:
+        for cell in [cell for group in groups for part in group for cell in part]:
             run_cell(cell, place)
             finished += 1
             told(finished, cell.folder)
     else:
-        _in_processes(list(groups.values()), replace(place, workers=1), told, finished, jobs)
+        # Seed by seed, so that early results are of all studies.
+        groups.sort(key=lambda group: int(group[0][0].labels.get("seed", 0)))
+        _in_processes(groups, replace(place, workers=1), told, finished, jobs)
+
+
+def _groups(cells: Sequence[Cell]) -> list[list[list[Cell]]]:
+    """Cells by study and seed, whose texts are the same, and there by settings, whose shots are."""
+    groups: dict[Any, dict[Any, list[Cell]]] = {}
+    for cell in cells:
+        group = groups.setdefault((cell.study, cell.labels.get("seed")), {})
+        group.setdefault(cell.overrides, []).append(cell)
+    return [list(group.values()) for group in groups.values()]
 
 
 def _in_processes(
-    groups: Sequence[Sequence[Cell]],
+    groups: Sequence[list[list[Cell]]],
     place: Place,
     told: Callable[[int, str], None],
     finished: int,
     jobs: int,
 ) -> None:
-    """The groups, each in a process; seed by seed, so that early results are of all studies."""
-    waiting = [cell for group in groups for cell in group]
+    """Parts of the groups, each in a process; no more are given out than are being run."""
+    waiting = [cell for group in groups for part in group for cell in part]
+    left = [Group(group) for group in groups]
+    idle: list[Group | None] = [None] * jobs
     with ProcessPoolExecutor(jobs, get_context("spawn"), end_with_parent) as pool:
-        ordered = sorted(groups, key=lambda group: int(group[0].labels.get("seed", 0)))
-        pending = {pool.submit(_run_group, group, place) for group in ordered}
+        pending: dict[Future[None], Group] = {}
         try:
-            while pending:
-                done, pending = wait(pending, timeout=2.0, return_when=FIRST_COMPLETED)
+            while pending or any(left):
+                while idle and any(left):
+                    group = next_group(left, idle.pop(), list(pending.values()))
+                    pending[pool.submit(_run_group, group.popleft(), place)] = group
+                done, _ = wait(pending, timeout=2.0, return_when=FIRST_COMPLETED)
                 for future in done:
+                    idle.append(pending.pop(future))
                     future.result()
                 for cell in [cell for cell in waiting if is_finished(folder_of(place.out, cell))]:
                     waiting.remove(cell)
@@ -162,6 +181,21 @@ def _in_processes(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def next_group(left: Sequence[Group], last: Group | None, others: Sequence[Group]) -> Group:
+    """What a process goes on with: its own group, one nobody is at, or the longest.
+
+    Args:
+        left: Groups, in the order they are to be begun; at least one is not empty.
+        last: The group this process had a part of.
+        others: Those that other processes are at.
+    """
+    if last:
+        return last
+    if free := [group for group in left if group and not any(group is each for each in others)]:
+        return free[0]
+    return max(left, key=len)
 
 
 def end_with_parent() -> None:

@@ -81,6 +81,7 @@ what a run costs."""
 
 PARTS = (
     Part("main", "main", EVERY, (1, 2, 4, 8, 16, 20), methods=FAST),
+    Part("prevalence", "prevalence", (LESIONS,)),
     Part("terms", "ablation", EVERY, (4,), methods=(*TERMS, "with stage 1")),
     Part("all-labels", "main", (LESIONS,), (ALL,), 3, (OURS, "linear_probe", "cnn")),
     Part("ablation", "ablation", (LESIONS,), (4,), 3, overrides=FEWER),

@@ -165,6 +165,23 @@ def test_intercepts_move_predictions(ask):
     assert all_second["confusion"] == [[0, 4], [0, 4]]
 
 
+def test_a_site_that_knows_its_prevalence_predicts_for_its_own_patients(draw_site, toy_study):
+    path = draw_site("north", images=40)
+    study = toy_study("alignment.shots=3")
+    plain = Asker(path, study)(Kind.EVALUATE, {}, bias=np.array([50.0, -50.0])).details
+    assert plain["confusion"] == [[10, 0], [10, 0]]
+    known = "[data]\nprevalence = { round = 0.2, square = 0.8 }\n"
+    path.write_text(path.read_text().replace("[data]\n", known))
+    ask = Asker(path, study)
+    reply = ask(Kind.EVALUATE, {}, bias=np.array([50.0, -50.0]))
+    assert reply.arrays == {}
+    kept = load_state(ask.state, "predictions")[0]["probabilities"]
+    # Test images are like those beyond the shots, of which 4 - 3 of 20 - 6 are round.
+    assert kept[:, 0].mean() == pytest.approx(1 / 14, abs=0.05)
+    again = ask(Kind.EVALUATE, {}, bias=np.array([-50.0, 50.0]))
+    assert again.details["confusion"] == reply.details["confusion"]  # its own intercepts, not ours
+
+
 def test_evaluation_tells_metrics_and_nothing_else(ask):
     reply = ask(Kind.EVALUATE, {})
     metrics = SiteMetrics.from_dict(reply.details, 2, "north")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hica.errors import CheckpointError, DataError
+from hica.errors import CheckpointError, ConfigurationError, DataError
 from hica.text_bank import TextBank
 from hica_client.session import Session
 from hica_client.site import load_site
@@ -105,6 +105,68 @@ def test_labels_the_study_does_not_know_are_an_error(open_session):
 
     with pytest.raises(DataError, match=r"'sqare' \(1\).*classes are round, square"):
         open_session(change=misspell)
+
+
+# --- Known prevalence ----------------------------------------------------------------------------
+
+
+PRIVATE = [
+    "privacy.mechanism=dp-sgd",
+    "privacy.epsilon=3.0",
+    "privacy.delta=1e-5",
+    "calibration.rounds=0",
+]
+
+
+def knowing(path, shares):
+    text = path.read_text()
+    path.write_text(text.replace("[data]\n", f"[data]\nprevalence = {{ {shares} }}\n"))
+    return load_site(path)
+
+
+def test_what_lies_beyond_the_shots_is_used_with_the_prevalence(draw_site, toy_study):
+    site = knowing(draw_site("north", images=24), "square = 0.25, round = 0.75")
+    session = Session(site, toy_study("alignment.shots=2"))
+    shots = {session.train[index].name for index in session.episode.indices}
+    assert len(session.train) == 12 and len(session.rest) == 8
+    assert not shots & set(names(session.rest)) and not {*names(session.rest), *shots} & set(
+        names(session.test)
+    )
+    # 9 of 12 are round and 3 square; 2 of each were drawn.
+    np.testing.assert_allclose(session.shares_of_the_rest, [7 / 8, 1 / 8])
+    examples = session.beyond_shots(bank_of(session.study))
+    assert len(examples) == 8 and set(examples.labels.tolist()) == {-1}
+    assert session.notes == []
+
+
+def test_no_more_of_it_than_the_study_takes_images_without_labels(draw_site, toy_study):
+    site = knowing(draw_site("north", images=24), "square = 0.5, round = 0.5")
+    few = toy_study("alignment.shots=1", "pretraining.max_images=3", "pretraining.clusters=2")
+    assert len(Session(site, few).rest) == 3
+
+
+def test_without_a_prevalence_nothing_is_prepared_for_one(open_session):
+    assert open_session("alignment.shots=2").rest == []
+
+
+def test_a_prevalence_of_other_classes_is_an_error(draw_site, toy_study):
+    site = knowing(draw_site("north"), "benign = 0.7, malignant = 0.3")
+    words = r"north: data\.prevalence: gives shares of benign, malignant, .*are round, square; give"
+    with pytest.raises(ConfigurationError, match=words):
+        Session(site, toy_study())
+
+
+def test_a_site_without_images_beyond_the_shots_is_told(draw_site, toy_study):
+    site = knowing(draw_site("north", images=16), "square = 0.5, round = 0.5")
+    session = Session(site, toy_study("alignment.shots=4"))
+    assert session.rest == [] and "no training images beyond the shots" in session.notes[0]
+
+
+def test_a_private_study_does_not_use_it(draw_site, toy_study):
+    site = knowing(draw_site("north", images=16), "square = 0.5, round = 0.5")
+    private = toy_study("alignment.shots=2", *PRIVATE)
+    session = Session(site, private)
+    assert session.rest == [] and "a private study does not use" in session.notes[0]
 
 
 # --- Episode and capabilities --------------------------------------------------------------------

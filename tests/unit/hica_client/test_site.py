@@ -52,6 +52,12 @@ def test_kit_and_key_lie_beside_the_file_and_logs_in_the_state(written, tmp_path
     assert (other.federation.kit, other.federation.key) == (tmp_path / "../kit", elsewhere)
 
 
+def test_a_prevalence_is_optional_and_need_not_be_exact(written):
+    assert load_site(written(GOOD)).data.prevalence == {}
+    text = GOOD + "prevalence = { round = 0.667, square = 0.33 }\n"
+    assert load_site(written(text)).data.prevalence == {"round": 0.667, "square": 0.33}
+
+
 def test_no_private_spending_is_allowed_before_somebody_decides(written):
     policy = load_site(written(GOOD)).policy
     assert (policy.max_epsilon, policy.delta) == (None, 1e-5)
@@ -75,6 +81,8 @@ def test_the_policy_of_the_example_is_the_one_without_a_policy(written):
         ('[data]\nmanifest = "x.csv"\n', "site: Field required"),
         ('[site]\nname = ""\n[data]\nmanifest = "x.csv"\n', "site.name: "),
         (GOOD + "test_fraction = 1.0\n", "data.test_fraction: Input should be less than 1"),
+        (GOOD + "prevalence = { a = 0.6, b = 0.6 }\n", "of prevalence add up to 1.2; give one of"),
+        (GOOD + "prevalence = { a = 1.5 }\n", "data.prevalence.a: Input should be less than or"),
         (GOOD + "manifest", "not valid TOML"),
         (GOOD + '[policy]\nkinds = ["train.all"]\n', "policy.kinds.0: Input should be 'query.cap"),
         (GOOD + "[policy]\nmin_count = 0\n", "policy.min_count: Input should be greater than 0"),

@@ -97,6 +97,18 @@ def test_parts_share_out_every_image_once_and_every_label_evenly(build):
         assert all(record.image.is_file() for record in train + test)
 
 
+def test_sites_know_how_common_classes_are_only_where_they_shall(build, tmp_path):
+    _, unknowing = build(THIRDS)
+    assert all(folder.prevalence == {} for folder in unknowing)
+    _, folders = build(THIRDS, "simulation.prevalence=known", out=tmp_path / "known")
+    for folder in folders:
+        train = Counter(record.label for record in rows(folder, "train"))
+        assert folder.prevalence == {
+            name: pytest.approx(train[name] / train.total()) for name in ("normal", "abnormal")
+        }
+        assert sum(folder.prevalence.values()) == pytest.approx(1)
+
+
 def test_the_split_is_fixed_by_its_own_seed(build, tmp_path):
     def tests(*overrides, out):
         return [

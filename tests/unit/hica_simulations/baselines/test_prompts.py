@@ -6,7 +6,8 @@ from torch.nn import functional
 from hica.errors import ConfigurationError
 from hica.text_bank import orthonormal_map
 from hica.towers.tiny import TinyTextTower
-from hica_simulations.baselines.prompts import Prompts
+from hica_simulations.baselines import prompts
+from hica_simulations.baselines.prompts import Prompts, prompts_of
 
 
 def by_hand(tower, class_names, context, joint):
@@ -53,3 +54,20 @@ def test_a_tower_without_word_vectors_is_refused():
 
     with pytest.raises(ConfigurationError, match="no table of word vectors"):
         Prompts(Wordless(["a", "b"], seed=0), ["a", "b"], orthonormal_map(128, 8, 0))
+
+
+def test_a_study_asked_for_again_has_its_tower_refined_once(toy_study, tmp_path, monkeypatch):
+    refined = []
+
+    def refine(study, texts):
+        refined.append(study.study.seed)
+        return TinyTextTower(["a", "b", "c", "d", "e", "round", "square"], seed=0)
+
+    monkeypatch.setattr(prompts, "refined_text_tower", refine)
+    monkeypatch.setattr(prompts, "_REFINED", {})
+    first, again, other = (
+        prompts_of(toy_study(*change), 8, tmp_path)
+        for change in (("alignment.shots=1",), ("alignment.shots=2",), ("study.seed=5",))
+    )
+    assert first.tower is again.tower and other.tower is not first.tower
+    assert refined == [toy_study().study.seed, 5]

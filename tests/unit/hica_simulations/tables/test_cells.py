@@ -20,7 +20,9 @@ from hica_simulations.tables.cells import (
     METRICS,
     WORST,
     Cell,
+    Group,
     changed,
+    next_group,
     predictions_of,
     run_cells,
     write_csv,
@@ -192,6 +194,18 @@ def test_two_processes_give_the_rows_of_one(phantoms, place, tmp_path):
     alone = run_cells(made[:1], Place(tmp_path, tmp_path / "alone", place.cache, device="cpu"))
     timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in (rows[0], alone[0])]
     assert timeless[0] == timeless[1]
+
+
+def test_a_process_keeps_to_one_group_and_helps_where_none_is_left():
+    first, second, third = Group([[], []]), Group([[]]), Group([[], [], []])
+    left = [first, second, third]
+    assert next_group(left, None, []) is first
+    assert next_group(left, None, [first]) is second
+    assert next_group(left, second, [first]) is second
+    second.clear()
+    assert next_group(left, second, [first, second]) is third
+    first.pop()
+    assert next_group(left, second, [first, third]) is third  # which has the most left
 
 
 def test_baselines_of_one_scenario_share_their_sites(phantoms, place):
