@@ -139,14 +139,15 @@ def feature_moments(session: Session, request: Request) -> Reply:
     if request.study.privacy.is_private:
         arrays = releases.centre(session, request, model, bank)
         return Reply(request.kind, session.name, request.round, len(session.pool), arrays=arrays)
-    result = moments(model, session.unlabelled(bank))
+    examples = session.for_the_centre(bank)
+    result = moments(model, examples)
     own = (result.sums / result.counts.clamp(min=1).unsqueeze(1)).float()
     own[1] = own[1] if result.counts[1] > 0 else own[0]
     session.keep("centre", centre=own.numpy())
     arrays = {"sums": result.sums.numpy(), "counts": result.counts.numpy()}
     if request.study.alignment.scaling == "global":
         arrays["squares"] = result.squares.numpy()
-    return Reply(request.kind, session.name, request.round, len(session.pool), arrays=arrays)
+    return Reply(request.kind, session.name, request.round, len(examples), arrays=arrays)
 
 
 @answers(Kind.CLUSTERS)

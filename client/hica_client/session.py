@@ -212,6 +212,10 @@ class Session:
         """The pool, its labels unused."""
         return self._prepared("unlabelled", bank)
 
+    def for_the_centre(self, bank: TextBank) -> Examples:
+        """Some of the pool, whatever the order of its rows."""
+        return self._prepared("centre", bank)
+
     def held_out(self, bank: TextBank) -> Examples:
         """The test rows."""
         return self._prepared("test", bank)
@@ -231,12 +235,13 @@ class Session:
                     max(alignment.views, self.test_views if alignment.region_view else 1),
                 ),
                 "unlabelled": (self.pool, 1),
+                "centre": (_drawn(self.pool, alignment.centre_images), 1),
                 "test": (self.test, self.test_views),
                 "rest": (self.rest, self.test_views),
             }[role]
             # A region's view comes after those that a test image has without it.
             zoomed = 1 + alignment.flip_at_test if alignment.region_view else None
-            zoomed = None if role == "unlabelled" else zoomed
+            zoomed = None if role in ("unlabelled", "centre") else zoomed
             names = self.study.class_names
             labels = [
                 names.index(row.label) if row.label and role in ("labelled", "test") else -1

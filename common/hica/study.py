@@ -159,6 +159,9 @@ class AlignmentSection(Section):
     """Weight of ‖bank − start‖², which keeps a trained bank near its start."""
     centring: Literal["global", "site", "none"] = "global"
     """Mean subtracted from image features: over all sites, the site's own, or none."""
+    centre_images: PositiveInt = 30
+    """Images of a site without labels that this mean is taken from after every round, at most. In a
+    private study all of them, as its noise does not grow with their number."""
     scaling: Literal["global", "none"] = "none"
     """`global`: features are divided by their spread over all sites, so that all weigh alike."""
     label_propagation: bool = False

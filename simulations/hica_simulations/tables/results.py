@@ -75,25 +75,21 @@ TERMS = ("without the local term", "without the cross-class term")
 ALL = 1000
 """Shots: more than any class has, so a site learns from all its images."""
 
-FEWER = ("pretraining.max_images=30",)
-"""Images of a site that the centre is taken from: at few shots it is nearly half of
-what a run costs."""
-
 PARTS = (
     Part("main", "main", EVERY, (1, 2, 4, 8, 16, 20), methods=FAST),
     Part("prevalence", "prevalence", (LESIONS,)),
     Part("terms", "ablation", EVERY, (4,), methods=(*TERMS, "with stage 1")),
     Part("all-labels", "main", (LESIONS,), (ALL,), 3, (OURS, "linear_probe", "cnn")),
-    Part("ablation", "ablation", (LESIONS,), (4,), 3, overrides=FEWER),
-    Part("regions", "regions", (LESIONS,), (4,), 3, overrides=FEWER),
-    Part("text-noise", "text-noise", (LESIONS,), (4,), 3, overrides=FEWER),
-    Part("sensitivity", "sensitivity", (LESIONS,), (4,), 3, overrides=FEWER),
-    Part("descriptors", "descriptors", (LESIONS,), (4,), 3, overrides=FEWER),
-    Part("sites", "sites", (LESIONS,), (4,), 3, overrides=FEWER),
-    Part("unseen", "unseen", (BREAST,), (4,), 3, overrides=FEWER),
+    Part("ablation", "ablation", (LESIONS,), (4,), 3),
+    Part("regions", "regions", (LESIONS,), (4,), 3),
+    Part("text-noise", "text-noise", (LESIONS,), (4,), 3),
+    Part("sensitivity", "sensitivity", (LESIONS,), (4,), 3),
+    Part("descriptors", "descriptors", (LESIONS,), (4,), 3),
+    Part("sites", "sites", (LESIONS,), (4,), 3),
+    Part("unseen", "unseen", (BREAST,), (4,), 3),
     Part("terms-phantoms", "ablation", (PHANTOMS,), (15,), 3, (*TERMS, "without stage 1")),
     Part("clip-lora", "main", (LESIONS,), (20,), 3, (OURS, "linear_probe", LORA)),
-    Part("efficiency", "efficiency", (LESIONS,), (4,), 1, overrides=FEWER),
+    Part("efficiency", "efficiency", (LESIONS,), (4,), 1),
 )
 
 

@@ -87,13 +87,18 @@ def test_a_node_without_a_site_says_what_to_set(ask):
     assert 'set node-config site="/path/to/site.toml"' in answer.error.reason
 
 
-def test_moments_are_sums_over_all_images_and_the_sites_own_centre_is_kept(ask):
+def test_moments_are_sums_over_the_images_and_the_sites_own_centre_is_kept(ask):
     reply = ask(Kind.MOMENTS, SUMS)
     assert reply.arrays["counts"][0] == 8
     kept = load_state(ask.state, "centre")[0]["centre"]
     np.testing.assert_allclose(
         kept, reply.arrays["sums"] / reply.arrays["counts"][:, None], rtol=1e-5
     )
+
+
+def test_moments_are_of_no_more_images_than_the_study_says(draw_site, toy_study):
+    reply = Asker(draw_site("north"), toy_study("alignment.centre_images=5"))(Kind.MOMENTS, SUMS)
+    assert reply.arrays["counts"][0] == 5 and reply.examples == 5
 
 
 def test_only_the_last_request_of_k_means_fixes_the_pseudo_labels(ask):
