@@ -274,13 +274,19 @@ def test_the_pool_is_capped_and_the_same_for_every_seed(open_session):
     assert open_session("pretraining.max_images=5").capabilities()["unlabelled"] == 5
 
 
-def test_the_centre_is_of_a_few_images_drawn_from_the_pool(open_session):
+def test_the_centre_is_of_a_few_images_drawn_from_the_pool(draw_site, toy_study):
     """Manifests list one class after the other: the first few would be of one class."""
-    session = open_session("alignment.centre_images=3", "alignment.region_view=true")
-    bank = bank_of(session.study)
-    few, drawn = session.for_the_centre(bank), open_session("pretraining.max_images=3", name="b")
-    assert (len(few), len(session.unlabelled(bank))) == (3, 8)
-    assert torch.equal(few.hidden, drawn.unlabelled(bank).hidden)
+    site = load_site(draw_site("north"))
+    few, drawn = (
+        Session(site, toy_study(*change))
+        for change in (
+            ("alignment.centre_images=3", "alignment.region_view=true"),
+            ("pretraining.max_images=3",),
+        )
+    )
+    bank = bank_of(few.study)
+    assert (len(few.for_the_centre(bank)), len(few.unlabelled(bank))) == (3, 8)
+    assert torch.equal(few.for_the_centre(bank).hidden, drawn.unlabelled(bank).hidden)
 
 
 def test_a_role_is_prepared_once(open_session):
