@@ -162,7 +162,8 @@ class Comparison:
         if len({row["shots"] for row in rows}) > 1:
             shots_plot(rows, out / "table.png")
         else:
-            differences_plot(rows, self.reference, out / "table.png", self.against)
+            titles = {name: self.metrics[name] for name in self.compared}
+            differences_plot(rows, self.reference, out / "table.png", titles, self.against)
         write_page(out / "report.html", self.title, table, out / "table.png", note)
         return text
 

@@ -60,46 +60,61 @@ def shots_plot(rows: Sequence[Row], path: Path) -> None:
 
 
 def differences_plot(
-    rows: Sequence[Row], reference: str, path: Path, against: Mapping[str, str] | None = None
+    rows: Sequence[Row],
+    reference: str,
+    path: Path,
+    metrics: Mapping[str, str],
+    against: Mapping[str, str] | None = None,
 ) -> None:
-    """AUROC less that of the reference with its interval over the seeds: a panel a study.
+    """Metrics less those of the reference with their intervals over the seeds.
+
+    A row of panels a study, and in it a panel a metric.
 
     Args:
         rows: Of one number of shots.
         reference: What methods are compared with.
         path: The picture.
+        metrics: Titles of the metrics.
         against: Methods that are compared with another one.
     """
     others = against or {}
     studies = _distinct(rows, "study")
     methods = [name for name in _distinct(rows, "method") if name != reference]
-    figure, panels = _figure(len(studies), 0.8 + 0.26 * len(methods))
-    for axes, study in zip(panels, studies, strict=True):
-        for place, method in enumerate(methods):
-            found = seeds_interval(*_values(rows, study, method, others.get(method, reference)))
-            if found is not None:
-                low, high = 100 * found.low, 100 * found.high
-                axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=1.2)
-                axes.plot(100 * found.value, place, "o", color=COLOURS[0], markersize=4)
-        axes.axvline(0, color=GREY, linewidth=0.8)
-        axes.set_yticks(range(len(methods)), methods if axes is panels[0] else [], fontsize=7)
-        axes.set_ylim(max(len(methods), 1) - 0.5, -0.5)
-        axes.set_title(study, fontsize=9)
-        what = "the line it is compared with" if others else reference
-        axes.set_xlabel(f"AUROC less that of {what}, points", fontsize=7)
-        _plain(axes)
+    height = max(0.5 + 0.24 * len(methods), 1.5)
+    figure = Figure(
+        figsize=(2.9 * len(metrics) + 2.4, height * len(studies) + 0.4), layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(studies), len(metrics), squeeze=False, sharex="col")
+    for line, study in zip(grid, studies, strict=True):
+        for axes, (metric, title) in zip(line, metrics.items(), strict=True):
+            for place, method in enumerate(methods):
+                other = others.get(method, reference)
+                found = seeds_interval(*_values(rows, study, method, other, metric))
+                if found is not None:
+                    low, high = 100 * found.low, 100 * found.high
+                    axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=1.2)
+                    axes.plot(100 * found.value, place, "o", color=COLOURS[0], markersize=4)
+            axes.axvline(0, color=GREY, linewidth=0.8)
+            axes.set_yticks(range(len(methods)), methods if axes is line[0] else [], fontsize=7)
+            axes.set_ylim(max(len(methods), 1) - 0.5, -0.5)
+            axes.tick_params(axis="x", labelsize=7)
+            axes.set_title(f"{study}: {title}", fontsize=8)
+            _plain(axes)
+    what = "the line it is compared with" if others else reference
+    figure.supxlabel(f"points more than {what}", fontsize=7)
     figure.savefig(path, dpi=110)
 
 
 def _values(
-    rows: Sequence[Row], study: str, method: str, other: str
+    rows: Sequence[Row], study: str, method: str, other: str, metric: str
 ) -> tuple[list[float], list[float]]:
     """Of two methods in the seeds that both have a value for."""
     ours, theirs = (
         {
-            row["seed"]: row[METRIC]
+            row["seed"]: row[metric]
             for row in rows
-            if (row["study"], row["method"]) == (study, name) and row[METRIC] is not None
+            if (row["study"], row["method"]) == (study, name) and row[metric] is not None
         }
         for name in (method, other)
     )
