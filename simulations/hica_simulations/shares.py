@@ -16,6 +16,11 @@ from hica.images.manifest import Record
 from hica.seeds import derived_seed
 
 
+LEAST = 10
+"""Groups of a skewed part."""
+DRAWS = 100
+
+
 def even_part(records: Sequence[Record], which: int, count: int, seed: int) -> list[Record]:
     """The `which`-th of `count` equal shares of every label's groups, dealt out in turn.
 
@@ -53,7 +58,9 @@ def skewed_part(
 
     The proportions of a label over the parts are drawn from Dirichlet(α, …, α), as in Yurochkin
     et al. (2019, arXiv 1905.12022): the label skew of Hsu et al. (2019, arXiv 1909.06335), who
-    draw each part's proportions over the labels instead, without a label running out.
+    draw each part's proportions over the labels instead, without a label running out. All are drawn
+    again while a part has fewer than ten groups, as Li et al. do (2022, NIID-Bench, arXiv
+    2102.02079); with an α that hardly ever gives that, the last of a hundred draws is taken.
 
     Args:
         records: All rows that are shared out.
@@ -63,11 +70,19 @@ def skewed_part(
         seed: Draws of the same seed are the same.
         source: Names what is shared out; of another source other proportions are drawn.
     """
-    kept: set[str] = set()
-    for label, groups in _groups_by_label(records, seed).items():
-        generator = np.random.default_rng(derived_seed(seed, "skew", source, label))
-        kept.update(_block(groups, which, generator.dirichlet([alpha] * count)))
-    return _of(records, kept)
+    by_label = _groups_by_label(records, seed)
+    parts: list[set[str]] = []
+    for draw in range(DRAWS):
+        parts = [set() for _ in range(count)]
+        for label, groups in by_label.items():
+            again = (draw,) if draw else ()
+            generator = np.random.default_rng(derived_seed(seed, "skew", source, label, *again))
+            shares = generator.dirichlet([alpha] * count)
+            for number, part in enumerate(parts, start=1):
+                part.update(_block(groups, number, shares))
+        if min(map(len, parts)) >= LEAST:
+            break
+    return _of(records, parts[which - 1])
 
 
 def _groups_by_label(records: Sequence[Record], seed: int) -> dict[str, list[str]]:

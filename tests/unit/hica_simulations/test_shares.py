@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hica.images.manifest import Record
-from hica_simulations.shares import even_part, sized_part, skewed_part
+from hica_simulations.shares import LEAST, even_part, sized_part, skewed_part
 
 LABELS = ("normal", "benign", "malignant", None)
 
@@ -75,6 +75,13 @@ def test_a_small_alpha_gives_most_of_a_label_to_one_part():
     held = np.array([counts(skewed_part(records, k, 4, 0.01, 0)) for k in (1, 2, 3, 4)])
     assert (held.sum(0) == 80).all()
     assert (held.max(0) >= 0.9 * 80).all()
+
+
+def test_skewed_parts_are_drawn_again_until_each_is_enough_for_a_site():
+    records = made(160)
+    for seed in range(20):
+        parts = [skewed_part(records, k, 4, 0.1, seed) for k in (1, 2, 3, 4)]
+        assert min(len({r.group for r in part}) for part in parts) >= LEAST
 
 
 def test_shares_have_the_moments_of_the_dirichlet_distribution():
