@@ -15,7 +15,6 @@ import numpy as np
 from hica.images.manifest import Record
 from hica.seeds import derived_seed
 
-
 LEAST = 10
 """Groups of a skewed part."""
 DRAWS = 100
