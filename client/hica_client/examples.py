@@ -1,7 +1,7 @@
 """From a manifest's rows to what the model takes, everything frozen read from the cache.
 
-Key of a cached image: hash of its bytes and of its mask's, tower and transform, region method,
-views. Whatever of these changes makes a new entry; nothing is ever stale.
+Key of a cached image: hash of its bytes and of its mask's, tower and transform, precision, region
+method, views. Whatever of these changes makes a new entry; nothing is ever stale.
 """
 
 from __future__ import annotations
@@ -75,7 +75,17 @@ class Pipeline:
 
     def _entry(self, record: Record, views: int, zoomed: int | None) -> dict[str, Tensor]:
         """Cached tensors of one image: hidden [V, ...], weights [V, K, g, g], valid [V, K]."""
-        key = key_of(
+        key = self._key(record, views, zoomed)
+        entry = self.cache.get(key)
+        if entry is None:
+            entry = self._compute(record, views, zoomed)
+            self.cache.put(key, entry)
+        return entry
+
+    def _key(self, record: Record, views: int, zoomed: int | None) -> str:
+        """Hash of everything the entry of an image depends on."""
+        rounded = self.tower.cache_id is not None and self.device.type != "cpu"  # by `autocast`
+        return key_of(
             VERSION,
             sha256(read_bytes(record.image)).hexdigest(),
             sha256(read_bytes(record.mask)).hexdigest() if record.mask else "",
@@ -85,12 +95,8 @@ class Pipeline:
             self.region_count,
             views,
             *([] if zoomed is None else [f"region at {zoomed}"]),
+            *(["bfloat16"] if rounded else []),
         )
-        entry = self.cache.get(key)
-        if entry is None:
-            entry = self._compute(record, views, zoomed)
-            self.cache.put(key, entry)
-        return entry
 
     @torch.no_grad()
     def _compute(self, record: Record, views: int, zoomed: int | None) -> dict[str, Tensor]:

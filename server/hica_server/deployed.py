@@ -135,10 +135,11 @@ def _publish(study: Study, out: Path, data: Path) -> None:
     """Within that process: one thread and no freedom of order, so that the bits are the same."""
     import torch
 
+    from hica.device import repeatable
     from hica_server.publication import make_bank, publish
 
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    repeatable()
     publish(study, out, data, lambda study, dim: make_bank(study, dim, data))
 
 

@@ -150,7 +150,7 @@ def table(
         str,
         typer.Argument(
             help="Which table: main, ablation, unseen, text-noise, efficiency, regions, "
-            "sensitivity, descriptors, sites, prevalence or privacy."
+            "sensitivity, descriptors, sites, prevalence, training or privacy."
         ),
     ],
     studies: Annotated[list[Path], typer.Argument(help="Studies with a [simulation] table.")],

@@ -28,6 +28,7 @@ from typing import Any, Literal
 import torch
 
 from hica.checkpoint import write_json
+from hica.device import repeatable
 from hica.errors import ConfigurationError
 from hica.keys import generate, public_path, read_public
 from hica.kit import ROSTER, roster_json
@@ -122,7 +123,7 @@ def simulate(
     # One thread a site, as many sites at once as there are cores: faster than several threads on
     # one small site, and the result does not depend on the number of cores.
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    repeatable()
     folders = build_sites(scenario, place.data, place.out, place.cache)
     runs = Federations(study, folders, place, watching, sources_of(scenario))
     result = runs.federated(zero_shot)

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from hica.checkpoint import has_state, load_state, save_state, write_json
+from hica.device import repeatable
 from hica.errors import ConfigurationError
 from hica_simulations.audit.membership import (
     ATTACKERS,
@@ -63,7 +64,7 @@ def audit(scenario: Scenario, place: Place, trials: int) -> dict[str, Any]:
         raise ConfigurationError(f"--trials {trials}: give {FEWEST} or more")
     claim(place.out, scenario)
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    repeatable()
     world = make_world(scenario, place)
     settings = settings_of(scenario.study)
     rows: list[dict[str, Any]] = []

@@ -22,6 +22,7 @@ TABLES = {
     "descriptors": "hica_simulations.tables.descriptors",
     "sites": "hica_simulations.tables.sites_table",
     "prevalence": "hica_simulations.tables.prevalence_table",
+    "training": "hica_simulations.tables.training_table",
     "privacy": "hica_simulations.tables.privacy",
 }
 

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from hica.checkpoint import write_json
+from hica.device import repeatable
 from hica.errors import HicaError
 from hica.lockfile import hold
 from hica.progress import console
@@ -252,6 +253,7 @@ def _measured(cell: Cell, place: Place) -> tuple[Predictions, dict[str, Any]]:
             costs |= cell.measure(scenario, place, result)
         return Predictions.load(place.out / PREDICTIONS), costs
     torch.set_num_threads(1)
+    repeatable()
     if cell.method in (LOCAL, POOLED):
         folders = build_sites(scenario, place.data, place.out, place.cache)
         runs = Federations(scenario.study, folders, place, silently, sources_of(scenario))

@@ -57,7 +57,7 @@ def measured(
     scenario: Scenario, place: Place, result: Mapping[str, Any]
 ) -> dict[str, float | None]:
     """Further columns of a finished federation."""
-    steps = [entry for entry in result["rounds"] if entry["stage"] in TRAINING]
+    steps = training_steps(result)
     answers = sum(len(entry["participants"]) for entry in steps)
     study = scenario.study
     key = f"{study.model.model_dump_json()} {study.alignment.batch_size} {place.device}"
@@ -65,11 +65,21 @@ def measured(
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             _MEASURED[key] = pool.submit(costs, study, place.data, place.device).result()
     return {
-        "training_seconds": sum(entry["seconds"] for entry in steps),
+        "training_seconds": training_seconds(result),
         "site_bytes_up": sum(entry["bytes_up"] for entry in steps) / answers,
         "site_bytes_down": sum(entry["bytes_down"] for entry in steps) / answers,
         **_MEASURED[key],
     }
+
+
+def training_steps(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Rounds of `result.json` in which sites trained."""
+    return [entry for entry in result["rounds"] if entry["stage"] in TRAINING]
+
+
+def training_seconds(result: Mapping[str, Any]) -> float:
+    """Wall clock of all of them."""
+    return float(sum(entry["seconds"] for entry in training_steps(result)))
 
 
 def costs(study: Study, weights: Path, device_name: str) -> dict[str, float | None]:

@@ -145,6 +145,15 @@ def test_pixels_kept_for_full_training_depend_on_the_transform(records, tmp_path
     assert other.images == 2
 
 
+@pytest.mark.parametrize(
+    ("train", "shared"), [("adapter", False), ("last-1", False), ("full", True)]
+)
+def test_what_a_gpu_rounded_is_not_taken_for_what_a_cpu_computes(records, tmp_path, train, shared):
+    cpu = Counted(tmp_path, train=train).pipeline
+    gpu = replace(cpu, device=torch.device("cuda"))
+    assert (cpu._key(records[0], 2, None) == gpu._key(records[0], 2, None)) == shared
+
+
 @pytest.mark.parametrize("column", ["image", "mask"])
 def test_an_exchanged_image_or_mask_is_computed_anew(records, tmp_path, column):
     before = Counted(tmp_path).prepare(records[:1])
