@@ -1,6 +1,6 @@
 # make demo   install and run the built-in study (phantoms), about five minutes after install
 # make federation   the built-in study over real processes: a coordinator and three hospitals
-# make results   every table of docs/results.md from ../shared/data, about two and a half hours on two cores
+# make results   every table of docs/results.md from ../shared/data, 2 h 36 min on two cores
 # make test   install what the tests need and run all of them
 # make lint   format, lint, types, layers
 # make bench  speed, as ratios measured side by side
