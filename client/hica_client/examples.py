@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hica.adaptation import AdaptedTower
-from hica.device import autocast
+from hica.device import autocast, precision
 from hica.images.cache import TensorCache, key_of
 from hica.images.decode import read_bytes
 from hica.images.manifest import Record
@@ -84,18 +84,18 @@ class Pipeline:
 
     def _key(self, record: Record, views: int, zoomed: int | None) -> str:
         """Hash of everything the entry of an image depends on."""
-        rounded = self.tower.cache_id is not None and self.device.type != "cpu"  # by `autocast`
+        frozen = self.tower.cache_id
+        kept = "pixels" if frozen is None else f"{frozen} in {precision(self.device)}"
         return key_of(
             VERSION,
             sha256(read_bytes(record.image)).hexdigest(),
             sha256(read_bytes(record.mask)).hexdigest() if record.mask else "",
             repr(self.tower.tower.preprocess),
-            self.tower.cache_id or "pixels",
+            kept,
             self.method.version,
             self.region_count,
             views,
             *([] if zoomed is None else [f"region at {zoomed}"]),
-            *(["bfloat16"] if rounded else []),
         )
 
     @torch.no_grad()
@@ -108,8 +108,9 @@ class Pipeline:
         self.tower.eval()
         with autocast(self.device):
             hidden = self.tower.frozen(view_pixels.to(self.device), weights.to(self.device))
+        hidden = hidden if hidden.dtype == torch.uint8 else hidden.half()
         return {
-            "hidden": hidden.cpu() if hidden.dtype == torch.uint8 else hidden.half().cpu(),
+            "hidden": hidden.cpu().contiguous(),  # as the cache gives it: sums keep their order
             "weights": weights.half(),
             "valid": valid,
         }

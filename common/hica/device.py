@@ -29,17 +29,23 @@ def select_device(name: str) -> torch.device:
     return torch.device("cuda", int(index or 0))
 
 
+def precision(device: torch.device) -> torch.dtype:
+    """What towers compute in: bfloat16 on a GPU; float32 on a CPU."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
 def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 autocast on a GPU; plain float32, repeatable to the bit, on a CPU."""
-    if device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
-    return nullcontext()
+    """Compute in the device's `precision`."""
+    if precision(device) == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=precision(device))
 
 
 def repeatable() -> None:
-    """Let torch compute the same from the same, on any device, or raise.
+    """Let torch compute the same bits from the same, however many cores there are, or raise.
 
     cuBLAS does so in a workspace of fixed size only, which it reads from the environment.
     """
+    torch.set_num_threads(1)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)

@@ -132,13 +132,10 @@ def publish_apart(study: Study, out: Path, data: Path) -> None:
 
 
 def _publish(study: Study, out: Path, data: Path) -> None:
-    """Within that process: one thread and no freedom of order, so that the bits are the same."""
-    import torch
-
+    """Within that process, which alone loads torch."""
     from hica.device import repeatable
     from hica_server.publication import make_bank, publish
 
-    torch.set_num_threads(1)
     repeatable()
     publish(study, out, data, lambda study, dim: make_bank(study, dim, data))
 

@@ -122,7 +122,6 @@ def simulate(
         return finished
     # One thread a site, as many sites at once as there are cores: faster than several threads on
     # one small site, and the result does not depend on the number of cores.
-    torch.set_num_threads(1)
     repeatable()
     folders = build_sites(scenario, place.data, place.out, place.cache)
     runs = Federations(study, folders, place, watching, sources_of(scenario))

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from hica.checkpoint import has_state, load_state, save_state, write_json
 from hica.device import repeatable
@@ -63,7 +62,6 @@ def audit(scenario: Scenario, place: Place, trials: int) -> dict[str, Any]:
     if trials < FEWEST:
         raise ConfigurationError(f"--trials {trials}: give {FEWEST} or more")
     claim(place.out, scenario)
-    torch.set_num_threads(1)
     repeatable()
     world = make_world(scenario, place)
     settings = settings_of(scenario.study)

@@ -22,8 +22,6 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hica.checkpoint import write_json
 from hica.device import repeatable
 from hica.errors import HicaError
@@ -252,7 +250,6 @@ def _measured(cell: Cell, place: Place) -> tuple[Predictions, dict[str, Any]]:
         if cell.measure is not None:
             costs |= cell.measure(scenario, place, result)
         return Predictions.load(place.out / PREDICTIONS), costs
-    torch.set_num_threads(1)
     repeatable()
     if cell.method in (LOCAL, POOLED):
         folders = build_sites(scenario, place.data, place.out, place.cache)

@@ -17,7 +17,7 @@ from hica.metrics import Interval
 from hica.storage import write_atomically
 from hica_simulations.predictions import Predictions
 from hica_simulations.scenario import Scenario, load_scenario
-from hica_simulations.tables.cells import OURS, Cell, Row, predictions_of, write_csv
+from hica_simulations.tables.cells import OURS, Cell, Measure, Row, predictions_of, write_csv
 from hica_simulations.tables.pages import Table, markdown, write_page
 from hica_simulations.tables.plots import differences_plot, shots_plot
 from hica_simulations.tables.statistics import patients_interval, seeds_interval
@@ -70,6 +70,7 @@ class Comparison:
         rarely: Variants that are run at the largest number of shots alone.
         against: Variants that are compared with another one than `reference`.
         figures: Further columns of a row that are shown, but for shares.
+        measure: Called after each federation for further columns of its row.
         extra: Computes further columns when the table is written.
         remark: What a reader must know beside what every table's note says.
     """
@@ -83,6 +84,7 @@ class Comparison:
     rarely: frozenset[str] = frozenset()
     against: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
+    measure: Measure | None = None
     extra: Extra | None = None
     remark: str = ""
 
@@ -139,7 +141,7 @@ class Comparison:
             f"simulation.split_seed={seed}",
         )
         overrides = (*self.everywhere, *drawn, *variant.overrides)
-        return Cell(labels, study, overrides, variant.method)
+        return Cell(labels, study, overrides, variant.method, self.measure)
 
     def _reference_of(self, name: str) -> str:
         return self.against.get(name, self.reference)

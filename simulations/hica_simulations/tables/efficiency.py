@@ -9,9 +9,8 @@ that share the machine slow each other.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,6 @@ from hica.study_model import adapted_tower
 from hica.text_bank import TextBank
 from hica_simulations.run import Place
 from hica_simulations.scenario import Scenario
-from hica_simulations.tables.cells import Cell
 from hica_simulations.tables.comparison import Comparison, Figure, Variant
 
 LAST = "last-2"
@@ -173,6 +171,7 @@ TABLE = Comparison(
         "site_bytes_down": Figure("down, MB", MEGABYTE, 2),
         "trained_weights": Figure("trained weights, millions", MEGABYTE, 3),
     },
+    measure=measured,
     remark=(
         "Training is the wall clock of all rounds of both stages, the sites side by side on this "
         f"machine's cores. Images are classified {IMAGES} at a time by one core or the GPU, mirror "
@@ -182,14 +181,4 @@ TABLE = Comparison(
         "the text bank's among them."
     ),
 )
-write = TABLE.write
-
-
-def cells(
-    studies: Sequence[Path],
-    shots: Sequence[int],
-    seeds: Sequence[int],
-    methods: Sequence[str] = (),
-) -> list[Cell]:
-    """All runs of the table, see `Comparison.cells`, each measured at its end."""
-    return [replace(cell, measure=measured) for cell in TABLE.cells(studies, shots, seeds, methods)]
+cells, write = TABLE.cells, TABLE.write

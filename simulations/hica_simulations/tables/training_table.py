@@ -6,14 +6,12 @@ table is meant for a GPU (`--device auto`), and stands beside the recipe on the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from hica_simulations.run import Place
 from hica_simulations.scenario import Scenario
-from hica_simulations.tables.cells import OURS, Cell
+from hica_simulations.tables.cells import OURS
 from hica_simulations.tables.comparison import Comparison, Figure, Variant
 from hica_simulations.tables.efficiency import training_seconds
 
@@ -47,19 +45,10 @@ TABLE = Comparison(
     metrics={"accuracy": "accuracy", "balanced_accuracy": "balanced", "auroc": "AUROC"},
     compared=("accuracy", "auroc"),
     figures={"training_seconds": Figure("training, s")},
+    measure=measured,
     remark=(
         "Training is the wall clock of all rounds of both stages; runs that share a device slow "
         "each other, so that only those of `--jobs 1` tell what one would take."
     ),
 )
-write = TABLE.write
-
-
-def cells(
-    studies: Sequence[Path],
-    shots: Sequence[int],
-    seeds: Sequence[int],
-    methods: Sequence[str] = (),
-) -> list[Cell]:
-    """All runs of the table, see `Comparison.cells`, each timed."""
-    return [replace(cell, measure=measured) for cell in TABLE.cells(studies, shots, seeds, methods)]
+cells, write = TABLE.cells, TABLE.write

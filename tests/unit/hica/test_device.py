@@ -3,7 +3,7 @@ import os
 import pytest
 import torch
 
-from hica.device import autocast, repeatable, select_device
+from hica.device import autocast, precision, repeatable, select_device
 from hica.errors import ConfigurationError
 
 
@@ -47,21 +47,29 @@ def test_a_gpu_that_is_not_there_is_refused(gpus, count):
         select_device("cuda:1")
 
 
-def test_a_cpu_computes_in_full_precision():
+def test_a_cpu_computes_in_full_precision_and_a_gpu_in_half():
     left, right = torch.randn(4, 4), torch.randn(4, 4)
     with autocast(torch.device("cpu")):
-        assert (left @ right).dtype == torch.float32
+        assert (left @ right).dtype == torch.float32 == precision(torch.device("cpu"))
+    assert precision(torch.device("cuda", 1)) == torch.bfloat16
 
 
+@pytest.fixture
+def _as_before():
+    before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    yield
+    torch.use_deterministic_algorithms(before[0])
+    torch.set_num_threads(before[1])
+
+
+@pytest.mark.usefixtures("_as_before")
 def test_repeatable_leaves_nothing_to_chance(monkeypatch):
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    before = torch.are_deterministic_algorithms_enabled()
-    try:
-        repeatable()
-        assert torch.are_deterministic_algorithms_enabled()
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"  # without it torch raises on CUDA
-        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-        repeatable()
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"  # a user's own choice stays
-    finally:
-        torch.use_deterministic_algorithms(before)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    torch.set_num_threads(2)
+    repeatable()
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.get_num_threads() == 1
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"  # a user's own choice stays
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    repeatable()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"  # without it torch raises on CUDA

@@ -92,6 +92,13 @@ def test_a_second_preparation_shows_the_tower_nothing(records, tmp_path):
     assert_equal(made, read)
 
 
+def test_what_is_kept_lies_in_memory_as_what_was_computed(records, tmp_path):
+    tower = load_image_tower("tiny").to(memory_format=torch.channels_last)
+    first, second = (Counted(tmp_path, tower, train="last-1").prepare(records) for _ in range(2))
+    assert torch.equal(first.hidden, second.hidden)
+    assert first.hidden.stride() == second.hidden.stride()  # sums in another order round otherwise
+
+
 def test_new_images_are_added_to_what_is_there(records, tmp_path):
     Counted(tmp_path).prepare(records[:3])
     second = Counted(tmp_path)
