@@ -19,10 +19,10 @@ from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hica.calibration import curvature
 from hica.errors import HicaError, MessageError
-from hica.local_training import (
-    Examples,
+from hica.examples.examples import Examples
+from hica.method.calibration import curvature
+from hica.method.local_training import (
     Loss,
     Schedule,
     alignment_loss,
@@ -31,13 +31,13 @@ from hica.local_training import (
     pseudo_label_loss,
     train,
 )
-from hica.messages import Kind, Reply, Request, decode_request, encode_reply, failure
-from hica.metrics import site_metrics
-from hica.model import AlignmentModel
-from hica.prevalence import matching_intercepts
-from hica.pseudo_labels import assign, cluster_sums, site_start
+from hica.method.metrics import site_metrics
+from hica.method.model import AlignmentModel
+from hica.method.prevalence import matching_intercepts
+from hica.method.pseudo_labels import assign, cluster_sums, site_start
 from hica.seeds import derived_seed
-from hica.text_bank import TextBank
+from hica.text.bank import TextBank
+from hica.wire.messages import Kind, Reply, Request, decode_request, encode_reply, failure
 from hica_client import releases
 from hica_client.policy import kinds_of
 from hica_client.secure import STEPS, answered_masked

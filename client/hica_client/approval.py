@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from hica.deployment.kit import ROSTER, roster_sha256
 from hica.errors import ConfigurationError
-from hica.kit import ROSTER, roster_sha256
 from hica.study import Study
 from hica_client.journal import append_line, opened, read_lines
 from hica_client.site import Site

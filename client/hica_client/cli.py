@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hica.command_line import EXIT_CODES, run_app
+from hica.deployment.command_line import EXIT_CODES, run_app
 from hica.errors import ConfigurationError
 from hica.storage import write_atomically
 
@@ -49,7 +49,7 @@ SiteFile = Annotated[Path, typer.Argument(metavar="SITE", help="The site file (T
 def print_versions(wanted: bool) -> None:
     """What has to fit the coordinator's: both compare the bundle's hash, and Flower the version."""
     if wanted:
-        from hica.bundle import BUNDLE_SHA256
+        from hica.deployment.bundle import BUNDLE_SHA256
 
         print(f"hica {version('hica')}\nflwr {version('flwr')}\nbundle {BUNDLE_SHA256}")
         raise typer.Exit
@@ -122,7 +122,7 @@ def check(
 @app.command(epilog="Example: hica-client keygen hospital/site.toml")
 def keygen(site_file: SiteFile) -> None:
     """Make the site's key pair; the private key never leaves the hospital."""
-    from hica.keys import fingerprint, generate, public_path
+    from hica.deployment.keys import fingerprint, generate, public_path
     from hica_client.site import load_site
 
     key = load_site(site_file).federation.key

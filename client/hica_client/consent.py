@@ -16,12 +16,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from hica.deployment.keys import fingerprint
+from hica.deployment.kit import STUDY, read_kit, read_roster, roster_sha256
 from hica.errors import ConfigurationError
-from hica.keys import fingerprint
-from hica.kit import STUDY, read_kit, read_roster, roster_sha256
-from hica.messages import Kind
 from hica.secure_sum.forms import terms_of
 from hica.study import Study, load_study
+from hica.wire.messages import Kind
 from hica_client.approval import approve, decisions, revoke
 from hica_client.plain import plain
 from hica_client.policy import ARRAYS, conflicts, kinds_of

@@ -10,7 +10,7 @@ from typing import Any
 from flwr.app import Message, RecordDict
 
 from hica.errors import DataError, MessageError
-from hica.messages import Request, SiteError, decode_reply, payload_bytes
+from hica.wire.messages import Request, SiteError, decode_reply, payload_bytes
 from hica_client.audit import Event
 from hica_client.policy import may_leave
 from hica_client.site import Site

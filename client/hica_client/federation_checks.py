@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from hica import keys
-from hica.bundle import BUNDLE_SHA256
+from hica.deployment import keys
+from hica.deployment.bundle import BUNDLE_SHA256
+from hica.deployment.flower_version import FLOWER, require_flower
+from hica.deployment.kit import CA_CERTIFICATE, ROSTER, Kit, read_kit, read_roster
 from hica.errors import ConfigurationError
-from hica.flower_version import FLOWER, require_flower
-from hica.kit import CA_CERTIFICATE, ROSTER, Kit, read_kit, read_roster
 from hica.study import Study
 from hica_client.approval import approved
 from hica_client.audit import verify

@@ -49,9 +49,9 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message
 
-from hica.bundle import APP_ID, BUNDLE_SHA256
+from hica.deployment.bundle import APP_ID, BUNDLE_SHA256
 from hica.errors import HicaError
-from hica.parcel import pack, unpack
+from hica.wire.packing import pack, unpack
 from hica_client.audit import Event, append
 from hica_client.site import load_site
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from flwr.app import Context, Error, Message, RecordDict
 
 from hica.errors import DataError, HicaError, MessageError
-from hica.messages import Kind, Request, decode_request, encode_reply, failure
+from hica.wire.messages import Kind, Request, decode_request, encode_reply, failure
 from hica_client.app import without_folders
 from hica_client.approval import approved, check_keys
 from hica_client.audit import Event, append, verify

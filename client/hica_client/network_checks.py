@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote, urlsplit
 
+from hica.deployment.kit import Kit
 from hica.errors import ConfigurationError, FederationError, HicaError
-from hica.kit import Kit
 
 if TYPE_CHECKING:
     from hica_client.preflight import Preflight

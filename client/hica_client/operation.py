@@ -17,14 +17,14 @@ from pathlib import Path
 
 import httpx
 
-from hica.command_line import INTERRUPTED
+from hica.deployment.command_line import INTERRUPTED
+from hica.deployment.flower_version import require_flower
+from hica.deployment.keys import read_private
+from hica.deployment.kit import CA_CERTIFICATE, Kit, read_kit
+from hica.deployment.lockfile import hold
+from hica.deployment.supervision import Service, Supervisor, free_port, until_stopped
 from hica.errors import ConfigurationError, HicaError
-from hica.flower_version import require_flower
-from hica.keys import read_private
-from hica.kit import CA_CERTIFICATE, Kit, read_kit
-from hica.lockfile import hold
 from hica.storage import write_atomically
-from hica.supervision import Service, Supervisor, free_port, until_stopped
 from hica_client.approval import approved
 from hica_client.audit import verify
 from hica_client.federation_checks import check_name, check_versions
@@ -83,7 +83,7 @@ def link_file(site: Site) -> Path:
 
 
 def processes_file(site: Site) -> Path:
-    """Process ids of the services (`hica.supervision`)."""
+    """Process ids of the services (`hica.deployment.supervision`)."""
     return site.service / "processes.json"
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from hica.messages import Kind
 from hica.secure_sum.forms import EXAMPLES, LOSS, SUMMED
 from hica.study import Study
+from hica.wire.messages import Kind
 from hica_client.site import PolicySection
 
 ARRAYS: dict[Kind, tuple[str, ...]] = {

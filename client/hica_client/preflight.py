@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from hica.adaptation import AdaptedTower
 from hica.device import select_device
 from hica.errors import HicaError, StorageError
 from hica.images.decode import read_image, read_mask
@@ -24,7 +23,8 @@ from hica.progress import track
 from hica.regions import extract
 from hica.storage import write_atomically
 from hica.study import Study, load_study
-from hica.study_model import adapted_tower
+from hica.towers.adaptation import AdaptedTower
+from hica.towers.from_study import adapted_tower
 from hica_client.session import Session, region_method
 from hica_client.site import Site, load_site
 

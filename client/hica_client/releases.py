@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hica.local_training import Examples, Loss, Schedule, embed_all, mean_features
-from hica.messages import Arrays, Kind, Request
-from hica.model import AlignmentModel
+from hica.examples.examples import Examples
+from hica.method.local_training import Loss, Schedule, embed_all, mean_features
+from hica.method.model import AlignmentModel
+from hica.method.pseudo_labels import ClusterSums
 from hica.privacy.accountant import Charge
 from hica.privacy.budget import (
     Training,
@@ -36,9 +37,9 @@ from hica.privacy.statistics import (
     subspace_of,
     unit_weights,
 )
-from hica.pseudo_labels import ClusterSums
 from hica.seeds import derived_seed
-from hica.text_bank import TextBank
+from hica.text.bank import TextBank
+from hica.wire.messages import Arrays, Kind, Request
 from hica_client.ledger import Release
 from hica_client.ledger import charge as charge_ledger
 from hica_client.secure import group_of, question_of

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from hica.deployment.keys import read_private
+from hica.deployment.kit import read_roster
 from hica.errors import MessageError
-from hica.keys import read_private
-from hica.kit import read_roster
-from hica.messages import Kind, Reply, Request
 from hica.secure_sum.forms import SUMMED, integers_of, terms_of
 from hica.secure_sum.forms import question_of as question_of
 from hica.secure_sum.party import Group, Party
@@ -31,6 +30,7 @@ from hica.secure_sum.wire import (
     read_signature,
     read_table,
 )
+from hica.wire.messages import Kind, Reply, Request
 from hica_client.session import Session
 
 Handler = Callable[[Session, Request], Reply]

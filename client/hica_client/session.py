@@ -19,26 +19,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hica.checkpoint import has_state, load_state, save_state
 from hica.device import select_device
 from hica.errors import CheckpointError, ConfigurationError, DataError
+from hica.examples.examples import Examples, joined
+from hica.examples.pipeline import Pipeline
 from hica.images.cache import TensorCache, key_of
 from hica.images.episodes import Episode, draw_episode, save_episode, split_by_group
 from hica.images.manifest import Record, check_labels, read_manifest
-from hica.label_propagation import UNKNOWN, propagated
-from hica.local_training import Batch, Examples, embed_all, joined
-from hica.model import AlignmentModel
-from hica.prevalence import of_the_rest
-from hica.pseudo_labels import Vector
+from hica.method.label_propagation import UNKNOWN, propagated
+from hica.method.local_training import Batch, embed_all
+from hica.method.model import AlignmentModel
+from hica.method.prevalence import of_the_rest
+from hica.method.pseudo_labels import Vector
 from hica.regions import RegionMethod, build
 from hica.regions.base import Pixels
 from hica.regions.token_cut import PatchFeatures
 from hica.seeds import derived_seed
 from hica.study import Study
-from hica.study_model import adapted_tower
-from hica.text_bank import TextBank
+from hica.text.bank import TextBank
 from hica.towers import ImageTower
-from hica_client.examples import Pipeline
+from hica.towers.from_study import adapted_tower
+from hica.wire.checkpoint import has_state, load_state, save_state
 from hica_client.site import Site
 
 

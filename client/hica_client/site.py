@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
-from hica.messages import Kind
 from hica.study import Fraction, Name, Section, read_toml, validated
+from hica.wire.messages import Kind
 
 
 class SiteSection(Section):

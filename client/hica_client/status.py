@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hica.deployment.kit import read_kit
+from hica.deployment.lockfile import holder
 from hica.errors import HicaError
-from hica.kit import read_kit
-from hica.lockfile import holder
 from hica_client.approval import decisions
 from hica_client.audit import Entry, verify
 from hica_client.link import read_link

@@ -24,7 +24,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, FedTrimmedAvg, F
 from numpy.typing import NDArray
 
 from hica.errors import CheckpointError, FederationError
-from hica.weight_names import factor_pairs
+from hica.wire.weight_names import factor_pairs
 
 logger = logging.getLogger(__name__)
 

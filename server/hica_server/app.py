@@ -16,9 +16,9 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from hica.checkpoint import write_json
-from hica.keys import PublicKey
+from hica.deployment.keys import PublicKey
 from hica.study import Study
+from hica.wire.checkpoint import write_json
 from hica_server.coordinator import Coordinator, Roster
 from hica_server.plan import make_plan
 from hica_server.result import make_result, save_model

@@ -29,7 +29,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from hica.command_line import EXIT_CODES, INTERRUPTED, run_app
+from hica.deployment.command_line import EXIT_CODES, INTERRUPTED, run_app
 from hica.errors import ConfigurationError
 from hica.storage import write_atomically
 from hica.study import load_study

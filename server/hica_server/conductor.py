@@ -18,8 +18,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hica import errors
+from hica.deployment.lockfile import holder
 from hica.errors import FederationError, HicaError
-from hica.lockfile import holder
 from hica.storage import write_atomically
 from hica.study import Study
 from hica_server.enrolment import read_sites

@@ -17,17 +17,17 @@ import numpy as np
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from hica.calibration import Curvature, newton_step
+from hica.deployment.keys import PublicKey
 from hica.errors import FederationError, MessageError
-from hica.keys import PublicKey
-from hica.messages import Arrays, Kind, Reply, Request, Spec, spec_of
-from hica.metrics import SiteMetrics, combine
+from hica.method.calibration import Curvature, newton_step
+from hica.method.metrics import SiteMetrics, combine
+from hica.method.pseudo_labels import ClusterSums, drawn_start, lloyd_step, merge_starts
 from hica.privacy.statistics import subspace_of
-from hica.pseudo_labels import ClusterSums, drawn_start, lloyd_step, merge_starts
 from hica.secure_sum.forms import EXAMPLES, mean_update, terms_of
 from hica.seeds import derived_seed
 from hica.study import Study
-from hica.weight_names import BANK_CLASSES
+from hica.wire.messages import Arrays, Kind, Reply, Request, Spec, spec_of
+from hica.wire.weight_names import BANK_CLASSES
 from hica_server.aggregation import Update, make_aggregator
 from hica_server.exchange import Check, Keep, Outcome, Terms, exchange
 from hica_server.noisy import (

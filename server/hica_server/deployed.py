@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from hica.deployment.keys import PublicKey
+from hica.deployment.kit import read_roster
+from hica.deployment.lockfile import hold
+from hica.deployment.supervision import die_with
 from hica.errors import ConfigurationError, FederationError, HicaError, StorageError
-from hica.keys import PublicKey
-from hica.kit import read_roster
-from hica.lockfile import hold
 from hica.storage import write_atomically
-from hica.study import FederationSection, Study, load_study
-from hica.supervision import die_with
+from hica.study import Study, load_study
+from hica.study.schema import FederationSection
 from hica_server.enrolment import read_sites
 from hica_server.progress import Progress
 from hica_server.settings import Folder, load_settings

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from hica.deployment.keys import PublicKey, fingerprint, parse_public, read_public
+from hica.deployment.lockfile import hold
 from hica.errors import ConfigurationError
-from hica.keys import PublicKey, fingerprint, parse_public, read_public
-from hica.lockfile import hold
 from hica.storage import write_atomically
 from hica.study import Name, Section, validated
 from hica_server.settings import Folder

@@ -1,7 +1,7 @@
 """One exchange with the sites: ask, wait until the deadline, check, count, ask again below quorum.
 
 The late and the failed are counted, named and left out. Nothing a site sends is used before
-`hica.messages` and the checks here have passed it.
+`hica.wire.messages` and the checks here have passed it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from hica.errors import FederationError, MessageError
-from hica.messages import (
+from hica.wire.messages import (
     Reply,
     Request,
     SiteError,

@@ -9,9 +9,9 @@ from typing import Any
 
 import safetensors.numpy
 
-from hica.checkpoint import load_state, write_json
 from hica.errors import ConfigurationError
 from hica.storage import write_atomically
+from hica.wire.checkpoint import load_state, write_json
 
 
 def read_json(run: Path, name: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import typer
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from hica.command_line import run_app
+from hica.deployment.command_line import run_app
 from hica.errors import ConfigurationError
 from hica_server.admission import Admission
 from hica_server.provision import require_provisioned

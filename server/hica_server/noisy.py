@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hica.method.pseudo_labels import ClusterSums
 from hica.privacy.budget import statistics_multiplier
 from hica.privacy.statistics import COUNT_SCALE, SENSITIVITY
-from hica.pseudo_labels import ClusterSums
 from hica.secure_sum.forms import terms_of
 from hica.study import Study
 

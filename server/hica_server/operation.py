@@ -19,12 +19,12 @@ import sys
 import time
 from pathlib import Path
 
+from hica.deployment.flower_version import require_flower
+from hica.deployment.lockfile import hold, holder
+from hica.deployment.supervision import Service, Supervisor, free_port, until_stopped
 from hica.errors import FederationError
-from hica.flower_version import require_flower
-from hica.lockfile import hold, holder
 from hica.storage import write_atomically
 from hica.study import Study, load_study
-from hica.supervision import Service, Supervisor, free_port, until_stopped
 from hica_server.conductor import Conductor
 from hica_server.console import Display
 from hica_server.metrics_endpoint import serving_metrics

@@ -25,10 +25,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from hica.bundle import BUNDLE_SHA256
+from hica.deployment.bundle import BUNDLE_SHA256
+from hica.deployment.keys import PublicKey
+from hica.deployment.kit import Kit, roster_json, write_kit
 from hica.errors import ConfigurationError
-from hica.keys import PublicKey
-from hica.kit import Kit, roster_json, write_kit
 from hica.secure_sum.forms import terms_of
 from hica.storage import write_atomically
 from hica.study import Study

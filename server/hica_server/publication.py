@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from hica.model import AlignmentModel
+from hica.method.model import AlignmentModel
 from hica.study import Study
-from hica.study_model import adapted_tower
-from hica.text_bank import TextBank, build_text_bank
-from hica.text_refinement import read_corpus, read_pairs, refine, study_pairs
+from hica.text.bank import TextBank, build_text_bank
+from hica.text.refinement import read_corpus, read_pairs, refine, study_pairs
 from hica.towers import TextTower, load_text_tower
+from hica.towers.from_study import adapted_tower
 from hica_server.state import RunState
 
 TextBankMaker = Callable[[Study, int], TextBank]

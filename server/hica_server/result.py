@@ -6,8 +6,8 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
-from hica.checkpoint import save_state, write_json
 from hica.study import Study
+from hica.wire.checkpoint import save_state, write_json
 from hica_server.state import RunState
 
 

@@ -15,9 +15,8 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
+from hica.deployment.keys import PublicKey
 from hica.errors import FederationError, MessageError
-from hica.keys import PublicKey
-from hica.messages import Kind, Reply, Request, Spec
 from hica.secure_sum.collector import Collector
 from hica.secure_sum.forms import (
     EXAMPLES,
@@ -35,6 +34,7 @@ from hica.secure_sum.wire import (
     Unmasking,
     read_signature,
 )
+from hica.wire.messages import Kind, Reply, Request, Spec
 from hica_server.exchange import GO_ON, Outcome, Terms, exchange
 from hica_server.sums import Sums
 

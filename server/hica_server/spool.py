@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hica.errors import StorageError
-from hica.messages import Reply
+from hica.wire.messages import Reply
 
 LARGE = 16 * 2**20
 """Bytes of arrays from which on a reply is kept on disk."""

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hica.checkpoint import has_state, load_state, save_state
 from hica.errors import ConfigurationError
+from hica.wire.checkpoint import has_state, load_state, save_state
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hica.lockfile import holder
+from hica.deployment.lockfile import holder
 from hica_server.enrolment import EnrolledSite, read_sites
 from hica_server.progress import read_progress, read_table
 from hica_server.settings import Folder

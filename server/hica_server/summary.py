@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hica.study import Study
-from hica.study_model import adapted_tower
+from hica.towers.from_study import adapted_tower
 from hica_server.plan import make_plan
 from hica_server.publication import make_bank
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hica.errors import FederationError, MessageError
-from hica.messages import Arrays, Kind, Reply
+from hica.wire.messages import Arrays, Kind, Reply
 from hica_server.exchange import Check, Outcome
 
 ALL_SITES = "all sites"

@@ -56,10 +56,10 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.run import Run
 from flwr.superlink.grid import HttpGrid
 
-from hica.bundle import BUNDLE_SHA256, build
+from hica.deployment.bundle import BUNDLE_SHA256, build
 from hica.errors import FederationError
-from hica.messages import payload_bytes
-from hica.parcel import pack, unpack
+from hica.wire.messages import payload_bytes
+from hica.wire.packing import pack, unpack
 from hica_server.settings import Folder
 
 LOOPBACK = "127.0.0.1"

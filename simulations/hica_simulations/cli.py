@@ -24,7 +24,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from hica.command_line import EXIT_CODES, run_app
+from hica.deployment.command_line import EXIT_CODES, run_app
 from hica.progress import console
 
 app = typer.Typer(
@@ -170,8 +170,8 @@ def table(
 ) -> None:
     """Run every cell of a table that has not been run yet; write it as CSV, Markdown and a plot."""
     from hica_simulations.console import counting
-    from hica_simulations.tables import table_named
-    from hica_simulations.tables.cells import changed, run_cells
+    from hica_simulations.experiments.tables import table_named
+    from hica_simulations.experiments.tables.cells import changed, run_cells
 
     module, place = table_named(name), _place(data, out, cache, device, "grid")
     chosen = range(first_seed, first_seed + seeds)
@@ -205,7 +205,7 @@ def results(
 ) -> None:
     """Run all tables of a page of results that have not been run yet, and put them into it."""
     from hica_simulations.console import counting
-    from hica_simulations.tables import results as page_of
+    from hica_simulations.experiments.tables import results as page_of
 
     chosen = page_of.parts_named([part for part in parts.split(",") if part])
     chosen = [page_of.quick(part) for part in chosen] if quick else chosen
@@ -252,8 +252,8 @@ def audit(
 
     Ends with exit code 1 where an attack refutes the ε that is claimed.
     """
-    from hica_simulations.audit.report import remarks, tables
-    from hica_simulations.audit.run import audit as attack
+    from hica_simulations.experiments.audit.report import remarks, tables
+    from hica_simulations.experiments.audit.run import audit as attack
     from hica_simulations.scenario import load_scenario
 
     place = _place(data, out, cache, device, "grid")

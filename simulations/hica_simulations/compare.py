@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hica.checkpoint import write_json
-from hica.metrics import paired_interval
+from hica.method.metrics import paired_interval
+from hica.wire.checkpoint import write_json
 from hica_simulations.run import Place, Watching, silently, simulate
 from hica_simulations.scenario import load_scenario
 

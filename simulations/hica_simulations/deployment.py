@@ -25,10 +25,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hica.deployment.keys import public_path
+from hica.deployment.supervision import die_with, free_port
 from hica.errors import FederationError
-from hica.keys import public_path
 from hica.storage import write_atomically
-from hica.supervision import die_with, free_port
 from hica_server.enrolment import read_sites
 from hica_server.settings import Folder
 from hica_simulations.partitions import build_sites

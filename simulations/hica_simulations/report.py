@@ -14,10 +14,10 @@ import torch
 from sklearn.decomposition import PCA
 
 from hica.images.pixels import pixels_of
-from hica.local_training import embed_all
-from hica.model import AlignmentModel
+from hica.method.local_training import embed_all
+from hica.method.model import AlignmentModel
 from hica.regions import extract
-from hica.text_bank import TextBank
+from hica.text.bank import TextBank
 from hica_client.app import predict
 from hica_client.session import Session
 from hica_client.site import load_site

@@ -27,20 +27,20 @@ from typing import Any, Literal
 
 import torch
 
-from hica.checkpoint import write_json
+from hica.deployment.keys import generate, public_path, read_public
+from hica.deployment.kit import ROSTER, roster_json
 from hica.device import repeatable
 from hica.errors import ConfigurationError
-from hica.keys import generate, public_path, read_public
-from hica.kit import ROSTER, roster_json
-from hica.metrics import SiteMetrics, combine
+from hica.method.metrics import SiteMetrics, combine
 from hica.storage import write_atomically
 from hica.study import Study, apply_overrides, validated
-from hica.text_bank import TextBank
+from hica.text.bank import TextBank
+from hica.wire.checkpoint import write_json
 from hica_client.app import app as client_app
 from hica_client.app import forget_sessions
 from hica_server.app import Watcher, make_server_app
 from hica_server.publication import make_bank, publish, text_key
-from hica_simulations.baselines.shots import shot_baselines
+from hica_simulations.experiments.baselines.shots import shot_baselines
 from hica_simulations.grid import run_in_process
 from hica_simulations.partitions import SiteFolder, build_sites, pooled_folders
 from hica_simulations.predictions import gathered

@@ -17,7 +17,7 @@ import torch
 
 import hica_client.cli
 import hica_server.cli
-from hica.lockfile import holder
+from hica.deployment.lockfile import holder
 from hica_client.site import load_site
 from hica_server.plan import make_plan
 from hica_server.progress import read_progress

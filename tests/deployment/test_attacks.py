@@ -20,8 +20,8 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from tests.deployment.conftest import SCENARIO, Federation
 
+from hica.deployment.keys import generate, public_path, read_private
 from hica.errors import FederationError
-from hica.keys import generate, public_path, read_private
 from hica.study import load_study
 from hica_client.audit import verify
 from hica_server.settings import Folder, load_settings

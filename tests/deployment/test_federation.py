@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from hica.messages import Kind
+from hica.wire.messages import Kind
 from hica_client.audit import verify
 from hica_client.policy import SECURE
 from hica_client.site import load_site

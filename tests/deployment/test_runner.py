@@ -33,12 +33,12 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 from PIL import Image
 
-from hica.bundle import APP_ID, BUNDLE_FOLDER, BUNDLE_SHA256, build
-from hica.keys import read_public
-from hica.kit import Kit
-from hica.messages import Kind, Request, decode_reply, encode_request
+from hica.deployment.bundle import APP_ID, BUNDLE_FOLDER, BUNDLE_SHA256, build
+from hica.deployment.keys import read_public
+from hica.deployment.kit import Kit
+from hica.deployment.supervision import free_port
 from hica.study import Study, apply_overrides, validated
-from hica.supervision import free_port
+from hica.wire.messages import Kind, Request, decode_reply, encode_request
 from hica_client.approval import approve
 from hica_client.audit import verify
 from hica_client.link import REVOKED, UNKNOWN_KEY

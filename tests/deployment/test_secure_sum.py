@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hica.messages import Kind
+from hica.wire.messages import Kind
 from hica_client.audit import verify
 from hica_client.policy import SECURE
 

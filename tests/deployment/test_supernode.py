@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hica.keys import generate
-from hica.supervision import free_port
+from hica.deployment.keys import generate
+from hica.deployment.supervision import free_port
 from hica_client.flower_runner import supernode_arguments
 from hica_server.provision import make_authority, make_certificate
 from hica_server.settings import Folder

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from hica.study import read_toml
-from hica_simulations.audit import reconstruction
 from hica_simulations.cli import main
+from hica_simulations.experiments.audit import reconstruction
 from hica_simulations.toml_text import to_toml
 
 STUDY = Path(__file__).parents[2] / "simulations" / "studies" / "audit.toml"
@@ -44,7 +44,7 @@ def test_an_audit_leaves_its_tables_and_goes_on_where_it_was(
     def never(*_):
         raise AssertionError("scores that lie on disk were made again")
 
-    from hica_simulations.audit import run
+    from hica_simulations.experiments.audit import run
 
     monkeypatch.setattr(run, "ATTACKS", {"prototypes": never, "update": never})
     monkeypatch.setattr(run, "reconstruct", never)

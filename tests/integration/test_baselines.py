@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 
 from hica.towers import load_image_tower
 from hica_client.site import load_site
-from hica_simulations.baselines import clip_lora, cnn
-from hica_simulations.baselines.registry import MODELS, ON_IMAGES
-from hica_simulations.baselines.shots import ShotBaselines, shot_baselines
+from hica_simulations.experiments.baselines import clip_lora, cnn
+from hica_simulations.experiments.baselines.registry import MODELS, ON_IMAGES
+from hica_simulations.experiments.baselines.shots import ShotBaselines, shot_baselines
 from hica_simulations.partitions import build_sites
 from hica_simulations.run import Place, simulate, write_site
 from hica_simulations.scenario import load_scenario

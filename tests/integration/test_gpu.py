@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hica.device import repeatable
-from hica.study_model import adapted_tower
+from hica.towers.from_study import adapted_tower
 from hica_server.publication import make_bank, publish
 from hica_server.state import RunState
 
@@ -34,7 +34,7 @@ def round_as_a_gpu(monkeypatch):
     """Has CPUs compute in bfloat16 from then on."""
 
     def round_as_a_gpu():
-        for module in ("hica.device", "hica_client.examples"):
+        for module in ("hica.device", "hica.examples.pipeline"):
             monkeypatch.setattr(f"{module}.precision", lambda _: torch.bfloat16)
 
     return round_as_a_gpu

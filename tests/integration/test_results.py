@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hica_simulations.cli import main
-from hica_simulations.tables.results import FIRST_SEED
+from hica_simulations.experiments.tables.results import FIRST_SEED
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"

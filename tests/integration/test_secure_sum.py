@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hica.errors import ConfigurationError, FederationError
-from hica.messages import Kind
+from hica.wire.messages import Kind
 from hica_simulations.grid import run_in_process
 from hica_simulations.run import introduce
 

@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 from hica.errors import ConfigurationError
-from hica.local_training import Examples, Loss
-from hica.model import AlignmentModel
+from hica.examples.examples import Examples
+from hica.method.local_training import Loss
+from hica.method.model import AlignmentModel
 from hica.privacy.gradients import Draw, per_unit_gradients
 from hica.privacy.noise import NoiseSource
 from hica.privacy.refusals import couples_images, reached, refusals
-from hica.weight_names import BANK_CLASSES, BANK_FINDINGS
+from hica.wire.weight_names import BANK_CLASSES, BANK_FINDINGS
 
 
 @dataclass(frozen=True)
@@ -214,7 +215,7 @@ def draw_rows(
 def _optimiser(
     trained: dict[str, torch.nn.Parameter], schedule: PrivateSchedule
 ) -> torch.optim.AdamW:
-    """AdamW with a rate for the tower and one for the bank, as in `hica.local_training.train`."""
+    """AdamW with a rate for the tower and one for the bank, as in `local_training.train`."""
     bank = [value for name, value in trained.items() if name.startswith("bank.")]
     tower = [value for name, value in trained.items() if not name.startswith("bank.")]
     groups = [

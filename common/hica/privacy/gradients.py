@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hica.local_training import Batch, Examples, Loss
-from hica.model import AlignmentModel
+from hica.examples.examples import Examples
+from hica.method.local_training import Batch, Loss
+from hica.method.model import AlignmentModel
 
 
 class Draw(NamedTuple):

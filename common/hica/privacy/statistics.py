@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hica.method.pseudo_labels import ClusterSums, assign
 from hica.privacy.noise import NoiseSource
-from hica.pseudo_labels import ClusterSums, assign
 from hica.seeds import derived_seed
 from hica.study import Study
 

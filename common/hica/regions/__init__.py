@@ -24,11 +24,11 @@ from hica.regions.grid import Grid
 from hica.regions.hf_sam import HfSam
 from hica.regions.masks import MaskComponents
 from hica.regions.otsu import Otsu
-from hica.regions.pooling import pool, to_grid
 from hica.regions.sam import Sam
 from hica.regions.superpixels import Superpixels
 from hica.regions.token_cut import PatchFeatures, TokenCut
 from hica.regions.unet import UNet
+from hica.towers.pooling import pool, to_grid
 
 __all__ = ["METHODS", "RegionMethod", "build", "extract", "pool", "to_grid"]
 

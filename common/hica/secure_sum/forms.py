@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hica.errors import MessageError
-from hica.messages import Arrays, Kind, Reply, Request, Spec
 from hica.secure_sum.party import FEWEST_SITES, Terms
 from hica.secure_sum.quantise import Integers, Range, quantise, range_for, restore
 from hica.study import Study
+from hica.wire.messages import Arrays, Kind, Reply, Request, Spec
 
 SUMMED = frozenset(
     {Kind.MOMENTS, Kind.CLUSTERS, Kind.PRETRAIN, Kind.PROTOTYPES, Kind.ALIGN, Kind.CALIBRATE}

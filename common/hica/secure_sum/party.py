@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from hica.deployment.keys import PublicKey
 from hica.errors import MessageError
-from hica.keys import PublicKey
 from hica.secure_sum.masks import add_mask
 from hica.secure_sum.quantise import Integers
 from hica.secure_sum.sharing import (
@@ -421,7 +421,7 @@ class Party:
 
 def _signed(registered: PublicKey, signature: bytes, statement: bytes) -> bool:
     key = load_pem_public_key(registered.pem)
-    assert isinstance(key, ec.EllipticCurvePublicKey)  # parsed by hica.keys
+    assert isinstance(key, ec.EllipticCurvePublicKey)  # parsed by hica.deployment.keys
     try:
         key.verify(signature, statement, SIGNING)
     except InvalidSignature:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hica.errors import ConfigurationError
 from hica.images.preprocess import Preprocess
-from hica.regions.pooling import pool
+from hica.towers.pooling import pool
 
 
 class Encoded(NamedTuple):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hica.errors import ConfigurationError
-from hica.regions.pooling import pool
 from hica.towers.base import Encoded, ImageTower
+from hica.towers.pooling import pool
 
 
 class LayeredTower(ImageTower):

@@ -11,7 +11,8 @@ from typing import Any
 from hica.errors import CheckpointError, ConfigurationError
 from hica.progress import track
 from hica.seeds import derived_seed
-from hica.study import ClassSection, Study
+from hica.study import Study
+from hica.study.schema import ClassSection
 from hica_server.findings.model_folder import folder_sha256, load, locate
 from hica_server.findings.model_output import ModelOutput, read_output
 

@@ -12,11 +12,11 @@ if "hica_client.flower_runner" in sys.orig_argv:
     from attacks import ATTACKS, MESSAGE_ATTACKS
     from flwr.supernode.runtime import run_clientapp
 
-    import hica.parcel
+    import hica.wire.packing
 
     planned = os.environ["HICA_TEST_ATTACKS"].split()
     under_way = ""
-    honest_pack, honest_push = hica.parcel.pack, run_clientapp.push_message
+    honest_pack, honest_push = hica.wire.packing.pack, run_clientapp.push_message
 
     def pack(record):
         global under_way
@@ -29,4 +29,4 @@ if "hica_client.flower_runner" in sys.orig_argv:
         MESSAGE_ATTACKS.get(under_way, lambda message: None)(message)
         honest_push(supernode, message, context)
 
-    hica.parcel.pack, run_clientapp.push_message = pack, push
+    hica.wire.packing.pack, run_clientapp.push_message = pack, push

@@ -10,7 +10,7 @@ if "flwr-serverapp" in Path("/proc/self/cmdline").read_text():
 
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-    from hica.messages import Kind
+    from hica.wire.messages import Kind
     from hica_server import secure_exchange
 
     honest = secure_exchange.exchange

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hica import keys
-from hica.bundle import BUNDLE_SHA256
-from hica.kit import Kit
+from hica.deployment import keys
+from hica.deployment.bundle import BUNDLE_SHA256
+from hica.deployment.kit import Kit
 from hica.study import Study
 
 

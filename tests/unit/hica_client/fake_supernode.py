@@ -17,7 +17,7 @@ from flwr.supercore.run import Run
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 
-from hica.supervision import free_port
+from hica.deployment.supervision import free_port
 
 SECRET = b"shared secret"
 NODE, RUN = 7, 11

@@ -5,11 +5,11 @@ import pytest
 import torch
 from flwr.app import Message
 
-from hica.checkpoint import has_state, load_state
-from hica.messages import Kind, Request, SiteError, decode_reply, encode_request, spec_of
-from hica.metrics import SiteMetrics
-from hica.model import AlignmentModel
-from hica.text_bank import TextBank
+from hica.method.metrics import SiteMetrics
+from hica.method.model import AlignmentModel
+from hica.text.bank import TextBank
+from hica.wire.checkpoint import has_state, load_state
+from hica.wire.messages import Kind, Request, SiteError, decode_reply, encode_request, spec_of
 from hica_client.app import app, forget_sessions, without_folders
 from hica_client.session import Session
 from hica_client.site import load_site

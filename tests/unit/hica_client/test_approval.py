@@ -3,8 +3,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from hica.deployment.kit import roster_sha256
 from hica.errors import ConfigurationError
-from hica.kit import roster_sha256
 from hica_client.approval import approve, approved, check_keys, decisions, revoke
 from hica_client.site import load_site
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hica.bundle import BUNDLE_SHA256
+from hica.deployment.bundle import BUNDLE_SHA256
+from hica.deployment.keys import fingerprint, read_public
 from hica.errors import StorageError
 from hica.images.manifest import read_manifest
-from hica.keys import fingerprint, read_public
 from hica.study import load_study
 from hica_client import preflight as preflight_module
 from hica_client.cli import main
@@ -282,9 +282,9 @@ def test_a_run_puts_into_the_cache_what_was_foreseen(hospital, study, train):
     """To the byte, but for the files' headers; images met in two roles share their pixels."""
     import torch
 
-    from hica.study_model import adapted_tower
-    from hica.text_bank import build_text_bank
+    from hica.text.bank import build_text_bank
     from hica.towers import load_text_tower
+    from hica.towers.from_study import adapted_tower
     from hica_client.session import Session
 
     chosen = load_study(study, [f"model.train={train}", 'regions.method="grid"'])

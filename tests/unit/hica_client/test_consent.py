@@ -4,9 +4,9 @@ import io
 import pytest
 import tomli_w
 
-from hica import keys
-from hica.kit import roster_json
-from hica.messages import Kind
+from hica.deployment import keys
+from hica.deployment.kit import roster_json
+from hica.wire.messages import Kind
 from hica_client.approval import approved, decisions
 from hica_client.cli import main
 from hica_client.consent import LEAVES, privacy_words, region_words

@@ -3,8 +3,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hica import keys
-from hica.kit import roster_json
+from hica.deployment import keys
+from hica.deployment.kit import roster_json
 from hica_client import federation_checks
 from hica_client.approval import approve
 from hica_client.audit import Event, append
@@ -142,7 +142,7 @@ def test_an_audit_log_that_was_tampered_with(enrolled_site):
 
 
 def test_another_flower_than_hica_needs(enrolled_site, monkeypatch):
-    from hica import flower_version
+    from hica.deployment import flower_version
 
     monkeypatch.setattr(flower_version.importlib.metadata, "version", lambda name: "1.42.0")
     said = problems(offline(enrolled_site))

@@ -10,9 +10,9 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
-from hica.bundle import APP_ID, BUNDLE_SHA256, build
-from hica.messages import Kind, Request, decode_reply, encode_request
-from hica.parcel import PARCEL, pack, unpack
+from hica.deployment.bundle import APP_ID, BUNDLE_SHA256, build
+from hica.wire.messages import Kind, Request, decode_reply, encode_request
+from hica.wire.packing import PARCEL, pack, unpack
 from hica_client import flower_runner
 from hica_client.approval import approve
 from hica_client.audit import verify

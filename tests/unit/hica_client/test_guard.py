@@ -18,9 +18,9 @@ from flwr.app import (
 )
 from flwr.supercore.task_identity import TaskIdentity
 
+from hica.deployment.kit import roster_sha256
 from hica.errors import CheckpointError, DataError
-from hica.kit import roster_sha256
-from hica.messages import (
+from hica.wire.messages import (
     Kind,
     Reply,
     Request,

@@ -6,8 +6,8 @@ import threading
 import pytest
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
 
+from hica.deployment.kit import Kit
 from hica.errors import ConfigurationError, FederationError
-from hica.kit import Kit
 from hica_client import network_checks
 from hica_client.network_checks import MAX_AHEAD, MAX_BEHIND, check_clock, check_network, meet
 from hica_client.preflight import Preflight

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from hica.deployment.lockfile import hold
+from hica.deployment.supervision import free_port
 from hica.errors import ConfigurationError, DataError, FederationError
-from hica.lockfile import hold
-from hica.supervision import free_port
 from hica_client import operation
 from hica_client.approval import approve
 from hica_client.audit import Event, append

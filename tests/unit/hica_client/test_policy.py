@@ -1,6 +1,6 @@
 import pytest
 
-from hica.messages import Kind
+from hica.wire.messages import Kind
 from hica_client.policy import ARRAYS, conflicts, kinds_of, may_leave
 from hica_client.site import PolicySection
 from hica_server.plan import make_plan

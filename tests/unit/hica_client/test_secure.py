@@ -8,14 +8,14 @@ import pytest
 import torch
 from flwr.app import Message
 
-from hica import keys
-from hica.keys import read_public
-from hica.kit import roster_json
-from hica.messages import Kind, Request, SiteError, decode_reply, encode_request, spec_of
+from hica.deployment import keys
+from hica.deployment.keys import read_public
+from hica.deployment.kit import roster_json
 from hica.secure_sum.collector import Collector
 from hica.secure_sum.forms import masked_spec, terms_of, values_of
 from hica.secure_sum.wire import Deal, SignedKeys, Unmasking
-from hica.text_bank import TextBank
+from hica.text.bank import TextBank
+from hica.wire.messages import Kind, Request, SiteError, decode_reply, encode_request, spec_of
 from hica_client.app import app, forget_sessions, session_for
 from hica_client.site import load_site
 from hica_simulations.grid import InProcessGrid
@@ -65,7 +65,7 @@ class Federation:
         request = Request(Kind.ALIGN, self.study)
         file = self.files["east"]
         session = session_for(file, load_site(file), request)
-        from hica.model import AlignmentModel
+        from hica.method.model import AlignmentModel
 
         model = AlignmentModel(session.pipeline.tower, bank, True)
         return {f"shared.{k}": v.detach().numpy().copy() for k, v in model.shared().items()}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hica.errors import CheckpointError, ConfigurationError, DataError
-from hica.text_bank import TextBank
+from hica.text.bank import TextBank
 from hica_client.session import Session
 from hica_client.site import load_site
 

@@ -3,7 +3,7 @@ from importlib import resources
 import pytest
 
 from hica.errors import ConfigurationError
-from hica.messages import Kind
+from hica.wire.messages import Kind
 from hica_client.site import load_site
 
 GOOD = '[site]\nname = "north"\n[data]\nmanifest = "images/manifest.csv"\n'

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hica.lockfile import hold
+from hica.deployment.lockfile import hold
 from hica_client.approval import approve
 from hica_client.audit import Event, append
 from hica_client.cli import main

@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from hica.calibration import curvature
-from hica.keys import generate, public_path, read_private
-from hica.messages import Kind, Reply, Request, decode_request, encode_reply
-from hica.metrics import site_metrics
-from hica.pseudo_labels import assign, cluster_sums, site_start
+from hica.deployment.keys import generate, public_path, read_private
+from hica.method.calibration import curvature
+from hica.method.metrics import site_metrics
+from hica.method.pseudo_labels import assign, cluster_sums, site_start
 from hica.study import Study, apply_overrides, validated
+from hica.wire.messages import Kind, Reply, Request, decode_request, encode_reply
 from hica_server.enrolment import enroll
 from hica_server.settings import Folder
 from hica_simulations.grid import InProcessGrid

@@ -6,12 +6,12 @@ from typing import Any
 
 from flwr.app import Message, RecordDict
 
+from hica.deployment.keys import PublicKey
 from hica.errors import MessageError
-from hica.keys import PublicKey
-from hica.messages import Kind, Reply, Request, decode_request, encode_reply, failure
 from hica.secure_sum.forms import SUMMED, integers_of, question_of, terms_of
 from hica.secure_sum.party import Party
 from hica.secure_sum.wire import SignedKeys
+from hica.wire.messages import Kind, Reply, Request, decode_request, encode_reply, failure
 
 Change = Callable[[Reply], Reply | None]
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     encode_dss_signature,
 )
 
-from hica.keys import generate, public_path
+from hica.deployment.keys import generate, public_path
 from hica_server import admission
 from hica_server.admission import Admission, RefusedError
 from hica_server.enrolment import enroll, revoke

@@ -5,8 +5,8 @@ import statistics
 import numpy as np
 import pytest
 
-from hica.checkpoint import load_state, save_state
 from hica.errors import CheckpointError, FederationError
+from hica.wire.checkpoint import load_state, save_state
 from hica_server.aggregation import Update, factors, make_aggregator, product_mean
 
 RULES = ("mean", "adam", "yogi", "trimmed-mean", "median", "krum")

@@ -10,10 +10,10 @@ import pytest
 import tomli_w
 from safetensors.numpy import load_file
 
-from hica.checkpoint import write_json
+from hica.deployment.keys import fingerprint, generate, public_path, read_public
 from hica.errors import FederationError
-from hica.keys import fingerprint, generate, public_path, read_public
 from hica.study import Study, load_study, validated
+from hica.wire.checkpoint import write_json
 from hica_server.cli import main
 from hica_server.enrolment import read_sites
 from hica_server.provision import expires

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from hica.deployment.keys import generate, public_path
+from hica.deployment.lockfile import holder
 from hica.errors import ConfigurationError, FederationError, StorageError
-from hica.keys import generate, public_path
-from hica.lockfile import holder
 from hica.storage import write_atomically
 from hica_server.conductor import FUTILE_RUNS, LOOK_SECONDS, PATIENCE_SECONDS, Conductor
 from hica_server.enrolment import enroll, revoke
@@ -116,7 +116,7 @@ def conductor(folder, control, clock, toy_study):
 def serverapp(folder):
     """Starts processes that hold the run directory as a ServerApp does, until they are killed."""
     code = (
-        "import sys, time; from pathlib import Path; from hica.lockfile import hold\n"
+        "import sys, time; from pathlib import Path; from hica.deployment.lockfile import hold\n"
         "with hold(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(600)"
     )
     started = []

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.cluster import KMeans
 
-from hica.calibration import curvature, newton_step
 from hica.errors import FederationError
-from hica.messages import Kind
-from hica.weight_names import BANK_CLASSES
+from hica.method.calibration import curvature, newton_step
+from hica.wire.messages import Kind
+from hica.wire.weight_names import BANK_CLASSES
 from hica_server.coordinator import ASK_AGAIN, Coordinator, blended_start, spread
 from hica_server.state import RunState
 

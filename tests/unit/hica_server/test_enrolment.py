@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from hica.deployment.keys import generate, public_path, read_public
 from hica.errors import ConfigurationError
-from hica.keys import generate, public_path, read_public
 from hica_server.enrolment import enroll, lines, read_sites, revoke
 from hica_server.settings import Folder
 

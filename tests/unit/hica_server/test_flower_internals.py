@@ -17,7 +17,7 @@ from flwr.app import Array
 from flwr.serverapp import Grid, ServerApp
 
 import hica_server
-from hica.bundle import BUNDLE_FOLDER
+from hica.deployment.bundle import BUNDLE_FOLDER
 from hica_server import superlink
 from hica_server.settings import Folder
 

@@ -4,9 +4,9 @@ import urllib.request
 
 import pytest
 
+from hica.deployment.keys import generate, public_path
+from hica.deployment.supervision import free_port
 from hica.errors import ConfigurationError
-from hica.keys import generate, public_path
-from hica.supervision import free_port
 from hica_server.enrolment import enroll, revoke
 from hica_server.metrics_endpoint import serving_metrics
 from hica_server.progress import Progress

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from hica.method.pseudo_labels import ClusterSums, lloyd_step
 from hica.privacy.budget import statistics_multiplier
 from hica.privacy.statistics import COUNT_SCALE, SENSITIVITY, random_subspace
-from hica.pseudo_labels import ClusterSums, lloyd_step
 from hica_server.noisy import (
     as_bank,
     count_noise,

@@ -6,9 +6,9 @@ import sys
 import pytest
 import tomli_w
 
-from hica.checkpoint import write_json
+from hica.deployment.lockfile import hold, holder
 from hica.errors import ConfigurationError, FederationError
-from hica.lockfile import hold, holder
+from hica.wire.checkpoint import write_json
 from hica_server import operation
 from hica_server.provision import make_authority, make_certificate
 from hica_server.settings import Folder, load_settings
@@ -124,7 +124,8 @@ def test_where_nothing_runs_there_is_nothing_to_stop(folder):
 def server(folder):
     """Starts a process that holds the folder as a server does; `words` says what SIGTERM does."""
     code = (
-        "import signal, sys, time; from pathlib import Path; from hica.lockfile import hold\n"
+        "import signal, sys, time\n"
+        "from pathlib import Path; from hica.deployment.lockfile import hold\n"
         "if sys.argv[2] == 'deaf': signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "with hold(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(600)"
     )

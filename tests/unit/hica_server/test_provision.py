@@ -11,9 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from hica.bundle import BUNDLE_SHA256
+from hica.deployment.bundle import BUNDLE_SHA256
+from hica.deployment.kit import read_kit, read_roster, roster_sha256
 from hica.errors import ConfigurationError
-from hica.kit import read_kit, read_roster, roster_sha256
 from hica_server.enrolment import revoke
 from hica_server.provision import kit_files, provision, require_provisioned
 from hica_server.settings import Folder, ServerSection, ServerSettings

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hica.deployment.keys import generate, read_private
 from hica.errors import FederationError
-from hica.keys import generate, read_private
-from hica.messages import Kind
 from hica.secure_sum.wire import SignedKeys
+from hica.wire.messages import Kind
 from hica_server.coordinator import Coordinator
 from hica_server.state import RunState
 
@@ -107,7 +107,7 @@ def test_statistics_are_those_without_secrets(meet):
 
 
 def test_clusters_start_from_no_sites_own_and_are_k_means_from_there(meet):
-    from hica.pseudo_labels import cluster_sums, drawn_start, lloyd_step
+    from hica.method.pseudo_labels import cluster_sums, drawn_start, lloyd_step
     from hica.seeds import derived_seed
 
     coordinator, sites = meet(3, "pretraining.clusters=3", "pretraining.lloyd_rounds=4")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hica.errors import StorageError
-from hica.messages import Kind, Reply
+from hica.wire.messages import Kind, Reply
 from hica_server.spool import LARGE, SpooledArrays, spooled
 
 ARRAYS = {

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from hica.keys import generate, public_path
-from hica.lockfile import hold
+from hica.deployment.keys import generate, public_path
+from hica.deployment.lockfile import hold
 from hica_server.enrolment import enroll, revoke
 from hica_server.progress import Progress
 from hica_server.settings import Folder

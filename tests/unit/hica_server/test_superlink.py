@@ -28,9 +28,9 @@ from flwr.supercore.inflatable.inflatable_object import (
     iterate_object_tree,
 )
 
-from hica.bundle import BUNDLE_SHA256
+from hica.deployment.bundle import BUNDLE_SHA256
 from hica.errors import FederationError
-from hica.parcel import PARCEL, pack
+from hica.wire.packing import PARCEL, pack
 from hica_server.provision import make_authority
 from hica_server.settings import Folder
 from hica_server.superlink import (

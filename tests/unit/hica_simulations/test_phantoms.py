@@ -7,8 +7,8 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 
 from hica.errors import ConfigurationError
 from hica.images.manifest import read_manifest
-from hica_simulations.baselines import linear_probe
-from hica_simulations.baselines.episode import Episode
+from hica_simulations.experiments.baselines import linear_probe
+from hica_simulations.experiments.baselines.episode import Episode
 from hica_simulations.phantoms import (
     FINDINGS,
     MEAN,

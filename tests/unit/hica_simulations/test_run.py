@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from hica.deployment.kit import read_roster
 from hica.errors import ConfigurationError
-from hica.kit import read_roster
 from hica_simulations.run import (
     PREDICTIONS,
     Place,

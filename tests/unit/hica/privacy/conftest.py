@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hica.adaptation import adapt
+from hica.examples.examples import Examples
 from hica.images.preprocess import Preprocess
-from hica.local_training import Examples
-from hica.model import AlignmentModel
-from hica.text_bank import TextBank
+from hica.method.model import AlignmentModel
+from hica.text.bank import TextBank
 from hica.towers import ImageTower, load_image_tower
+from hica.towers.adaptation import adapt
 
 TEXTS = [("a", ["one"], ["x", "y"], False), ("b", ["two"], ["z"], False)]
 

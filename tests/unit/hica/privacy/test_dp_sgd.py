@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from hica.errors import ConfigurationError
-from hica.local_training import alignment_loss, embed_batch, pseudo_label_loss
+from hica.method.local_training import alignment_loss, embed_batch, pseudo_label_loss
 from hica.privacy import gradients
 from hica.privacy.dp_sgd import (
     PrivateSchedule,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hica.local_training import alignment_loss, embed_batch, pseudo_label_loss
+from hica.method.local_training import alignment_loss, embed_batch, pseudo_label_loss
 from hica.privacy.gradients import Draw, per_image_gradients, per_unit_gradients
 
 # GroupNorm; BatchNorm; attention, class token and positions; a trained norm that sees patches

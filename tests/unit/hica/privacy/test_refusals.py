@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from hica.local_training import alignment_loss, pseudo_label_loss
+from hica.method.local_training import alignment_loss, pseudo_label_loss
 from hica.privacy.refusals import couples_images, reached, refusals
 
 BANK = alignment_loss(0.1, 0.5, 0.5, 0.2, "all", "bank")

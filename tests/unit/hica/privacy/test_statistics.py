@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
+from hica.method.pseudo_labels import ClusterSums, assign, drawn_start
+from hica.method.pseudo_labels import cluster_sums as exact_cluster_sums
 from hica.privacy.noise import SeededNoise
 from hica.privacy.statistics import (
     COUNT_SCALE,
@@ -16,8 +18,6 @@ from hica.privacy.statistics import (
     random_subspace,
     unit_weights,
 )
-from hica.pseudo_labels import ClusterSums, assign, drawn_start
-from hica.pseudo_labels import cluster_sums as exact_cluster_sums
 
 
 def draw(seed, images, dim=5, patients=4):

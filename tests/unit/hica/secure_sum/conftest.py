@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from hica.deployment.keys import PublicKey, parse_public
 from hica.errors import MessageError
-from hica.keys import PublicKey, parse_public
 from hica.secure_sum.collector import Collector
 from hica.secure_sum.party import Party, Terms
 from hica.secure_sum.quantise import Range, quantise, restore

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from hica.errors import ConfigurationError, MessageError
-from hica.messages import Kind, Reply
 from hica.secure_sum.forms import (
     SUMMED,
     integers_of,
@@ -13,6 +12,7 @@ from hica.secure_sum.forms import (
     terms_of,
     values_of,
 )
+from hica.wire.messages import Kind, Reply
 
 NAME = "shared.tower.weight"
 

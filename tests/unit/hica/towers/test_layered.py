@@ -2,12 +2,12 @@ import pytest
 import timm
 import torch
 
-from hica.adaptation import adapt
 from hica.errors import ConfigurationError
 from hica.images.preprocess import Preprocess
-from hica.model import layer_shares
-from hica.regions.pooling import pool
+from hica.method.model import layer_shares
+from hica.towers.adaptation import adapt
 from hica.towers.layered import LayeredTower
+from hica.towers.pooling import pool
 from hica.towers.timm_tower import TimmTower
 from hica.towers.tiny import TinyImageTower
 

@@ -1,7 +1,7 @@
 import pytest
 
-from hica.checkpoint import write_json
 from hica.errors import ConfigurationError
+from hica.wire.checkpoint import write_json
 from hica_server.report.plain import write_plain_report
 
 

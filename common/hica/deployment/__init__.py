@@ -1,0 +1,1 @@
+"""What only real processes need: supervision, locks, keys, start kits."""

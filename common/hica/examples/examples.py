@@ -1,0 +1,69 @@
+"""Images as the model takes them, in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images as the model takes them, with the cached output of all that is frozen.
+
+    Attributes:
+        hidden: [n, V, ...] output of `AdaptedTower.frozen` per view.
+        weights: [n, V, K, g, g] region weights on the patch grid.
+        valid: [n, V, K] which regions exist: a crop may have cut one away.
+        labels: [n] class index, or cluster index in stage 1; -1 without.
+        positives: [n, M] findings that the image's regions may show.
+        groups: Patient or duplicate group of each image.
+    """
+
+    hidden: Tensor
+    weights: Tensor
+    valid: Tensor
+    labels: Tensor
+    positives: Tensor
+    groups: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def rows(self, index: Tensor) -> Examples:
+        """Some of the images."""
+        return Examples(
+            self.hidden[index],
+            self.weights[index],
+            self.valid[index],
+            self.labels[index],
+            self.positives[index],
+            tuple(self.groups[row] for row in index.tolist()),
+        )
+
+    def first_views(self, count: int) -> Examples:
+        """The same images in fewer views."""
+        return replace(
+            self,
+            hidden=self.hidden[:, :count],
+            weights=self.weights[:, :count],
+            valid=self.valid[:, :count],
+        )
+
+
+def joined(shots: Examples, more: Examples) -> Examples:
+    """Shots, and further images whose first view stands for all of theirs."""
+    views = shots.hidden.shape[1]
+
+    def together(one: Tensor, other: Tensor) -> Tensor:
+        return torch.cat([one, other[:, :1].expand(-1, views, *other.shape[2:])])
+
+    return Examples(
+        hidden=together(shots.hidden, more.hidden),
+        weights=together(shots.weights, more.weights),
+        valid=together(shots.valid, more.valid),
+        labels=torch.cat([shots.labels, more.labels]),
+        positives=torch.cat([shots.positives, more.positives]),
+        groups=shots.groups + more.groups,
+    )

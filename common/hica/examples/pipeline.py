@@ -1,0 +1,116 @@
+"""From a manifest's rows to what the model takes, everything frozen read from the cache.
+
+Key of a cached image: hash of its bytes and of its mask's, tower and transform, precision, region
+method, views. Whatever of these changes makes a new entry; nothing is ever stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import torch
+from torch import Tensor
+
+from hica.device import autocast, precision
+from hica.examples.examples import Examples
+from hica.images.cache import TensorCache, key_of
+from hica.images.decode import read_bytes
+from hica.images.manifest import Record
+from hica.images.pixels import VERSION, pixels_of
+from hica.images.views import make_views
+from hica.progress import track
+from hica.regions import extract, to_grid
+from hica.regions.base import RegionMethod
+from hica.text.bank import TextBank
+from hica.towers.adaptation import AdaptedTower
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What turns an image into model input; shared by all images of a site in a study."""
+
+    tower: AdaptedTower
+    method: RegionMethod
+    region_count: int
+    cache: TensorCache
+    device: torch.device
+
+    def examples(
+        self,
+        records: Sequence[Record],
+        labels: Sequence[int],
+        bank: TextBank,
+        views: int,
+        description: str,
+        zoomed: int | None = None,
+    ) -> Examples:
+        """Prepare `records` with `views` views each, reading or filling the cache.
+
+        Args:
+            records: The rows, in order.
+            labels: Class index of each row, -1 without.
+            bank: Gives the findings each image may show.
+            views: V; the first is the image as it is.
+            description: For the progress bar.
+            zoomed: Place among the views of one that is cut to the largest region; None: without.
+
+        Raises:
+            DataError: An image or mask that cannot be read; names the file.
+        """
+        entries = [
+            self._entry(record, views, zoomed)
+            for record in track(records, description, len(records))
+        ]
+        label_tensor = torch.tensor(list(labels), dtype=torch.long)
+        return Examples(
+            hidden=torch.stack([entry["hidden"] for entry in entries]),
+            weights=torch.stack([entry["weights"] for entry in entries]),
+            valid=torch.stack([entry["valid"] for entry in entries]).bool(),
+            labels=label_tensor,
+            positives=bank.positives(label_tensor, [record.findings for record in records]),
+            groups=tuple(record.group for record in records),
+        )
+
+    def _entry(self, record: Record, views: int, zoomed: int | None) -> dict[str, Tensor]:
+        """Cached tensors of one image: hidden [V, ...], weights [V, K, g, g], valid [V, K]."""
+        key = self._key(record, views, zoomed)
+        entry = self.cache.get(key)
+        if entry is None:
+            entry = self._compute(record, views, zoomed)
+            self.cache.put(key, entry)
+        return entry
+
+    def _key(self, record: Record, views: int, zoomed: int | None) -> str:
+        """Hash of everything the entry of an image depends on."""
+        frozen = self.tower.cache_id
+        kept = "pixels" if frozen is None else f"{frozen} in {precision(self.device)}"
+        return key_of(
+            VERSION,
+            sha256(read_bytes(record.image)).hexdigest(),
+            sha256(read_bytes(record.mask)).hexdigest() if record.mask else "",
+            repr(self.tower.tower.preprocess),
+            kept,
+            self.method.version,
+            self.region_count,
+            views,
+            *([] if zoomed is None else [f"region at {zoomed}"]),
+        )
+
+    @torch.no_grad()
+    def _compute(self, record: Record, views: int, zoomed: int | None) -> dict[str, Tensor]:
+        """One image through views, regions and the frozen part of the tower."""
+        pixels, mask, image_hash = pixels_of(record, self.tower.tower.preprocess, self.cache)
+        regions = extract(self.method, pixels, mask, self.region_count)
+        view_pixels, view_regions = make_views(pixels, regions, views, image_hash, zoomed)
+        weights, valid = to_grid(view_regions, self.tower.tower.grid, self.region_count)
+        self.tower.eval()
+        with autocast(self.device):
+            hidden = self.tower.frozen(view_pixels.to(self.device), weights.to(self.device))
+        hidden = hidden if hidden.dtype == torch.uint8 else hidden.half()
+        return {
+            "hidden": hidden.cpu().contiguous(),  # as the cache gives it: sums keep their order
+            "weights": weights.half(),
+            "valid": valid,
+        }

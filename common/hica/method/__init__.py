@@ -1,0 +1,1 @@
+"""The method: objective, model, local training, pseudo-labels, calibration, metrics."""

@@ -1,0 +1,64 @@
+"""After training: one intercept per class, found by federated Newton steps.
+
+Scores are cosines to class texts and know no intercept. Averaging weights moves the scores of all
+images of a class together, and the average then prefers some classes that no site preferred. The
+ridge-penalised intercepts b of multinomial regression with the scores as fixed offsets,
+
+    minimise  1/n Σ_i −log softmax(s_i + b)[y_i] + ρ‖b‖²        (Platt 1999 for two classes)
+
+put this right. The objective is a sum over images, so Newton's method on the sites' sums of
+gradients and Hessians takes the very steps it would take on pooled scores.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hica.method.pseudo_labels import Labels, Matrix, Vector
+
+
+class Curvature(NamedTuple):
+    """What a site sends: Σ of its images' gradients [C] and Hessians [C, C], and their number."""
+
+    gradient: Vector
+    hessian: Matrix
+    images: int
+
+
+def curvature(scores: NDArray[np.floating], labels: Labels, bias: Vector) -> Curvature:
+    """A site's part of one Newton step.
+
+    Args:
+        scores: Scores over temperature, [n, C].
+        labels: [n] class indices.
+        bias: Current intercepts [C].
+
+    Returns:
+        Gradient Σ (p − 1_y) and Hessian Σ (diag p − p pᵀ), p = softmax(s + b), without the ridge.
+    """
+    logits = scores.astype(np.float64) + bias
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p = odds / odds.sum(axis=1, keepdims=True)
+    target = np.eye(len(bias))[labels]
+    return Curvature((p - target).sum(axis=0), np.diag(p.sum(axis=0)) - p.T @ p, len(labels))
+
+
+def newton_step(bias: Vector, parts: list[Curvature], ridge: float) -> Vector:
+    """The coordinator's part: b − (H/n + 2ρI)⁻¹ (g/n + 2ρb).
+
+    The ridge makes the Hessian positive definite, though softmax does not see a constant added to
+    all intercepts, and holds back intercepts that few images speak for.
+
+    Args:
+        bias: [C] the sites' sums were taken at.
+        parts: One per site, at least one image among them.
+        ridge: ρ > 0.
+    """
+    images = sum(part.images for part in parts)
+    gradient = np.sum([part.gradient for part in parts], axis=0) / images + 2 * ridge * bias
+    hessian = np.sum([part.hessian for part in parts], axis=0) / images
+    step: Vector = np.linalg.solve(hessian + 2 * ridge * np.eye(len(bias)), gradient)
+    return bias - step

@@ -1,0 +1,64 @@
+"""Known prevalence: a site's own intercepts, after the federation's.
+
+Shots are drawn evenly over the classes, patients do not come evenly: a model that learnt from shots
+calls too many patients ill where few are. What a hospital knows of its patients' classes puts this
+right, with images whose labels nobody needs: intercepts b under which the mean prediction over n
+images of scores s_i is the known share π of each class,
+
+    1/n Σ_i softmax(s_i + b) = π.
+
+Saerens et al. (Neural Computation 14, 2002, eq. 2.9) estimate an unknown π from such a mean; here π
+is given, and b is not held to log π plus a constant: how far apart the scores of an overconfident
+model lie does not matter. The b sought minimises 1/n Σ_i logsumexp(s_i + b) − π·b, which is convex.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+from scipy.special import logsumexp, softmax
+
+from hica.method.pseudo_labels import Vector
+
+GRADIENT = 1e-9
+"""Largest difference from π at which the search ends."""
+
+
+def of_the_rest(prevalence: ArrayLike, images: int, shots: ArrayLike) -> Vector:
+    """Shares of the classes among a site's training images without the shots.
+
+    Shots were taken out evenly, so that what is rare is rarer still in the rest. A share lower than
+    half an image, as an estimated prevalence may leave, counts as half an image.
+
+    Args:
+        prevalence: [C] of all training images, adding up to 1.
+        images: How many these are, more than there are shots.
+        shots: [C] of these per class.
+    """
+    taken = np.asarray(shots, np.float64)
+    left = np.maximum(np.asarray(prevalence, np.float64) * images - taken, 0.5)
+    shares: Vector = left / left.sum()
+    return shares
+
+
+def matching_intercepts(scores: NDArray[np.floating], shares: Vector) -> Vector:
+    """Intercepts [C], adding up to 0, that make the mean prediction the given shares.
+
+    Args:
+        scores: Scores over temperature [n, C], n > 0.
+        shares: [C], each above 0, adding up to 1.
+    """
+    rows = scores.astype(np.float64)
+
+    def objective(bias: Vector) -> tuple[float, Vector]:
+        logits = rows + bias
+        value = logsumexp(logits, axis=1).mean() - shares @ bias
+        gradient: Vector = softmax(logits, axis=1).mean(axis=0) - shares
+        return float(value), gradient
+
+    # Starts where a confident classifier would be right already: each class above its mean score.
+    start = np.log(shares) - rows.mean(axis=0)
+    found = minimize(objective, start, jac=True, method="BFGS", options={"gtol": GRADIENT})
+    bias: Vector = found.x - found.x.mean()
+    return bias

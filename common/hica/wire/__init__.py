@@ -1,0 +1,1 @@
+"""What crosses between coordinator and site, and what is kept between rounds, with its checks."""

@@ -1,0 +1,1 @@
+"""Experiments: baselines, tables, audit and benchmarks; nothing a hospital needs."""

@@ -1,0 +1,37 @@
+"""Pixel probe: logistic regression on thumbnails, which sees brightness and position, not texture.
+
+What it reaches is what a data set gives away without any learning of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from hica.images.decode import read_image
+from hica_simulations.experiments.baselines import linear_probe
+from hica_simulations.experiments.baselines.episode import Doubles, Episode
+
+SIDE = 16
+
+
+def thumbnails(images: Sequence[Path]) -> NDArray[np.float32]:
+    """Grey thumbnails of 16×16 pixels in 0..1, `[n, 256]`.
+
+    Raises:
+        DataError: An image that cannot be read.
+    """
+    rows = [
+        np.asarray(read_image(path).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
+        for path in images
+    ]
+    return np.stack(rows).reshape(len(rows), -1).astype(np.float32) / 255.0
+
+
+def fit_predict(episode: Episode) -> Doubles:
+    """The linear probe, on an episode whose features are thumbnails."""
+    return linear_probe.fit_predict(episode)

@@ -1,0 +1,188 @@
+"""Baselines on the sites' shots, run on the sites of a simulation.
+
+They use exactly the episodes the sites drew, and are tested at the sites as all other methods are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from hica.method.metrics import SiteMetrics, combine, site_metrics
+from hica.method.prevalence import matching_intercepts
+from hica.study import Study, apply_overrides, validated
+from hica_client.session import Session
+from hica_client.site import load_site
+from hica_simulations.experiments.baselines.episode import Doubles, Episode, Floats
+from hica_simulations.experiments.baselines.gathering import (
+    features,
+    gathered,
+    inputs,
+    labels_of,
+    thumbnails,
+)
+from hica_simulations.experiments.baselines.prompts import prompts_of
+from hica_simulations.experiments.baselines.registry import (
+    IN_EVERY_RUN,
+    MODELS,
+    ON_FEATURES,
+    ON_IMAGES,
+    ON_PIXELS,
+    ON_PROMPTS,
+)
+from hica_simulations.experiments.baselines.tuning import TunedEpisode
+from hica_simulations.predictions import Predictions, joined
+
+Texts = Callable[[Study, int], Floats]
+"""Class texts [C, D] of a study's text bank for a joint space of width D."""
+
+
+SMALLEST = 1e-12
+"""Probability that a logarithm is taken of."""
+
+
+class ShotBaselines:
+    """All baselines on the shots of some sites; what several of them need is made once.
+
+    Args:
+        study: The study.
+        sites: Paths of `site.toml`.
+        texts: Makes the class texts that some baselines need; None where there are none.
+        models: What those that train the tower set in the study; for a CNN trained whole
+            `MODELS | {"cnn": ("model.train=full",)}`.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        sites: Sequence[Path],
+        texts: Texts | None = None,
+        models: Mapping[str, Sequence[str]] = MODELS,
+    ) -> None:
+        self.study = study
+        self.sites = list(sites)
+        self.texts = texts
+        self.models = models
+        self.sessions = self._sessions(["model.train=adapter"])
+
+    def probabilities(self, name: str) -> Doubles:
+        """Class probabilities [m, C] of all test images, in the order of the sites."""
+        found = self._predicted(name)
+        tested = sum(len(session.test) for session in self.sessions)
+        parts = self._by_site(found[:tested])
+        rests = np.split(found[tested:], np.cumsum([len(s.rest) for s, _ in parts])[:-1])
+        return np.concatenate(
+            [
+                for_prevalence(test, rest, session.shares_of_the_rest) if session.rest else test
+                for (session, test), rest in zip(parts, rests, strict=True)
+            ]
+        )
+
+    def _predicted(self, name: str) -> Doubles:
+        """The same before any prevalence is used, followed by all images beyond the shots."""
+        if name in ON_PIXELS:
+            return ON_PIXELS[name](gathered(self.sessions, thumbnails))
+        if name in ON_FEATURES:
+            return ON_FEATURES[name](self._on_features)
+        if name in ON_PROMPTS:
+            return ON_PROMPTS[name](self._on_prompts)
+        sessions = self._sessions(self.models[name])
+        start = sessions[0].pipeline.tower
+        episode = self._with_text(gathered(sessions, inputs), start.tower.dim)
+        return ON_IMAGES[name](TunedEpisode(start, episode))
+
+    def metrics(self, name: str) -> dict[str, Any]:
+        """Overall and per-site metrics as in `result.json`; every site draws its own intervals."""
+        per_site: dict[str, SiteMetrics] = {}
+        for session, found in self._by_site(self.probabilities(name)):
+            study = session.study
+            per_site[session.name] = site_metrics(
+                found,
+                labels_of(session, "test"),
+                [record.group for record in session.test],
+                len(study.classes),
+                seed=study.study.seed,
+                min_count=study.federation.min_count,
+            )
+        return {
+            **combine(list(per_site.values())).to_dict(),
+            "per_site": {site: metrics.to_dict() for site, metrics in per_site.items()},
+        }
+
+    def predictions(self, name: str, sources: Mapping[str, str]) -> Predictions:
+        """What a baseline says of every test image.
+
+        Args:
+            name: Of the baseline.
+            sources: Site → within what its patients' names are unique; by default the site itself.
+        """
+        parts = []
+        for session, found in self._by_site(self.probabilities(name)):
+            source = sources.get(session.name, session.name)
+            groups = [f"{source}/{record.group}" for record in session.test]
+            names, labels = [session.name] * len(groups), labels_of(session, "test")
+            parts.append(Predictions(found, labels, groups, names, self.study.class_names))
+        return joined(parts)
+
+    @cached_property
+    def _on_features(self) -> Episode:
+        """Features of the frozen tower."""
+        dim = self.sessions[0].pipeline.tower.tower.dim
+        return self._with_text(gathered(self.sessions, features), dim)
+
+    @cached_property
+    def _on_prompts(self) -> Episode:
+        """The same, with the text tower."""
+        episode = self._on_features
+        folder = load_site(self.sites[0]).data.weights
+        return replace(episode, prompts=prompts_of(self.study, episode.shots.shape[1], folder))
+
+    def _with_text(self, episode: Episode, dim: int) -> Episode:
+        return episode if self.texts is None else replace(episode, text=self.texts(self.study, dim))
+
+    def _sessions(self, overrides: Sequence[str]) -> list[Session]:
+        """The sites in the study with some settings changed; none of these changes the shots."""
+        table = apply_overrides(self.study.model_dump(mode="json"), list(overrides))
+        changed = validated(Study, table, "study")
+        return [Session(load_site(path), changed) for path in self.sites]
+
+    def _by_site(self, found: Doubles) -> list[tuple[Session, Doubles]]:
+        """Rows of the test images site by site, as `gathered` put them together."""
+        tested = [session for session in self.sessions if session.test]
+        ends = np.cumsum([len(session.test) for session in tested])
+        return list(zip(tested, np.split(found, ends[:-1]), strict=True))
+
+
+def for_prevalence(test: Doubles, rest: Doubles, shares: Doubles) -> Doubles:
+    """Predictions [m, C] of a site that knows what its mean prediction should be, made as ours are.
+
+    Args:
+        test: Predictions [m, C] as they are.
+        rest: [n, C] of the images of which `shares` are known.
+        shares: [C] of their classes.
+    """
+    logits, others = (np.log(np.maximum(part, SMALLEST)) for part in (test, rest))
+    return np.asarray(softmax(logits + matching_intercepts(others, shares), axis=1))
+
+
+def runnable(study: Study, names: Sequence[str]) -> list[str]:
+    """Without those that use the tower where the tower's weights were drawn at random."""
+    pretrained = study.model.checkpoint is not None or study.model.pretrained is not None
+    return [name for name in names if name in ON_PIXELS or pretrained]
+
+
+def shot_baselines(
+    study: Study,
+    sites: Sequence[Path],
+    names: Sequence[str] = IN_EVERY_RUN,
+    texts: Texts | None = None,
+) -> dict[str, Any]:
+    """Fit on all sites' shots, test at each site: metrics by name, as in `result.json`."""
+    baselines = ShotBaselines(study, sites, texts)
+    return {name: baselines.metrics(name) for name in runnable(study, names)}

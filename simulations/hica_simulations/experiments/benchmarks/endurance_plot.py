@@ -1,0 +1,66 @@
+"""The picture of an endurance run: memory of each kind of process, and the database, by round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from hica_simulations.experiments.benchmarks.processes import KINDS, megabytes
+
+if TYPE_CHECKING:
+    from hica_simulations.experiments.benchmarks.endurance import Sample
+
+COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#6b4c9a", "#8a8a00"]
+"""Those of Okabe and Ito, and two more, which colour-blind readers can tell apart."""
+
+TICKS = [50, 100, 200, 400, 800]
+"""MB."""
+
+
+def plot(samples: Sequence[Sample], settled: int, path: Path) -> None:
+    """Write the picture as PNG.
+
+    Args:
+        samples: Of a whole run.
+        settled: Round from which on growth counts; marked.
+        path: Where to.
+    """
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    memory, database = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    running = [sample for sample in samples if sample.round > 0]
+    for kind, colour in zip(KINDS, COLOURS, strict=True):
+        _memory_line(memory, running, kind, colour)
+    memory.set(yscale="log", ylabel="memory of a process, MB")
+    memory.set_yticks(TICKS, labels=map(str, TICKS))
+    memory.minorticks_off()
+    memory.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    rounds = [sample.round for sample in running]
+    database.plot(rounds, [megabytes(sample.database) for sample in running], color="#1c2733")
+    database.set(ylabel="database, MB", xlabel="alignment round", ylim=(0, None))
+    for axes in (memory, database):
+        axes.axvline(settled, color="#b4bdc6", linewidth=0.8, linestyle="--")
+        axes.grid(color="#edf0f3")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+def _memory_line(axes: Axes, samples: Sequence[Sample], kind: str, colour: str) -> None:
+    """Mean resident memory of the processes of a kind; the band spans all of them."""
+    points = [
+        (sample.round, [megabytes(p.resident) for p in sample.processes if p.kind == kind])
+        for sample in samples
+    ]
+    points = [(number, sizes) for number, sizes in points if sizes]
+    if not points:
+        return
+    rounds = [number for number, _ in points]
+    axes.plot(rounds, [mean(sizes) for _, sizes in points], color=colour, label=kind)
+    lowest, highest = [min(sizes) for _, sizes in points], [max(sizes) for _, sizes in points]
+    axes.fill_between(rounds, lowest, highest, color=colour, alpha=0.2, linewidth=0)

@@ -1,0 +1,81 @@
+"""What caching saves: an epoch of the adapter from cached features, or with the tower run anew.
+
+The cached way reads every feature from the disk in every epoch (a site reads them once); the other
+has its pixels in memory already. Both favour recomputing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from hica.examples.examples import Examples
+from hica.images.cache import TensorCache, key_of
+from hica.method.model import AlignmentModel
+from hica.towers import load_image_tower
+from hica.towers.adaptation import adapt
+from hica_simulations.experiments.benchmarks.regions import K, epoch, random_bank, random_examples
+from hica_simulations.experiments.benchmarks.timing import Figure, alternate, clock, ratio
+
+BATCH_SIZE = 16
+
+
+def compare_features(
+    repeat: int, image: str = "timm/mobilenetv2_100", images: int = 32
+) -> list[Figure]:
+    """Seconds of an epoch either way.
+
+    Args:
+        repeat: Epochs of each way, by turns.
+        image: Image tower, with drawn weights; frozen.
+        images: Images of an epoch.
+    """
+    tower = adapt(load_image_tower(image), "adapter")
+    model = AlignmentModel(tower, random_bank(tower.tower.dim), True)
+    examples = random_examples(tower, images, K)
+    size = tower.tower.preprocess.size
+    pixels = torch.zeros(images, 3, size, size, dtype=torch.uint8)
+
+    def train_on(hidden: Tensor) -> None:
+        epoch(model, with_hidden(examples, hidden), BATCH_SIZE, 0.5)()
+
+    def recomputed() -> None:
+        batches = zip(
+            torch.split(pixels, BATCH_SIZE),
+            torch.split(examples.weights[:, 0], BATCH_SIZE),
+            strict=True,
+        )
+        train_on(torch.cat([tower.frozen(images, weights) for images, weights in batches]))
+
+    with tempfile.TemporaryDirectory() as folder:
+        cache = TensorCache(Path(folder))
+        keys = [key_of("features", number) for number in range(images)]
+        for key, hidden in zip(keys, examples.hidden, strict=True):
+            cache.put(key, {"hidden": hidden.half()})
+
+        def cached() -> None:
+            train_on(torch.cat([(cache.get(key) or {})["hidden"] for key in keys]))
+
+        ways = {"cached": partial(clock, cached), "recomputed": partial(clock, recomputed)}
+        seconds = alternate(ways, repeat)
+    name = image.removeprefix("timm/")
+    return [
+        Figure(f"{name}: epoch of the adapter, cached", 1000 * median(seconds["cached"]), "ms"),
+        Figure(
+            f"{name}: epoch of the adapter, recomputed", 1000 * median(seconds["recomputed"]), "ms"
+        ),
+        Figure(
+            f"{name}: recomputed / cached", ratio(seconds["recomputed"], seconds["cached"]), "×"
+        ),
+    ]
+
+
+def with_hidden(examples: Examples, hidden: Tensor) -> Examples:
+    """`examples` with other features [n, 1 + K, D], of one view."""
+    return replace(examples, hidden=hidden.unsqueeze(1))

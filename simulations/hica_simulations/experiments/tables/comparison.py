@@ -1,0 +1,297 @@
+"""Comparison: the form that most tables have, variants of a study against one of them.
+
+Every variant of a seed sees the same shots and the same test images. Seeds draw shots and splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hica.errors import ConfigurationError
+from hica.method.metrics import Interval
+from hica.storage import write_atomically
+from hica_simulations.experiments.tables.cells import (
+    OURS,
+    Cell,
+    Measure,
+    Row,
+    predictions_of,
+    write_csv,
+)
+from hica_simulations.experiments.tables.pages import Table, markdown, write_page
+from hica_simulations.experiments.tables.plots import differences_plot, shots_plot
+from hica_simulations.experiments.tables.statistics import patients_interval, seeds_interval
+from hica_simulations.predictions import Predictions
+from hica_simulations.scenario import Scenario, load_scenario
+
+
+class Variant(NamedTuple):
+    """What one line of a table runs.
+
+    Attributes:
+        overrides: `section.key=value`.
+        method: `federated`, `local_only`, `pooled`, or the name of a baseline.
+    """
+
+    overrides: tuple[str, ...] = ()
+    method: str = OURS
+
+
+class Figure(NamedTuple):
+    """How a number that is no share is shown.
+
+    Attributes:
+        title: Of its column.
+        scale: What it is multiplied by.
+        digits: After the point.
+    """
+
+    title: str
+    scale: float = 1.0
+    digits: int = 0
+
+
+Variants = Callable[[Scenario], Mapping[str, Variant]]
+"""The variants of a study with one of the seeds, by what the table calls them."""
+
+Extra = Callable[[Predictions, Row], Mapping[str, float | None]]
+"""Further shares in 0..1 of a finished cell, by the title of their column."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table of variants.
+
+    Attributes:
+        title: What it is about.
+        reference: The variant that the others are compared with.
+        variants: Of a study; the reference among them.
+        metrics: Which are shown, of those in a row, with their titles.
+        compared: Of which differences are shown, `auroc` or another with patients behind it.
+        everywhere: Overrides of all variants.
+        rarely: Variants that are run at the largest number of shots alone.
+        against: Variants that are compared with another one than `reference`.
+        figures: Further columns of a row that are shown, but for shares.
+        measure: Called after each federation for further columns of its row.
+        extra: Computes further columns when the table is written.
+        remark: What a reader must know beside what every table's note says.
+    """
+
+    title: str
+    reference: str
+    variants: Variants
+    metrics: Mapping[str, str]
+    compared: tuple[str, ...] = ("auroc",)
+    everywhere: tuple[str, ...] = ()
+    rarely: frozenset[str] = frozenset()
+    against: Mapping[str, str] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    measure: Measure | None = None
+    extra: Extra | None = None
+    remark: str = ""
+
+    def cells(
+        self,
+        studies: Sequence[Path],
+        shots: Sequence[int],
+        seeds: Sequence[int],
+        methods: Sequence[str] = (),
+    ) -> list[Cell]:
+        """All runs of the table; those that share their texts follow each other.
+
+        Args:
+            studies: Files of scenarios.
+            shots: Labelled images of each class and site.
+            seeds: Of shots and splits.
+            methods: The variants wanted; all without it. What they are compared with always is.
+
+        Raises:
+            ConfigurationError: A study has no such variant, or cannot be in this table.
+        """
+        made = []
+        for study in studies:
+            for seed in seeds:
+                scenario = load_scenario(study, [f"study.seed={seed}"])  # variants may draw, too
+                variants = self.variants(scenario)
+                if unknown := sorted(set(methods) - variants.keys()):
+                    raise ConfigurationError(
+                        f"--methods {','.join(unknown)}: for {study.name} the lines of this table "
+                        f"are {', '.join(variants)}"
+                    )
+                wanted = set(methods or variants)
+                wanted |= {self.reference, *(self._reference_of(name) for name in wanted)}
+                names = [name for name in variants if name in wanted]
+                for count in sorted(shots, reverse=True):  # the longest first
+                    for name in names:
+                        if name not in self.rarely or count == max(shots):
+                            variant = variants[name]
+                            made.append(self._cell(study, scenario, name, variant, count, seed))
+        return made
+
+    def _cell(
+        self, study: Path, scenario: Scenario, name: str, variant: Variant, shots: int, seed: int
+    ) -> Cell:
+        labels = {
+            "study": scenario.study.study.name,
+            "shots": shots,
+            "method": name,
+            "seed": seed,
+        }
+        drawn = (
+            f"alignment.shots={shots}",
+            f"study.seed={seed}",
+            f"simulation.split_seed={seed}",
+        )
+        overrides = (*self.everywhere, *drawn, *variant.overrides)
+        return Cell(labels, study, overrides, variant.method, self.measure)
+
+    def _reference_of(self, name: str) -> str:
+        return self.against.get(name, self.reference)
+
+    def write(self, rows: Sequence[Row], out: Path) -> str:
+        """Write `table.csv`, `.md` and `.png`, and all in `report.html`; returns the Markdown."""
+        more = [self._extra_of(row, out) for row in rows]
+        columns = list(dict.fromkeys(title for part in more for title in part))
+        rows = [
+            {**row, **dict.fromkeys(columns), **part} for row, part in zip(rows, more, strict=True)
+        ]
+        write_csv(rows, out / "table.csv")
+        table, note = self.as_table(rows, out, columns), self.note_of(rows)
+        failed = dict.fromkeys(
+            f"- {row['method']}: {row['error']}\n" for row in rows if row["error"]
+        )
+        reasons = "\nCould not be run:\n\n" + "".join(failed) if failed else ""
+        text = f"{markdown(table)}\n{note}\n{reasons}"
+        write_atomically(out / "table.md", text.encode())
+        if len({row["shots"] for row in rows}) > 1:
+            shots_plot(rows, out / "table.png")
+        else:
+            titles = {name: self.metrics[name] for name in self.compared}
+            differences_plot(rows, self.reference, out / "table.png", titles, self.against)
+        write_page(out / "report.html", self.title, table, out / "table.png", note)
+        return text
+
+    def note_of(self, rows: Sequence[Row]) -> str:
+        """What the numbers are."""
+        seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
+        groups = {
+            other: [name for name, one in self.against.items() if one == other]
+            for other in dict.fromkeys(self.against.values())
+        }
+        others = "".join(
+            f' In its place, "{other}" is what these are compared with: {"; ".join(names)}.'
+            for other, names in groups.items()
+        )
+        remark = f" {self.remark}" if self.remark else ""
+        return (
+            f"Seeds {seeds}: means over them, in per cent, of all test images together. "
+            f'"vs" is the difference from {self.reference}, in points, paired: first over seeds '
+            f"(95 % t-interval), then over patients (95 % bootstrap).{others}{remark}"
+        )
+
+    def _extra_of(self, row: Row, out: Path) -> Mapping[str, float | None]:
+        found = _predictions(out, row) if self.extra else None
+        return self.extra(found, row) if self.extra and found else {}
+
+    def as_table(self, rows: Sequence[Row], out: Path, extra: Sequence[str] = ()) -> Table:
+        """Means over the seeds and paired differences from the reference.
+
+        Args:
+            rows: Of all cells.
+            out: Folder of the table, whose cells hold predictions.
+            extra: Further columns that are shares.
+        """
+        shares = {**self.metrics, **{title: title for title in extra}}
+        header = ["study", "shots", "method", *shares.values()]
+        header += [figure.title for figure in self.figures.values()]
+        for metric in self.compared:
+            words = self.metrics[metric]
+            header += [f"{words} vs {self.reference}, seeds", "patients"]
+        lines = []
+        for study, shots, name in dict.fromkeys(
+            (r["study"], r["shots"], r["method"]) for r in rows
+        ):
+            ours = rows_of(rows, study, shots, name)
+            line = [study, str(shots), name, *(_percent(ours, metric) for metric in shares)]
+            line += [_number(ours, column, figure) for column, figure in self.figures.items()]
+            for metric in self.compared:
+                line += self._compared(rows, out, metric, (study, shots, name))
+            lines.append(line)
+        return Table(header, lines)
+
+    def _compared(
+        self, rows: Sequence[Row], out: Path, metric: str, which: tuple[str, int, str]
+    ) -> list[str]:
+        """A line's difference from what it is compared with."""
+        study, shots, name = which
+        other = self._reference_of(name)
+        ours, theirs = rows_of(rows, study, shots, name), rows_of(rows, study, shots, other)
+        return ["–", "–"] if name == other else difference(ours, theirs, metric, out)
+
+
+def difference(ours: Sequence[Row], theirs: Sequence[Row], metric: str, out: Path) -> list[str]:
+    """Ours less theirs in points, with the interval over seeds, and that over patients.
+
+    Args:
+        ours: Rows of one method, in the order of the seeds.
+        theirs: Of another.
+        metric: One that `patients_interval` knows.
+        out: Folder of the table, whose cells hold predictions.
+    """
+    if not _comparable(ours, theirs, metric):
+        return ["–", "–"]
+    values = ([row[metric] for row in part] for part in (ours, theirs))
+    pairs = [
+        (one, two)
+        for mine, yours in zip(ours, theirs, strict=True)
+        if (one := _predictions(out, mine)) and (two := _predictions(out, yours))
+    ]
+    same = all(_same_images(*pair) for pair in pairs)
+    patients = patients_interval(pairs, metric) if pairs and same else None
+    return [_points(seeds_interval(*values)), _points(patients, value=False)]
+
+
+def rows_of(rows: Sequence[Row], study: str, shots: int, name: str) -> list[Row]:
+    """Rows of every seed, in the order of the seeds."""
+    wanted = (study, shots, name)
+    found = [row for row in rows if (row["study"], row["shots"], row["method"]) == wanted]
+    return sorted(found, key=lambda row: int(row["seed"]))
+
+
+def _comparable(ours: Sequence[Row], theirs: Sequence[Row], metric: str) -> bool:
+    """Whether both have a value for the same seeds."""
+    seeds = [[row["seed"] for row in part if row[metric] is not None] for part in (ours, theirs)]
+    return seeds[0] == seeds[1] and len(seeds[0]) == len(ours) > 0
+
+
+def _predictions(out: Path, row: Row) -> Predictions | None:
+    labels = {name: row[name] for name in ("study", "shots", "method", "seed")}
+    return predictions_of(out, Cell(labels, Path(), ()))
+
+
+def _same_images(ours: Predictions, theirs: Predictions) -> bool:
+    return ours.groups == theirs.groups and np.array_equal(ours.labels, theirs.labels)
+
+
+def _percent(rows: Sequence[Row], metric: str) -> str:
+    return _number(rows, metric, Figure(metric, 100, 1))
+
+
+def _number(rows: Sequence[Row], column: str, figure: Figure) -> str:
+    """Mean over the rows that have it."""
+    values: list[Any] = [row[column] for row in rows if row.get(column) is not None]
+    mean = figure.scale * float(np.mean(values)) if values else None
+    return "–" if mean is None else f"{mean:,.{figure.digits}f}"
+
+
+def _points(interval: Interval | None, value: bool = True) -> str:
+    """`+1.2 [-0.3, +2.7]` in points."""
+    if interval is None:
+        return "–"
+    spread = f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+    return f"{100 * interval.value:+.1f} {spread}" if value else spread

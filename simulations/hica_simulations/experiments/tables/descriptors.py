@@ -1,0 +1,49 @@
+"""Descriptors: where the findings come from, and whether it matters what they say.
+
+Another list, for example one that a language model has drafted, is compared by a study file of its
+own: `hica-server findings draft` and, once it has been read, `findings apply STUDY FILE --out NEW`
+give one, whose `study.name` is then changed. Both files are named to the table, which has lines for
+each study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hica_server.findings.random_words import random_findings
+from hica_server.findings.template import template_findings
+from hica_simulations.experiments.tables.comparison import Comparison, Variant
+from hica_simulations.experiments.tables.texts import with_findings, without_findings
+from hica_simulations.scenario import Scenario
+
+CURATED = "curated"
+
+
+def variants(scenario: Scenario) -> Mapping[str, Variant]:
+    """The study's own findings; templates; random words, drawn from its seed; none.
+
+    Raises:
+        ConfigurationError: A class without findings, whose number random words could copy.
+    """
+    study, simulation = scenario.study, scenario.simulation
+    texts = {
+        "templates": with_findings(study.classes, template_findings(study)),
+        "random words": with_findings(study.classes, random_findings(study, study.study.seed)),
+        "none": without_findings(study.classes),
+    }
+    changes = {name: Variant(changed.overrides(simulation)) for name, changed in texts.items()}
+    return {CURATED: Variant(), **changes}
+
+
+TABLE = Comparison(
+    title="Where the findings come from",
+    reference=CURATED,
+    variants=variants,
+    metrics={"accuracy": "accuracy", "balanced_accuracy": "balanced", "auroc": "AUROC"},
+    compared=("accuracy", "auroc"),
+    remark=(
+        "Only curated findings can be named by a manifest: in the other lines every image of a "
+        "class has all findings of that class. Random words are drawn anew with every seed."
+    ),
+)
+cells, write = TABLE.cells, TABLE.write

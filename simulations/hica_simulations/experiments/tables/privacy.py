@@ -1,0 +1,204 @@
+"""Accuracy against ε: what differential privacy costs, by mechanism, shots and study.
+
+ε = ∞ is the same mechanism at ε = 100,000, whose noise is too small to matter: clipping, a single
+centre and missing intercepts are in it. `none` is the study's own recipe without any of that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from hica.method.metrics import paired_interval
+from hica.storage import write_atomically
+from hica_simulations.experiments.tables.cells import Cell, Row, write_csv
+from hica_simulations.experiments.tables.pages import Table, markdown, write_page
+from hica_simulations.scenario import load_scenario
+
+BUDGETS = (math.inf, 8.0, 3.0, 1.0)
+NO_NOISE = 1e5
+"""ε in the place of ∞."""
+DELTA = 1e-3
+"""Well below one over the 120 to 240 shots that a federation of four sites learns from."""
+EVERYWHERE = (
+    "model.train=adapter",
+    "model.layers=0",
+    "alignment.scaling=none",
+    "pretraining.rounds=0",
+)
+"""Features of the frozen tower: with few patients nothing more can be learnt privately."""
+PROTOTYPES = ("privacy.mechanism=prototypes", "alignment.bank_start=means", "calibration.rounds=0")
+METHODS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "dp-sgd": (
+        "privacy.mechanism=dp-sgd",
+        "privacy.training_share=0.5",
+        "calibration.rounds=0",
+        "alignment.bank_start=means",
+        "alignment.rounds=4",
+        "alignment.batch_size=1000",  # every patient in every step
+        "federation.quorum=3",
+    ),
+    "prototypes": PROTOTYPES,
+    "prototypes in a secure sum": (
+        *PROTOTYPES,
+        "privacy.secure_aggregation=true",
+        "privacy.noise=distributed",
+        "federation.quorum=3",
+    ),
+}
+COLOURS = {
+    "none": "#1c2733",
+    "dp-sgd": "#d55e00",
+    "prototypes": "#0072b2",
+    "prototypes in a secure sum": "#009e73",
+}
+SHOWN = {"balanced_accuracy": "balanced accuracy, %", "auroc": "AUROC, %"}
+
+
+def cells(
+    studies: Sequence[Path],
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    methods: Sequence[str] = (),
+) -> list[Cell]:
+    """All runs of the table; those that share their texts follow each other."""
+    return [
+        _cell(study, method, count, budget, seed)
+        for study in studies
+        for seed in seeds
+        for count in shots
+        for method in METHODS
+        if not methods or method in methods
+        for budget in ([math.inf] if method == "none" else BUDGETS)
+    ]
+
+
+def _cell(study: Path, method: str, shots: int, budget: float, seed: int) -> Cell:
+    spent = [] if method == "none" else [f"privacy.epsilon={min(budget, NO_NOISE)}"]
+    delta = [] if method == "none" else [f"privacy.delta={DELTA}"]
+    labels = {
+        "study": load_scenario(study).study.study.name,
+        "method": method,
+        "shots": shots,
+        "epsilon": budget,
+        "seed": seed,
+    }
+    changes = (f"alignment.shots={shots}", f"study.seed={seed}", *spent, *delta)
+    return Cell(labels, study, (*EVERYWHERE, *METHODS[method], *changes))
+
+
+def write(rows: Sequence[Row], out: Path) -> str:
+    """Write `table.csv`, `.md` and `.png`, and all in `report.html`; returns the Markdown."""
+    write_csv(rows, out / "table.csv")
+    text = as_markdown(rows)
+    write_atomically(out / "table.md", text.encode())
+    plot(rows, out / "table.png")
+    title = "Accuracy against ε"
+    write_page(out / "report.html", title, as_table(rows), out / "table.png", note_of(rows))
+    return text
+
+
+def as_markdown(rows: Sequence[Row]) -> str:
+    """`as_table` and `note_of`, and what could not be run."""
+    failed = [f"- {row['error']}\n" for row in rows if row["error"]]
+    reasons = "\nCells that could not be run:\n\n" + "".join(failed) if failed else ""
+    return f"{markdown(as_table(rows))}\n{note_of(rows)}\n{reasons}"
+
+
+def note_of(rows: Sequence[Row]) -> str:
+    """What the numbers are."""
+    seeds = ", ".join(map(str, sorted({row["seed"] for row in rows})))
+    return (
+        f"δ = {DELTA:g}, seeds {seeds}; means over the seeds, paired 95 % t-intervals of the "
+        "differences, in points."
+    )
+
+
+def as_table(rows: Sequence[Row]) -> Table:
+    """Means over the seeds, and paired differences from the same mechanism at ε = ∞."""
+    lines = []
+    groups = dict.fromkeys((r["study"], r["shots"], r["method"], r["epsilon"]) for r in rows)
+    for study, shots, method, budget in groups:
+        line = [study, str(shots), method, "∞" if math.isinf(budget) else f"{budget:g}"]
+        for metric in SHOWN:
+            ours = _values(rows, metric, study, shots, method, budget)
+            free = _values(rows, metric, study, shots, method, math.inf)
+            line += [_percent(ours), _difference(ours, free) if math.isfinite(budget) else "–"]
+        lines.append(line)
+    header = ["study", "shots", "mechanism", "ε"]
+    for words in SHOWN.values():
+        header += [words, "change from ε = ∞"]
+    return Table(header, lines)
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """AUROC against ε: a row of panels a study, a column a number of shots."""
+    studies = list(dict.fromkeys(row["study"] for row in rows))
+    shots = sorted({row["shots"] for row in rows})
+    figure = Figure(figsize=(3.2 * len(shots) + 1.8, 2.8 * len(studies)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(studies), len(shots), sharex=True, sharey="row", squeeze=False)
+    for study, line in zip(studies, panels, strict=True):
+        for count, axes in zip(shots, line, strict=True):
+            _panel(axes, rows, study, count)
+            axes.set_title(f"{study}, {count} shot{'s' if count > 1 else ''}", fontsize=9)
+        line[0].set_ylabel(SHOWN["auroc"])
+    for axes in panels[-1]:
+        axes.set_xlabel("ε of each site")
+    handles, names = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _panel(axes: Axes, rows: Sequence[Row], study: str, shots: int) -> None:
+    """Mean and range over the seeds of every mechanism."""
+    places = {budget: place for place, budget in enumerate(sorted(BUDGETS))}
+    for method, colour in COLOURS.items():
+        budgets = [math.inf] if method == "none" else sorted(BUDGETS)
+        every = [(b, _values(rows, "auroc", study, shots, method, b)) for b in budgets]
+        found = [(places[budget], 100 * np.array(values)) for budget, values in every if values]
+        if not found:
+            continue
+        at = [place for place, _ in found]
+        if method == "none":
+            axes.axhline(found[0][1].mean(), color=colour, linestyle="--", label="no privacy")
+            continue
+        axes.plot(at, [v.mean() for _, v in found], color=colour, marker="o", label=method)
+        low, high = [v.min() for _, v in found], [v.max() for _, v in found]
+        axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.axhline(50, color="#b4bdc6", linewidth=0.8)
+    axes.set_xticks(list(places.values()), ["∞" if math.isinf(b) else f"{b:g}" for b in places])
+    axes.grid(color="#edf0f3")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _values(
+    rows: Sequence[Row], metric: str, study: str, shots: int, method: str, budget: float
+) -> list[float]:
+    """Of every seed, in the order of the rows; without those that could not be run."""
+    wanted = (study, shots, method, budget)
+    return [
+        row[metric]
+        for row in rows
+        if (row["study"], row["shots"], row["method"], row["epsilon"]) == wanted
+        and row[metric] is not None
+    ]
+
+
+def _percent(values: Sequence[float]) -> str:
+    return f"{100 * float(np.mean(values)):.1f}" if values else "–"
+
+
+def _difference(ours: Sequence[float], free: Sequence[float]) -> str:
+    """Ours less the other, seed by seed."""
+    if len(ours) != len(free) or len(ours) < 2:
+        return "–"
+    found = paired_interval([100 * (one - other) for one, other in zip(ours, free, strict=True)])
+    return f"{found.value:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"

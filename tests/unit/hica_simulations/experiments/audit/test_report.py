@@ -1,0 +1,97 @@
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from hica_simulations.experiments.audit.plot import plot
+from hica_simulations.experiments.audit.report import as_markdown, remarks, tables, write_tables
+
+NAMES = {"none": "no privacy", "dp-1": "DP, ε = 1", "control": "control: DP, ε = 1, noise / 10"}
+
+
+@pytest.fixture
+def result():
+    rows = [
+        {
+            "setting": name,
+            "seen": seen,
+            "attacker": attacker,
+            "canary": "odd",
+            "claimed": None if name == "none" else 1.0,
+            "auc": 0.75,
+            "tpr": 0.12,
+            "tpr_low": 0.09,
+            "tpr_high": 0.16,
+            "bound": 0.5,
+            "gaussian_bound": 2.0,
+            "ceiling": 3.0,
+            "gaussian_ceiling": 2.0,
+            "trials": 100,
+            "decisive": attacker == "insider" and seen != "model",
+            "refuted": name == "control",
+        }
+        for name in NAMES
+        for seen in ("prototypes", "update", "model")
+        for attacker in ("insider", "outsider")
+    ]
+    rebuilt = {"setting": "none", "attack": "class sums", "images": 5, "targets": 8}
+    return {
+        "study": "toy",
+        "delta": 1e-5,
+        "settings": NAMES,
+        "membership": rows,
+        "reconstruction": [{**rebuilt, "cosine": 0.7, "low": 0.6, "high": 0.8, "guess": 0.1}],
+        "refuted": [],
+        "catches_control": {"prototypes": True, "update": True},
+        "finds_members": True,
+    }
+
+
+def test_tables_tell_claims_bounds_and_ceilings(result, tmp_path):
+    write_tables(result, tmp_path)
+    text = (tmp_path / "audit.md").read_text()
+    assert text == as_markdown(result)
+    assert "| DP, ε = 1 | updates | 1.00 | 0.50 | 2.00 * | 0.750 | 12 % [9, 16] |" in text
+    assert "| no privacy | class sums | ∞ |" in text
+    assert "| no privacy | class sums | 5 | 0.70 [0.60, 0.80] | 0.10 |" in text
+    assert "ε ≥ 3.00, Gaussian 2.0" in text
+    rows = list(csv.DictReader((tmp_path / "audit.csv").open()))
+    assert len(rows) == len(result["membership"])
+    assert rows[0]["tpr_high"] == "0.16"
+
+
+def test_no_refutation_is_no_proof(result):
+    assert any("proves none of them" in line for line in remarks(result))
+    assert any("The audit can tell" in line for line in remarks(result))
+
+
+def test_a_refuted_claim_is_shouted(result):
+    result["refuted"] = ["dp-1"]
+    assert any(line.startswith("REFUTED: DP, ε = 1.") for line in remarks(result))
+
+
+def test_an_audit_that_misses_the_control_says_that_it_is_too_weak(result):
+    result["catches_control"]["update"] = False
+    assert any("too weak" in line and "updates" in line for line in remarks(result))
+
+
+def test_a_terminal_shows_every_row(result):
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    for table in tables(result):
+        console.print(table)
+    assert console.export_text().count("DP, ε = 1") >= 3
+
+
+def test_the_picture_is_small_and_shows_something(result, tmp_path):
+    curve = (np.array([0.0, 0.1, 1.0]), np.array([0.0, 0.5, 1.0]))
+    curves = {
+        f"{name}/{seen}/{attacker}/odd": curve
+        for name in NAMES
+        for seen in ("prototypes", "update")
+        for attacker in ("insider", "outsider")
+    }
+    plot(result, curves, tmp_path / "audit.png")
+    assert (tmp_path / "audit.png").stat().st_size < 500_000
+    assert np.asarray(Image.open(tmp_path / "audit.png")).std() > 10

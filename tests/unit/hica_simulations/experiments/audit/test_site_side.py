@@ -1,0 +1,116 @@
+"""What the audit attacks is what a site sends: the client's own answers, number for number."""
+
+import numpy as np
+import pytest
+import torch
+
+from hica.method.local_training import Schedule, train
+from hica.privacy.noise import SeededNoise
+from hica.seeds import derived_seed
+from hica.wire.messages import Kind, Request
+from hica_client import releases
+from hica_client.secure import question_of
+from hica_client.session import Session
+from hica_client.site import load_site
+from hica_simulations.experiments.audit.site_side import class_sums, round_change
+from hica_simulations.experiments.audit.world import make_start, rows_of, subset, units_of
+from hica_simulations.run import policy_of
+from hica_simulations.toml_text import to_toml
+
+
+@pytest.fixture
+def client(world, place, tmp_path):
+    """The attacked site as the client knows it, in a private study."""
+    site = (place.out / "sites" / "north" / "site.toml").read_text()
+
+    def session(study):
+        (tmp_path / "site.toml").write_text(site + to_toml({"policy": policy_of(study)}))
+        return Session(load_site(tmp_path / "site.toml"), study)
+
+    return session
+
+
+def noise_of(session, request):
+    return SeededNoise(derived_seed("noise", session.name, question_of(request)))
+
+
+@pytest.fixture
+def episode(world):
+    return subset(world.hospitals[0].pool, world.hospitals[0].episode)
+
+
+@pytest.mark.parametrize("name", ["dp-1", "dp-8"])
+def test_noisy_class_sums_are_the_client_s(world, settings, client, episode, name):
+    setting = settings[name]
+    start = make_start(world, setting.statistics)
+    start.reset()
+    session = client(setting.statistics)
+    request = Request(Kind.PROTOTYPES, setting.statistics, 0, {}, {})
+    sent = releases.prototypes(session, request, start.model, world.bank)
+    ours = class_sums(
+        setting,
+        rows_of(start.model, episode),
+        episode.labels.numpy(),
+        units_of(episode, setting),
+        noise_of(session, request),
+    )
+    assert np.array_equal(ours.sums, sent["sums"])
+    assert np.array_equal(ours.counts, sent["counts"])
+
+
+def test_private_updates_are_the_client_s(world, settings, client, episode):
+    setting = settings["dp-3"]
+    start = make_start(world, setting.training)
+    session = client(setting.training)
+    request = Request(Kind.ALIGN, setting.training, 0, {"rate": 1.0}, {})
+    stage = setting.training.alignment
+    schedule = Schedule(
+        stage.local_epochs,
+        stage.batch_size,
+        stage.learning_rate,
+        stage.bank_learning_rate,
+        stage.weight_decay,
+        stage.text_pull,
+    )
+    start.reset()
+    releases.train(
+        session, request, start.model, episode, start.loss, schedule, world.bank, start.anchor
+    )
+    sent = {name: value.detach().clone() for name, value in start.model.shared().items()}
+    noise = noise_of(session, request)
+    change = round_change(setting, start, episode, world.units, noise, torch.Generator())
+    assert any(part.abs().max() > 0 for part in change.values())
+    for name, value in start.weights.items():
+        assert torch.equal(change[name], sent[name] - value)
+
+
+def test_open_updates_are_plain_training(world, settings, episode):
+    setting = settings["none"]
+    start = make_start(world, setting.training)
+    stage = setting.training.alignment
+    change = round_change(
+        setting, start, episode, world.units, SeededNoise(0), torch.Generator().manual_seed(7)
+    )
+    start.reset()
+    schedule = Schedule(
+        stage.local_epochs,
+        stage.batch_size,
+        stage.learning_rate,
+        stage.bank_learning_rate,
+        stage.weight_decay,
+        stage.text_pull,
+    )
+    generator = torch.Generator().manual_seed(7)
+    train(start.model, episode, start.loss, schedule, generator, start.anchor)
+    for name, value in start.model.shared().items():
+        assert torch.equal(change[name], value.detach() - start.weights[name])
+
+
+def test_the_control_adds_a_tenth_of_the_noise(world, settings, episode):
+    rows, labels = np.zeros((9, 4)), episode.labels.numpy()
+    units = units_of(episode, settings["dp-1"])
+    claimed, broken = (
+        class_sums(settings[name], rows, labels, units, SeededNoise(1))
+        for name in ("dp-1", "control")
+    )
+    assert np.allclose(broken.sums, claimed.sums / 10)
