@@ -26,7 +26,7 @@ from hica.text.refinement import (
 )
 from hica.towers import TextTower, load_text_tower
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 DATA = ROOT.parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is absent")
 

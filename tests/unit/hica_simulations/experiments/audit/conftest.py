@@ -12,7 +12,7 @@ from hica_simulations.run import Place
 from hica_simulations.scenario import load_scenario
 from hica_simulations.toml_text import to_toml
 
-STUDY = Path(__file__).parents[4] / "simulations" / "studies" / "audit.toml"
+STUDY = Path(__file__).parents[5] / "simulations" / "studies" / "audit.toml"
 SMALL = (
     "text.epochs=0",
     "alignment.shots=3",

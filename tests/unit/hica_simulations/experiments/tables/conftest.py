@@ -10,7 +10,7 @@ from hica_simulations.predictions import Predictions
 from hica_simulations.run import PREDICTIONS
 from hica_simulations.scenario import load_scenario
 
-STUDIES = Path(__file__).parents[4] / "simulations" / "studies"
+STUDIES = Path(__file__).parents[5] / "simulations" / "studies"
 
 
 @pytest.fixture

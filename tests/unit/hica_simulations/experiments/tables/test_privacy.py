@@ -6,7 +6,7 @@ import pytest
 from hica_simulations.experiments.tables.privacy import BUDGETS, METHODS, as_markdown, cells, write
 from hica_simulations.scenario import load_scenario
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[5]
 BREAST = ROOT / "simulations" / "studies" / "breast_ultrasound.toml"
 
 

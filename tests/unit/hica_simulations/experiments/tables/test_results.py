@@ -17,7 +17,7 @@ from hica_simulations.experiments.tables.results import (
 from hica_simulations.run import Place
 from hica_simulations.scenario import load_scenario
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[5]
 STUDIES = ROOT / "simulations" / "studies"
 
 
