@@ -20,14 +20,15 @@ from hica.deployment.keys import fingerprint
 from hica.deployment.kit import STUDY, read_kit, read_roster, roster_sha256
 from hica.errors import ConfigurationError
 from hica.secure_sum.forms import terms_of
+from hica.steps.plan import kinds_asked, steps_of
 from hica.study import Study, load_study
 from hica.wire.messages import Kind
 from hica_client.approval import approve, decisions, revoke
 from hica_client.plain import plain
-from hica_client.policy import ARRAYS, conflicts, kinds_of
+from hica_client.policy import conflicts
 from hica_client.site import Site
 
-LEAVES: dict[Kind, str] = {
+BESIDE_STEPS: dict[str, str] = {
     Kind.CAPABILITIES: "how many labelled, unlabelled and test images; shots of each class; "
     "device, versions, hash of the weights",
     Kind.KEYS: "two public keys made for one sum, signed with the key of your site",
@@ -35,18 +36,8 @@ LEAVES: dict[Kind, str] = {
     Kind.SURVIVORS: "your site's signature over who is in a sum",
     Kind.UNMASK: "your shares of other sites' secret numbers, with which the masks come off a sum "
     "over several sites, and off nothing else",
-    Kind.MOMENTS: "sum of the features of your training images, where the study scales them of "
-    "their squares too, and their number",
-    Kind.CLUSTERS: "sum of the features of each group of similar images, and their number, however "
-    "few they are",
-    Kind.PRETRAIN: "weights trained on your images without their labels, and the mean loss",
-    Kind.PROTOTYPES: "sum of the features of the labelled images of each class, and their number",
-    Kind.ALIGN: "weights trained on the labelled images, and the mean loss",
-    Kind.CALIBRATE: "how far the predicted class probabilities of your labelled images are off, "
-    "summed over them",
-    Kind.EVALUATE: "accuracy, AUROC, confusion counts and calibration on your held-out patients",
 }
-"""What the answer to each kind tells, in words."""
+"""What the answers tell that are no step's, in words; a step says it itself (`Step.leaves`)."""
 
 PRIVACY = (
     "The study has no privacy mechanism: no secure aggregation and no differential privacy. Sums, "
@@ -229,8 +220,11 @@ def region_words(study: Study) -> str:
 
 def _leaving(study: Study) -> Table:
     table = Table("request", "arrays", "what it tells", show_lines=True)
-    for kind in kinds_of(study):
-        table.add_row(kind.value, ", ".join(ARRAYS[kind]) or "none", LEAVES[kind])
+    for kind in kinds_asked(study):
+        steps = [step for step in steps_of(study) if step.kind == kind]
+        arrays = dict.fromkeys(array.name for step in steps for array in step.answers(study))
+        words = steps[0].leaves if steps else BESIDE_STEPS[kind]
+        table.add_row(kind, ", ".join(arrays) or "none", words)
     return table
 
 

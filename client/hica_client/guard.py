@@ -14,19 +14,19 @@ from dataclasses import replace
 from flwr.app import Context, Error, Message, RecordDict
 
 from hica.errors import DataError, HicaError, MessageError
-from hica.wire.messages import Kind, Request, decode_request, encode_reply, failure
+from hica.steps.plan import all_kinds
+from hica.wire.messages import Request, failure
+from hica.wire.records import decode_request, encode_reply
 from hica_client.app import without_folders
 from hica_client.approval import approved, check_keys
 from hica_client.audit import Event, append, verify
-from hica_client.departure import DATA_WORDS, PolicyError, account_for
+from hica_client.egress import DATA_WORDS, PolicyError, account_for
 from hica_client.policy import conflicts
 from hica_client.site import Site
 
 logger = logging.getLogger("hica.client")
 
 App = Callable[[Message, Context], Message]
-
-KINDS = frozenset(kind.value for kind in Kind)
 
 REFUSED = 6
 """Flower's ErrorCode.MOD_FAILED_PRECONDITION, to which `flwr.app` gives no name."""
@@ -62,7 +62,7 @@ class Guard:
             which names the site, or as a Flower error where the message could not be read.
         """
         kind, run_id = message.metadata.message_type, message.metadata.run_id
-        event = Event("message", "refused", kind=kind if kind in KINDS else "", run_id=run_id)
+        event = Event("message", "refused", kind=kind if kind in all_kinds() else "", run_id=run_id)
         try:
             request = _read(message)
         except Exception as error:
@@ -111,7 +111,9 @@ class Guard:
         event = replace(event, reason=reason)
         if request is None:
             return self._logged(message, self._error(message, reason), event)
-        reply = encode_reply(failure(request.kind, self.site.site.name, request.round, reason))
+        reply = encode_reply(
+            failure(request.kind, self.site.site.name, request.round, reason, error)
+        )
         return self._logged(message, Message(reply, reply_to=message), event)
 
     def _logged(self, message: Message, reply: Message, event: Event) -> Message:
@@ -135,13 +137,13 @@ def _read(message: Message) -> Request:
         HicaError: It is none of ours, or not well-formed.
     """
     kind = message.metadata.message_type
-    if kind not in KINDS:
+    if kind not in all_kinds():
         raise MessageError(f"{kind[:64]!r} is no kind of request that this version knows")
     if not message.has_content():
         raise MessageError("the message has no content")
     header = RecordDict()
     header.update(message.content.config_records)
-    return decode_request(header, Kind(kind))
+    return decode_request(header, kind)
 
 
 def _words(error: Exception) -> str:

@@ -4,49 +4,12 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from hica.secure_sum.forms import EXAMPLES, LOSS, SUMMED
+from hica.secure_sum.forms import EXAMPLES, LOSS
+from hica.steps.arrays import WEIGHTS_ARRAY
+from hica.steps.plan import kinds_asked, steps_of
+from hica.steps.step import Step
 from hica.study import Study
-from hica.wire.messages import Kind
 from hica_client.site import PolicySection
-
-ARRAYS: dict[Kind, tuple[str, ...]] = {
-    Kind.CAPABILITIES: (),
-    Kind.KEYS: (),
-    Kind.SHARES: (),
-    Kind.SURVIVORS: (),
-    Kind.UNMASK: (),
-    Kind.MOMENTS: ("sums", "counts", "squares"),
-    Kind.CLUSTERS: ("sums", "counts"),
-    Kind.PRETRAIN: ("shared.*",),
-    Kind.PROTOTYPES: ("sums", "counts"),
-    Kind.ALIGN: ("shared.*",),
-    Kind.CALIBRATE: ("gradient", "hessian"),
-    Kind.EVALUATE: (),
-}
-"""Names of the arrays in the answer to each kind; `shared.*` are trained weights."""
-
-SECURE = (Kind.KEYS, Kind.SHARES, Kind.SURVIVORS, Kind.UNMASK)
-"""What sites say to each other so that only sums of their answers can be seen."""
-
-
-def kinds_of(study: Study) -> list[Kind]:
-    """The kinds of requests a run of this study makes, in the order of their first use."""
-    alignment, trains = study.alignment, study.privacy.mechanism != "prototypes"
-    centre = [Kind.MOMENTS] if alignment.centring != "none" and trains else []
-    clusters = [Kind.CLUSTERS, Kind.PRETRAIN] if study.pretraining.rounds else []
-    prototypes = [Kind.PROTOTYPES] if alignment.starts_at_means else []
-    calibrate = [Kind.CALIBRATE] if study.calibration.rounds else []
-    secure = SECURE if study.privacy.secure_aggregation else ()
-    return [
-        Kind.CAPABILITIES,
-        *secure,
-        *centre,
-        Kind.EVALUATE,
-        *clusters,
-        *prototypes,
-        *([Kind.ALIGN] if trains else []),
-        *calibrate,
-    ]
 
 
 def may_leave(policy: PolicySection, name: str) -> bool:
@@ -71,15 +34,19 @@ def conflicts(policy: PolicySection, study: Study) -> list[str]:
             "privacy.secure_aggregation = true, or change the policy in site.toml"
         )
     found += _budget_conflicts(policy, study)
-    kinds = kinds_of(study)
-    forbidden = [kind.value for kind in kinds if kind not in policy.kinds]
+    forbidden = [kind for kind in kinds_asked(study) if kind not in policy.kinds]
     if forbidden:
         found.append(
             f"the study needs {', '.join(forbidden)}, which policy.kinds does not list: add it in "
             "site.toml, or do not take part"
         )
     held_back = sorted(
-        {name for kind in kinds for name in _arrays(kind, study) if not may_leave(policy, name)}
+        {
+            name
+            for step in steps_of(study)
+            for name in arrays_of(step, study)
+            if not may_leave(policy, name)
+        }
     )
     if held_back:
         found.append(
@@ -114,11 +81,12 @@ def _budget_conflicts(policy: PolicySection, study: Study) -> list[str]:
     return found
 
 
-def _arrays(kind: Kind, study: Study) -> list[str]:
-    """`ARRAYS` of a kind; `shared.*` as the parts that this study trains."""
-    summed = [EXAMPLES, LOSS] if study.privacy.secure_aggregation and kind in SUMMED else []
+def arrays_of(step: Step, study: Study) -> list[str]:
+    """Names of the arrays in a step's answers; `shared.*` as the parts that this study trains."""
     bank = ["shared.bank.classes", "shared.bank.findings"]
     trained = ["shared.tower.*", *(bank if study.alignment.train_text_bank else [])]
-    own = [name for name in ARRAYS[kind] if name != "squares" or study.alignment.scaling != "none"]
-    parts = [part for name in own for part in (trained if name == "shared.*" else [name])]
-    return [*parts, *summed]
+    names = []
+    for array in step.answers(study):
+        names += trained if array.name == WEIGHTS_ARRAY else [array.name]
+    summed = study.privacy.secure_aggregation and step.in_sum
+    return [*names, *([EXAMPLES, LOSS] if summed else [])]

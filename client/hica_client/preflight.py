@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from hica.cohort.region_method import region_method
 from hica.device import select_device
 from hica.errors import HicaError, StorageError
 from hica.images.decode import read_image, read_mask
@@ -25,7 +26,7 @@ from hica.storage import write_atomically
 from hica.study import Study, load_study
 from hica.towers.adaptation import AdaptedTower
 from hica.towers.from_study import adapted_tower
-from hica_client.session import Session, region_method
+from hica_client.session import Session
 from hica_client.site import Site, load_site
 
 NO_SPLIT = "to be drawn"
@@ -189,13 +190,13 @@ def check_shots(found: Preflight, site: Site, study: Study) -> None:
     Raises:
         DataError: Patients on both sides of the manifest's split.
     """
-    session = Session(site, study)
-    drawn = Counter(session.train[index].label for index in session.episode.indices)
+    assigned = Session(site, study).roles
+    drawn = Counter(record.label for record in assigned.shots)
     found.facts["shots"] = {name: drawn[name] for name in study.class_names}
-    roles = {"train": session.train, "test": session.test, "rest": session.rest}
+    roles = {"train": assigned.train, "test": assigned.test, "rest": assigned.rest}
     found.facts |= {role: len(rows) for role, rows in roles.items()}
-    found.notes += session.notes
-    if not session.episode.indices:
+    found.notes += assigned.notes
+    if not assigned.shots:
         found.notes.append("has no labelled training image: takes part in stage 1 only")
 
 

@@ -18,9 +18,9 @@ from weakref import WeakKeyDictionary
 from hica.deployment.keys import read_private
 from hica.deployment.kit import read_roster
 from hica.errors import MessageError
-from hica.secure_sum.forms import SUMMED, integers_of, terms_of
-from hica.secure_sum.forms import question_of as question_of
+from hica.secure_sum.forms import integers_of, question_of, terms_of
 from hica.secure_sum.party import Group, Party
+from hica.secure_sum.quantise import Integers
 from hica.secure_sum.wire import (
     SignedKeys,
     read_list,
@@ -30,6 +30,7 @@ from hica.secure_sum.wire import (
     read_signature,
     read_table,
 )
+from hica.steps.step import Answer, Step
 from hica.wire.messages import Kind, Reply, Request
 from hica_client.session import Session
 
@@ -91,17 +92,12 @@ def shares(session: Session, request: Request) -> Reply:
     return _told(session, request, party.deal(everybody).to_json())
 
 
-def answered_masked(handler: Handler, session: Session, request: Request) -> Reply:
-    """A handler's answer; masked, where the study wants only sums to be seen.
+def receive(session: Session, request: Request) -> None:
+    """Exchange 2, first half: a question whose answer will be masked.
 
     Raises:
-        MessageError: The study wants secure aggregation and the request is not part of one.
+        MessageError: The request is not part of a secure sum.
     """
-    if not request.study.privacy.secure_aggregation or request.kind not in SUMMED:
-        return handler(session, request)
-    if _is_told_only(request):
-        handler(session, request)
-        return Reply(request.kind, session.name, request.round)
     part = request.settings.get("sum")
     if not isinstance(part, dict):
         raise MessageError(
@@ -110,13 +106,19 @@ def answered_masked(handler: Handler, session: Session, request: Request) -> Rep
         )
     party = _party(session, part)
     party.receive(_own_envelopes(part, session.name))
+    _participation(session).question = question_of(request)
+
+
+def masked(
+    session: Session, request: Request, step: Step, answer: Answer
+) -> Mapping[str, Integers]:
+    """Exchange 2, second half: the answer as masked integers, whose sum over sites can be read."""
     present = _participation(session)
-    present.question = question_of(request)
-    reply = handler(session, request)
-    arrays = integers_of(reply, request.study, request.arrays, len(party.group.keys))
+    party = present.present(present.number)
+    sites = len(party.group.keys)
+    arrays = integers_of(step, answer, request.study, request.arrays, sites)
     party.mask(arrays, present.question)
-    # Neither the number of examples nor the loss: both are in the sum.
-    return Reply(request.kind, session.name, request.round, arrays=arrays)
+    return arrays
 
 
 def survivors(session: Session, request: Request) -> Reply:
@@ -145,7 +147,7 @@ def unmask(session: Session, request: Request) -> Reply:
     return _told(session, request, told)
 
 
-STEPS: dict[Kind, Handler] = {
+EXCHANGES: dict[str, Handler] = {
     Kind.KEYS: keys,
     Kind.SHARES: shares,
     Kind.SURVIVORS: survivors,
@@ -161,11 +163,6 @@ def group_of(session: Session) -> Group:
     """
     present = _participation(session)
     return present.present(present.number).group
-
-
-def _is_told_only(request: Request) -> bool:
-    """Whether a request leaves something at the site and needs no answer."""
-    return request.kind == Kind.CLUSTERS and request.settings.get("step") == "assign"
 
 
 def _participation(session: Session) -> Participation:

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from hica.steps.plan import all_kinds
 from hica.study import Fraction, Name, Section, read_toml, validated
-from hica.wire.messages import Kind
 
 
 class SiteSection(Section):
@@ -62,7 +62,7 @@ class FederationSection(Section):
 class PolicySection(Section):
     """`[policy]`: what may leave the site, whatever a study asks for."""
 
-    kinds: tuple[Kind, ...] = tuple(Kind)
+    kinds: tuple[str, ...] = Field(default_factory=lambda: tuple(all_kinds()))
     """Kinds of requests that are answered."""
     tensors: tuple[str, ...] = ("*",)
     """Patterns (`*`, `?`) of the arrays that may be in an answer."""
@@ -80,6 +80,16 @@ class PolicySection(Section):
     noise: Literal["secure", "seeded"] = "secure"
     """Where the noise of a private study is drawn from: the system's generator; `seeded` can be
     drawn again by anyone, and is for simulations only."""
+
+    @model_validator(mode="after")
+    def _kinds_are_known(self) -> PolicySection:
+        unknown = sorted(set(self.kinds) - set(all_kinds()))
+        if unknown:
+            raise ValueError(
+                f"kinds: {', '.join(unknown)}: no kind of request; known are "
+                f"{', '.join(all_kinds())}"
+            )
+        return self
 
 
 class Site(Section):

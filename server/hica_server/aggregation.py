@@ -12,8 +12,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +23,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, FedTrimmedAvg, F
 from numpy.typing import NDArray
 
 from hica.errors import CheckpointError, FederationError
+from hica.steps.step import Update
 from hica.wire.weight_names import factor_pairs
 
 logger = logging.getLogger(__name__)
@@ -32,15 +32,6 @@ Arrays = dict[str, NDArray[Any]]
 Floats = NDArray[np.float64]
 Rule = Literal["mean", "adam", "yogi", "trimmed-mean", "median", "krum"]
 Weighting = Literal["examples", "sites"]
-
-
-@dataclass(frozen=True)
-class Update:
-    """What one site sent back: all trained arrays, and how many examples stand behind them."""
-
-    site: str
-    arrays: Mapping[str, NDArray[Any]]
-    examples: int
 
 
 def make_aggregator(

@@ -1,6 +1,6 @@
 """The ServerApp: publish what a run starts from, meet the sites, walk the plan, leave a result.
 
-The round loop is ours (`hica_server.plan`), because Flower's `Strategy.start` waits for ever for
+The round loop is ours (`hica.steps.plan`), because Flower's `Strategy.start` waits for ever for
 missing nodes, cannot resume and keeps no list of who took part.
 """
 
@@ -17,10 +17,11 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from hica.deployment.keys import PublicKey
+from hica.steps.plan import plan
 from hica.study import Study
 from hica.wire.checkpoint import write_json
-from hica_server.coordinator import Coordinator, Roster
-from hica_server.plan import make_plan
+from hica_server.coordinator import Coordinator
+from hica_server.participants import Roster
 from hica_server.result import make_result, save_model
 from hica_server.spool import spooled
 from hica_server.state import RunState
@@ -91,7 +92,7 @@ def run_study(
         publish: Called where a run starts.
         watcher: Told of progress.
         zero_shot: Whether the texts alone are evaluated first.
-        roster: The enrolled sites; see `Coordinator`.
+        roster: The enrolled sites; see `Participants`.
         gather: Called once all is ready for the sites; waits until they have connected.
         registered: The sites' public keys, for secure aggregation; see `Coordinator`.
 
@@ -101,7 +102,7 @@ def run_study(
     out.mkdir(parents=True, exist_ok=True)
     state = RunState.load(out, study.sha256)
     write_json(out / "study.json", study.model_dump(mode="json"))
-    if not state.shared:
+    if not state.learnt.shared:
         publish()
         state = RunState.load(out, study.sha256)
     watcher.saved(state)
@@ -109,13 +110,13 @@ def run_study(
         grid, study, state, watcher.entry, roster, partial(spooled, folder=out), registered
     )
     gather()
-    coordinator.meet_sites(state.tower)
-    plan = make_plan(study, zero_shot)
-    for number, step in enumerate(plan):
+    coordinator.sites.meet(state.tower)
+    turns = [turn for turn in plan(study) if zero_shot or not turn.optional]
+    for number, turn in enumerate(turns):
         if number < state.done:
             continue
-        watcher.step(step.name, number, len(plan))
-        step.run(coordinator)
+        watcher.step(turn.title, number, len(turns))
+        coordinator.take(turn)
         state.done = number + 1
         state.save(out)
         watcher.saved(state)

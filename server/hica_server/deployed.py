@@ -38,7 +38,7 @@ from hica_server.settings import Folder, load_settings
 from hica_server.superlink import HOME_VARIABLE, PromptGrid
 
 if TYPE_CHECKING:  # imported late: see `conduct`
-    from hica_server.coordinator import Roster
+    from hica_server.participants import Roster
 
 logger = logging.getLogger("hica.server")
 

@@ -15,15 +15,9 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from hica.errors import FederationError, MessageError
-from hica.wire.messages import (
-    Reply,
-    Request,
-    SiteError,
-    Spec,
-    decode_reply,
-    encode_request,
-    payload_bytes,
-)
+from hica.study import Study
+from hica.wire.messages import Reply, Request, SiteError, Spec
+from hica.wire.records import decode_reply, encode_request, payload_bytes
 
 logger = logging.getLogger("hica.server")
 
@@ -63,9 +57,21 @@ class Outcome:
     bytes_up: int = 0
 
 
+class QuorumError(FederationError):
+    """Fewer usable answers than needed.
+
+    Attributes:
+        why: Without the remedy.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}{GO_ON}")
+        self.why = why
+
+
 @dataclass(frozen=True)
-class Terms:
-    """How long is waited for how many, and how often it is tried again."""
+class Limits:
+    """How long is waited for how many answers, and how often it is tried again."""
 
     quorum: int
     deadline: float
@@ -73,17 +79,24 @@ class Terms:
     source: str = "federation.quorum"
     """What `quorum` is of, for errors."""
 
+    @classmethod
+    def of(cls, study: Study, at_least: int = 1) -> Limits:
+        """The study's deadline, retries and quorum; a rule or a secure sum may need more sites."""
+        federation = study.federation
+        quorum = max(federation.quorum, at_least)
+        return cls(quorum, federation.deadline, federation.retries)
+
 
 def exchange(
     grid: Grid,
     nodes: Mapping[int, str],
     request: Request,
     spec: Spec,
-    terms: Terms,
+    limits: Limits,
     check: Check | None = None,
     keep: Keep = lambda reply: reply,
 ) -> Outcome:
-    """Ask `nodes` and return the usable replies, at least `terms.quorum` of them.
+    """Ask `nodes` and return the usable replies, at least `limits.quorum` of them.
 
     Who is not connected is not asked, but waited for where the quorum needs it.
 
@@ -92,24 +105,24 @@ def exchange(
         nodes: Node id → site name ("" while it is not known yet).
         request: The same for all.
         spec: Arrays a reply must hold.
-        terms: Quorum, deadline and retries.
+        limits: Quorum, deadline and retries.
         check: Further checks of a reply.
         keep: What is done with a reply that has passed them.
 
     Raises:
-        FederationError: Below quorum after every retry; names who failed and why.
+        QuorumError: Below quorum after every retry; names who failed and why.
     """
     outcome = Outcome()
     started = time.monotonic()
-    for attempt in range(terms.retries + 1):
+    for attempt in range(limits.retries + 1):
         answered = set(outcome.nodes.values())
         waiting = {node: site for node, site in nodes.items() if node not in answered}
-        needed = min(terms.quorum - len(outcome.replies), len(waiting))
-        connected = _connected(grid, waiting, needed, terms.deadline)
-        _ask(grid, connected, request, spec, terms.deadline, check, keep, outcome)
+        needed = min(limits.quorum - len(outcome.replies), len(waiting))
+        connected = _connected(grid, waiting, needed, limits.deadline)
+        _ask(grid, connected, request, spec, limits.deadline, check, keep, outcome)
         absent = [_label(node, waiting[node]) for node in waiting.keys() - connected.keys()]
         outcome.missing = sorted(outcome.missing + absent)
-        if len(outcome.replies) >= terms.quorum:
+        if len(outcome.replies) >= limits.quorum:
             break
         logger.warning(
             "%s round %d: %d of %d sites answered (quorum %d), try %d of %d",
@@ -117,19 +130,19 @@ def exchange(
             request.round,
             len(outcome.replies),
             len(nodes),
-            terms.quorum,
+            limits.quorum,
             attempt + 1,
-            terms.retries + 1,
+            limits.retries + 1,
         )
     outcome.seconds = time.monotonic() - started
     outcome.replies = dict(sorted(outcome.replies.items()))
-    if len(outcome.replies) < terms.quorum:
+    if len(outcome.replies) < limits.quorum:
         reasons = [f"{site}: {why}" for site, why in sorted(outcome.refused.items())]
-        reasons += [f"{site}: no answer within {terms.deadline:g} s" for site in outcome.missing]
-        raise FederationError(
+        reasons += [f"{site}: no answer within {limits.deadline:g} s" for site in outcome.missing]
+        raise QuorumError(
             f"{request.kind} round {request.round}: {len(outcome.replies)} of {len(nodes)} sites "
-            f"gave a usable answer, {terms.source} is {terms.quorum} "
-            f"({'; '.join(reasons) or 'no further site is connected'}){GO_ON}"
+            f"gave a usable answer, {limits.source} is {limits.quorum} "
+            f"({'; '.join(reasons) or 'no further site is connected'})"
         )
     return outcome
 
@@ -196,7 +209,7 @@ def _sent(
     """Ask; returns the answers to come. What was sent is not held until then."""
     record = encode_request(request)
     outcome.bytes_down += payload_bytes(record) * len(nodes)
-    kind, round_ = request.kind.value, str(request.round)
+    kind, round_ = str(request.kind), str(request.round)
     return grid.send_and_receive(
         [Message(record, node, kind, group_id=round_) for node in nodes], timeout=deadline
     )

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from hica.method.model import AlignmentModel
+from hica.steps.state import Bank, State
 from hica.study import Study
 from hica.text.bank import TextBank, build_text_bank
 from hica.text.refinement import read_corpus, read_pairs, refine, study_pairs
@@ -43,19 +44,18 @@ def publish(study: Study, out: Path, weights: Path, text_bank: TextBankMaker) ->
     bank = text_bank(study, tower.tower.dim)
     model = AlignmentModel(tower, bank, study.alignment.train_text_bank)
     dtype = study.federation.dtype
-    RunState(
-        study.sha256,
-        tower=tower.tower.fingerprint,
+    start = State(
         shared={
             name: value.detach().numpy().astype(dtype, order="C")
             for name, value in model.shared().items()
         },
-        anchor={"classes": bank.classes.numpy(), "findings": bank.findings.numpy()},
+        bank=Bank(bank.classes.numpy(), bank.findings.numpy()),
         centre=model.centre.numpy(),
         scale=model.scale.numpy(),
         bias=model.bias.double().numpy(),
-        text_bank_sha256=bank.sha256,
-    ).save(out)
+    )
+    tower_hash = tower.tower.fingerprint
+    RunState(study.sha256, start, tower=tower_hash, text_bank_sha256=bank.sha256).save(out)
 
 
 def make_bank(study: Study, dim: int, texts: Path) -> TextBank:

@@ -13,7 +13,8 @@ from hica_server.state import RunState
 
 def make_result(study: Study, state: RunState, checkpoint: Path) -> dict[str, Any]:
     """`result.json` of a run; simulations add the baselines only they can compute."""
-    final = state.evaluations["final"]
+    evaluations = state.learnt.evaluations
+    final = evaluations["final"]
     wanted = ("labelled", "unlabelled", "test", "classes")
     return {
         "study": study.study.name,
@@ -25,7 +26,7 @@ def make_result(study: Study, state: RunState, checkpoint: Path) -> dict[str, An
         "per_site": final["per_site"],
         "baselines": {
             name: {**evaluation["overall"], "per_site": evaluation["per_site"]}
-            for name, evaluation in state.evaluations.items()
+            for name, evaluation in evaluations.items()
             if name != "final"
         },
         "checkpoint": checkpoint.name,
@@ -43,8 +44,9 @@ def save_model(out: Path, study: Study, state: RunState) -> Path:
     Raises:
         StorageError: The disk is full.
     """
-    arrays = {**state.shared, "centre": state.centre, "scale": state.scale, "bias": state.bias}
-    arrays |= {f"anchor.{name}": value for name, value in state.anchor.items()}
+    learnt = state.learnt
+    arrays = {**learnt.shared, "centre": learnt.centre, "scale": learnt.scale, "bias": learnt.bias}
+    arrays |= {f"anchor.{name}": value for name, value in learnt.bank._asdict().items()}
     sidecar = {
         "study": study.model_dump(mode="json"),
         "study_sha256": study.sha256,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flwr.serverapp import Grid
@@ -34,29 +34,48 @@ from hica.secure_sum.wire import (
     Unmasking,
     read_signature,
 )
-from hica.wire.messages import Kind, Reply, Request, Spec
-from hica_server.exchange import GO_ON, Outcome, Terms, exchange
-from hica_server.sums import Sums
+from hica.steps.step import Step
+from hica.wire.messages import Arrays, Kind, Reply, Request, Spec
+from hica_server.exchange import GO_ON, Limits, Outcome, QuorumError, exchange
 
 logger = logging.getLogger("hica.server")
+
+
+@dataclass(frozen=True)
+class SecureSum:
+    """What the sites' answers add up to, all that is known of them.
+
+    Attributes:
+        arrays: Name → Σ over sites; of an update, of weighted changes.
+        examples: Σ of examples.
+        loss: Σ of losses over examples; 0 where nothing was trained.
+        outcome: Who took part, and what it took; its replies hold no arrays.
+    """
+
+    arrays: Arrays
+    examples: float
+    loss: float
+    outcome: Outcome
 
 
 def secure_exchange(
     grid: Grid,
     nodes: Mapping[int, str],
     request: Request,
+    step: Step,
     spec: Spec,
-    terms: Terms,
+    limits: Limits,
     registered: Mapping[str, PublicKey] | None = None,
-) -> Sums:
+) -> SecureSum:
     """Ask `nodes` and return the sum over those that stay, at least the threshold of them.
 
     Args:
         grid: Flower's grid.
         nodes: Node id → site name.
         request: The same for all.
+        step: Whose request it is.
         spec: Arrays of an answer in the clear.
-        terms: Quorum, the deadline of each of the five exchanges, retries.
+        limits: Quorum, the deadline of each of the five exchanges, retries.
         registered: The sites' public keys, where the coordinator has them: a site whose keys are
             not its own is left out then, instead of being refused by every other one.
 
@@ -64,18 +83,18 @@ def secure_exchange(
         FederationError: Below the threshold in every try; names who failed and why.
     """
     spent = Outcome()
-    for attempt in range(terms.retries + 1):
-        session = _Session(grid, nodes, request, spec, terms, registered or {}, spent)
+    for attempt in range(limits.retries + 1):
+        session = _Session(grid, nodes, request, step, spec, limits, registered or {}, spent)
         try:
             return session.sum()
         except (FederationError, MessageError) as error:
-            why = str(error).removesuffix(GO_ON)
+            why = error.why if isinstance(error, QuorumError) else str(error)
             logger.warning(
                 "%s round %d: no secure sum, try %d of %d: %s",
                 request.kind,
                 request.round,
                 attempt + 1,
-                terms.retries + 1,
+                limits.retries + 1,
                 error,
             )
     raise FederationError(
@@ -92,16 +111,18 @@ class _Session:
         grid: Grid,
         nodes: Mapping[int, str],
         request: Request,
+        step: Step,
         spec: Spec,
-        terms: Terms,
+        limits: Limits,
         registered: Mapping[str, PublicKey],
         spent: Outcome,
     ) -> None:
         self._grid = grid
         self._present = dict(nodes)
         self._request = request
+        self._asked = step
         self._spec = spec
-        self._terms = terms
+        self._limits = limits
         self._registered = registered
         self._spent = spent
         self._number = secrets.token_hex(SESSION_BYTES)
@@ -110,7 +131,7 @@ class _Session:
             request.study.sha256, self._number, self._sum_terms, question_of(request)
         )
 
-    def sum(self) -> Sums:
+    def sum(self) -> SecureSum:
         """The five exchanges."""
         keys: dict[str, SignedKeys] = {}
         self._step(Kind.KEYS, {}, self._sum_terms.fewest, lambda r: self._take_keys(r, keys))
@@ -132,7 +153,7 @@ class _Session:
         self._step(Kind.UNMASK, told, group.threshold, lambda r: self._take_shares(r, shares))
 
         totals = self._collector.total({site: shares[site] for site in self._sites()})
-        values = values_of(totals, self._request.kind, self._request.study, len(group.keys))
+        values = values_of(totals, self._asked, self._request.study, len(group.keys))
         return self._sums(values, masked)
 
     def _ask_masked(self, sealed: Mapping[str, Mapping[str, bytes]], threshold: int) -> Outcome:
@@ -145,7 +166,7 @@ class _Session:
             },
         }
         request = replace(self._request, settings={**self._request.settings, "sum": part})
-        spec = masked_spec(request.kind, request.study, self._spec)
+        spec = masked_spec(self._asked, request.study, self._spec)
         return self._exchange(request, spec, threshold, keep=self._add)
 
     def _add(self, reply: Reply) -> Reply:
@@ -163,8 +184,8 @@ class _Session:
 
     def _exchange(self, request: Request, spec: Spec, needed: int, **more: Any) -> Outcome:
         """`exchange` without a second try: who is late has dropped out of this session."""
-        terms = Terms(needed, self._terms.deadline, 0, "the threshold of the secure sum")
-        outcome = exchange(self._grid, self._present, request, spec, terms, **more)
+        limits = Limits(needed, self._limits.deadline, 0, "the threshold of the secure sum")
+        outcome = exchange(self._grid, self._present, request, spec, limits, **more)
         self._present = {node: site for site, node in sorted(outcome.nodes.items())}
         self._count(outcome)
         return outcome
@@ -178,14 +199,14 @@ class _Session:
         spent.refused |= outcome.refused
         spent.missing = sorted({*spent.missing, *outcome.missing})
 
-    def _sums(self, values: dict[str, Any], masked: Outcome) -> Sums:
+    def _sums(self, values: dict[str, Any], masked: Outcome) -> SecureSum:
         """The result, with everything it took; who is in it is neither missing nor refused."""
         outcome, within = self._spent, masked.replies.keys()
         outcome.replies, outcome.nodes = masked.replies, masked.nodes
         outcome.refused = {s: why for s, why in outcome.refused.items() if s not in within}
         outcome.missing = [site for site in outcome.missing if site not in within]
         examples, loss = (float(values.pop(name)[0]) for name in (EXAMPLES, LOSS))
-        return Sums(values, examples, loss, outcome)
+        return SecureSum(values, examples, loss, outcome)
 
     def _sites(self) -> list[str]:
         return sorted(self._present.values())

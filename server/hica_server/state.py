@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hica.errors import ConfigurationError
+from hica.steps.state import Bank, State, Weights
 from hica.wire.checkpoint import has_state, load_state, save_state
 
-Arrays = dict[str, NDArray[Any]]
-
 STATE_NAME = "state"
+
+VERSION = 2
+"""Of the plan: raised when `done` of an earlier version would count other steps."""
 
 
 @dataclass
@@ -27,33 +26,19 @@ class RunState:
 
     Attributes:
         study_sha256: The study it belongs to.
-        done: Number of completed steps of the plan.
-        shared: Weights that are trained and averaged.
-        anchor: Text bank (`classes`, `findings`) a trained bank is pulled to.
-        centre: [2, D] mean of features.
-        scale: [2, D] what they are divided by after it is subtracted.
-        centroids: [k, D] of stage 1; empty before it.
-        bias: [C] intercepts of the classes.
-        optimiser: State of the aggregation rule.
+        learnt: What the sites have learnt together so far.
+        done: Number of completed turns of the plan.
         sites: What each site said it can take part in.
         rounds: One entry per exchange, for the report.
-        evaluations: Named results: `zero_shot`, `final`.
         tower: Fingerprint of the image tower all sites must have.
         text_bank_sha256: Hash of the published text bank.
     """
 
     study_sha256: str
+    learnt: State = field(default_factory=State)
     done: int = 0
-    shared: Arrays = field(default_factory=dict)
-    anchor: Arrays = field(default_factory=dict)
-    centre: NDArray[np.float32] = field(default_factory=lambda: np.zeros((2, 0), np.float32))
-    scale: NDArray[np.float32] = field(default_factory=lambda: np.ones((2, 0), np.float32))
-    centroids: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
-    bias: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    optimiser: Arrays = field(default_factory=dict)
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
     rounds: list[dict[str, Any]] = field(default_factory=list)
-    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
     tower: str = ""
     text_bank_sha256: str = ""
 
@@ -63,20 +48,25 @@ class RunState:
         Raises:
             StorageError: The disk is full; the state before stays whole.
         """
-        groups = {"shared": self.shared, "anchor": self.anchor, "optimiser": self.optimiser}
-        arrays: Arrays = {
+        learnt = self.learnt
+        groups = {
+            "shared": learnt.shared,
+            "bank": learnt.bank._asdict(),
+            "optimiser": learnt.optimiser,
+        }
+        arrays: Weights = {
             f"{group}/{name}": array
             for group, part in groups.items()
             for name, array in part.items()
         }
-        arrays |= {"centre": self.centre, "scale": self.scale, "bias": self.bias}
-        arrays["centroids"] = self.centroids
+        arrays |= {name: getattr(learnt, name) for name in ("centre", "scale", "bias", "centroids")}
         meta = {
+            "version": VERSION,
             "study_sha256": self.study_sha256,
             "done": self.done,
             "sites": self.sites,
             "rounds": self.rounds,
-            "evaluations": self.evaluations,
+            "evaluations": learnt.evaluations,
             "tower": self.tower,
             "text_bank_sha256": self.text_bank_sha256,
         }
@@ -87,7 +77,8 @@ class RunState:
         """The state in `directory`, or a fresh one where there is none.
 
         Raises:
-            ConfigurationError: The directory holds a run of another study.
+            ConfigurationError: The directory holds a run of another study, or one that was begun
+                with another version.
             CheckpointError: The file is damaged and so is the one before it.
         """
         if not has_state(directory, STATE_NAME):
@@ -98,21 +89,27 @@ class RunState:
                 f"{directory}: holds a run of another study ({meta['study_sha256'][:12]}, asked "
                 f"for {study_sha256[:12]}). Use another folder, or delete that one"
             )
+        if meta.pop("version", 1) != VERSION:
+            raise ConfigurationError(
+                f"{directory}: holds a run that was begun with another version of hica, whose plan "
+                "has other steps. End it with that version, or use another folder"
+            )
 
-        def group(prefix: str) -> Arrays:
+        def group(prefix: str) -> Weights:
             return {
                 name.removeprefix(f"{prefix}/"): array
                 for name, array in arrays.items()
                 if name.startswith(f"{prefix}/")
             }
 
-        return cls(
-            **meta,
+        learnt = State(
             shared=group("shared"),
-            anchor=group("anchor"),
-            optimiser=group("optimiser"),
+            bank=Bank(**group("bank")),
             centre=arrays["centre"],
             scale=arrays["scale"],
-            centroids=arrays["centroids"],
             bias=arrays["bias"],
+            centroids=arrays["centroids"],
+            optimiser=group("optimiser"),
+            evaluations=meta.pop("evaluations"),
         )
+        return cls(**meta, learnt=learnt)

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from hica.steps.plan import plan
 from hica.study import Study
 from hica.towers.from_study import adapted_tower
-from hica_server.plan import make_plan
 from hica_server.publication import make_bank
 
 
@@ -29,7 +29,7 @@ def summarise(study: Study) -> dict[str, Any]:
         "stage_2": f"{second.rounds} rounds, {second.shots} shots of a class and site",
         "regions": f"{study.regions.method}, up to {study.regions.count} of an image",
         "federation": f"{rules.aggregation}, quorum {rules.quorum}, deadline {rules.deadline:g} s",
-        "steps": len(make_plan(study)),
+        "steps": len(plan(study)),
     }
 
 

@@ -58,8 +58,8 @@ from flwr.superlink.grid import HttpGrid
 
 from hica.deployment.bundle import BUNDLE_SHA256, build
 from hica.errors import FederationError
-from hica.wire.messages import payload_bytes
 from hica.wire.packing import pack, unpack
+from hica.wire.records import payload_bytes
 from hica_server.settings import Folder
 
 LOOPBACK = "127.0.0.1"

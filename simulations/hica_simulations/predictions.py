@@ -99,9 +99,9 @@ def gathered(study: Study, site_files: Sequence[Path], sources: Mapping[str, str
     parts = []
     for path in site_files:
         session = Session(load_site(path), study)
-        if session.test:
+        if session.roles.test:
             kept, name = session.kept("predictions"), session.name
-            groups = [f"{sources.get(name, name)}/{record.group}" for record in session.test]
+            groups = [f"{sources.get(name, name)}/{record.group}" for record in session.roles.test]
             parts.append(
                 Predictions(
                     kept["probabilities"],

@@ -17,8 +17,7 @@ from hica.images.pixels import pixels_of
 from hica.method.local_training import embed_all
 from hica.method.model import AlignmentModel
 from hica.regions import extract
-from hica.text.bank import TextBank
-from hica_client.app import predict
+from hica.steps.evaluation import predict
 from hica_client.session import Session
 from hica_client.site import load_site
 from hica_server.report import Cluster, Embedding, Example, Extras, write_report
@@ -50,13 +49,7 @@ def resolved_toml(scenario: Scenario) -> str:
 def make_extras(scenario: Scenario, place: Place) -> Extras:
     """Embedding, examples and clusters, computed with the final weights."""
     study = scenario.study
-    state = RunState.load(place.out, study.sha256)
-    bank = TextBank.assemble(
-        study.class_texts,
-        torch.from_numpy(state.anchor["classes"]),
-        torch.from_numpy(state.anchor["findings"]),
-    )
-    shared = {name: torch.from_numpy(value) for name, value in state.shared.items()}
+    learnt = RunState.load(place.out, study.sha256).learnt
     points: list[np.ndarray[Any, Any]] = []
     labels: list[int] = []
     sites: list[str] = []
@@ -64,27 +57,24 @@ def make_extras(scenario: Scenario, place: Place) -> Extras:
     galleries: dict[int, list[tuple[Session, int]]] = {}
     for path in sorted((place.out / "sites").glob("*/site.toml")):
         session = Session(load_site(path), study)
-        if session.test:
-            model = session.model(bank, shared)
-            model.centre.copy_(session.centre(torch.from_numpy(state.centre)))
-            model.scale.copy_(torch.from_numpy(state.scale))
-            model.bias.copy_(torch.from_numpy(state.bias))
-            batch = embed_all(model, session.held_out(bank))
+        if session.roles.test:
+            model = session.model(learnt)
+            batch = embed_all(model, session.examples("test"))
             points.append(batch.images.numpy())
             labels += batch.labels.tolist()
             sites += [session.name] * len(batch.labels)
-            examples += _examples(session, model, bank)
-        if study.pretraining.rounds and session.pool:
+            examples += _examples(session, model)
+        if study.pretraining.rounds and session.roles.pool:
             for row, cluster in enumerate(session.kept("pseudo_labels")["labels"].tolist()):
                 galleries.setdefault(cluster, []).append((session, row))
     flat = PCA(2, random_state=0).fit_transform(np.concatenate(points)).astype(np.float32)
     return Extras(Embedding(flat, labels, sites), examples, _clusters(galleries))
 
 
-def _examples(session: Session, model: AlignmentModel, bank: TextBank) -> list[Example]:
+def _examples(session: Session, model: AlignmentModel) -> list[Example]:
     """The surest right and the surest wrong prediction of a site: neither kind is hidden."""
-    probabilities = predict(session, model, bank)
-    labels = session.held_out(bank).labels.numpy()
+    probabilities = predict(session, model)
+    labels = session.examples("test").labels.numpy()
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     rows = []
     for kind in (right, ~right):
@@ -100,7 +90,7 @@ def _example(
     """An image, its regions, and how close each patch is to the text of the predicted class."""
     pipeline, names = session.pipeline, session.study.class_names
     tower = pipeline.tower
-    pixels, mask, _ = pixels_of(session.test[row], tower.tower.preprocess, pipeline.cache)
+    pixels, mask, _ = pixels_of(session.roles.test[row], tower.tower.preprocess, pipeline.cache)
     masks = extract(pipeline.method, pixels, mask, pipeline.region_count)
     predicted = int(probabilities.argmax())
     model.eval()
@@ -111,7 +101,7 @@ def _example(
         image=pixels.permute(1, 2, 0).numpy(),
         region_masks=masks.numpy(),
         similarity=similarity.reshape(grid, grid).float().cpu().numpy(),
-        label=session.test[row].label or "",
+        label=session.roles.test[row].label or "",
         prediction=names[predicted],
         probability=float(probabilities[predicted]),
         site=session.name,
@@ -127,7 +117,7 @@ def _clusters(galleries: dict[int, list[tuple[Session, int]]]) -> list[Cluster]:
         images = []
         for session, row in members[::step][:IMAGES_PER_CLUSTER]:
             preprocess = session.pipeline.tower.tower.preprocess
-            pixels, _, _ = pixels_of(session.pool[row], preprocess, session.pipeline.cache)
+            pixels, _, _ = pixels_of(session.roles.pool[row], preprocess, session.pipeline.cache)
             images.append(pixels.permute(1, 2, 0).numpy())
         clusters.append(Cluster(number, images, len(members)))
     return clusters

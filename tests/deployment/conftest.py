@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hica_server.plan import make_plan
 
 import hica_client.cli
 import hica_server.cli
 from hica.deployment.lockfile import holder
 from hica_client.site import load_site
-from hica_server.plan import make_plan
 from hica_server.progress import read_progress
 from hica_server.settings import load_settings
 from hica_simulations.deployment import (

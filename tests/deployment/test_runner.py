@@ -38,7 +38,8 @@ from hica.deployment.keys import read_public
 from hica.deployment.kit import Kit
 from hica.deployment.supervision import free_port
 from hica.study import Study, apply_overrides, validated
-from hica.wire.messages import Kind, Request, decode_reply, encode_request
+from hica.wire.messages import Kind, Request
+from hica.wire.records import decode_reply, encode_request
 from hica_client.approval import approve
 from hica_client.audit import verify
 from hica_client.link import REVOKED, UNKNOWN_KEY

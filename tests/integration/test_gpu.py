@@ -34,7 +34,7 @@ def round_as_a_gpu(monkeypatch):
     """Has CPUs compute in bfloat16 from then on."""
 
     def round_as_a_gpu():
-        for module in ("hica.device", "hica.examples.pipeline"):
+        for module in ("hica.device", "hica.cohort.pipeline"):
             monkeypatch.setattr(f"{module}.precision", lambda _: torch.bfloat16)
 
     return round_as_a_gpu

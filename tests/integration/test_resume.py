@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from hica_server.plan import make_plan
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from hica_server.plan import make_plan
 from hica_server.state import RunState
 from hica_simulations.cli import main
 from hica_simulations.scenario import load_scenario

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hica.device import autocast
-from hica.examples.examples import Examples
+from hica.method.examples import Examples
 from hica.method.model import AlignmentModel
 from hica.method.objective import Assignment, Contrast, hica_loss
 

@@ -39,6 +39,7 @@ class AlignmentModel(nn.Module):
             several weighs as much as any other, however wide it is.
         classes: Class texts [C, D]; trained where `train_text_bank`.
         findings: Finding texts [M, D]; likewise.
+        finding_classes: [M, C] bool, which finding speaks for which class.
         bias: [C], added to the logits of a prediction (`calibration`); zero until estimated.
     """
 
@@ -46,6 +47,7 @@ class AlignmentModel(nn.Module):
     scale: Tensor
     share: Tensor
     bias: Tensor
+    finding_classes: Tensor
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class AlignmentModel(nn.Module):
         self.register_buffer("scale", torch.ones(2, bank.classes.shape[1]))
         self.register_buffer("share", layer_shares(tower.tower.widths), persistent=False)
         self.register_buffer("bias", torch.zeros(len(bank.classes)))
+        self.register_buffer("finding_classes", bank.finding_classes, persistent=False)
         self.classes = nn.Parameter(bank.classes.clone(), requires_grad=train_text_bank)
         self.findings = nn.Parameter(bank.findings.clone(), requires_grad=train_text_bank)
 
@@ -137,6 +140,24 @@ class AlignmentModel(nn.Module):
             weights[BANK_CLASSES] = self.classes
             weights[BANK_FINDINGS] = self.findings
         return weights
+
+    @torch.no_grad()
+    def load(self, shared: dict[str, Tensor], centre: Tensor, scale: Tensor, bias: Tensor) -> None:
+        """Take over what the federation has learnt: trained weights and all that is estimated.
+
+        Args:
+            shared: By the names of `shared`.
+            centre: [2, D] of this site.
+            scale: [2, D].
+            bias: [C].
+
+        Raises:
+            MessageError: Names or shapes are not those of the model.
+        """
+        self.load_shared(shared)
+        self.centre.copy_(centre)
+        self.scale.copy_(scale)
+        self.bias.copy_(bias)
 
     @torch.no_grad()
     def load_shared(self, arrays: dict[str, Tensor]) -> None:

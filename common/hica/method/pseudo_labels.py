@@ -109,3 +109,26 @@ def merge_starts(starts: list[ClusterSums], clusters: int, seed: int) -> Matrix:
     k = min(clusters, len(np.unique(points, axis=0)))
     fitted = KMeans(k, n_init=10, random_state=seed).fit(points, sample_weight=counts[occupied])
     return np.asarray(fitted.cluster_centers_, dtype=np.float64)
+
+
+def within_sphere(means: Matrix) -> Matrix:
+    """Rows brought to norm 1 where they are longer, as only a noisy mean of unit rows is."""
+    norms = np.linalg.norm(means, axis=1, keepdims=True)
+    return np.asarray(means / np.maximum(norms, 1.0))
+
+
+def noisy_lloyd_step(
+    centroids: Matrix, part: ClusterSums, subspace: Matrix, deviation: float
+) -> Matrix:
+    """One Lloyd step from noisy sums; a cluster whose count is lost in noise keeps its centroid.
+
+    Args:
+        centroids: [k, D], in the subspace.
+        part: Sums [k, d], in the coordinates of the subspace, and counts [k], over all sites.
+        subspace: [D, d] orthonormal columns.
+        deviation: Standard deviation of the noise in a count.
+    """
+    seen = part.counts > deviation
+    moved = centroids.copy()
+    moved[seen] = within_sphere(part.sums[seen] / part.counts[seen, None]) @ subspace.T
+    return moved

@@ -9,21 +9,27 @@ least noise that keeps the whole within ε, which depends on how many units a si
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from hica.privacy.accountant import Charge, noise_multiplier
+from hica.privacy.statistics import SENSITIVITY
+from hica.secure_sum.forms import terms_of
+from hica.steps.plan import plan
+from hica.steps.step import Role, Statistic
+from hica.steps.training import Training
 from hica.study import Study
 
 
 @dataclass(frozen=True)
-class Training:
-    """One stage of a site's training under DP-SGD.
+class Rounds:
+    """The rounds of a step that a site trains by DP-SGD.
 
     Attributes:
-        sampling_rate: Probability q with which a unit is in a step.
-        steps: Of one round.
-        rounds: Of the stage.
+        sampling_rate: Probability q with which a unit is in a step of DP-SGD.
+        steps: Of DP-SGD in one round.
+        rounds: Of the study.
     """
 
     sampling_rate: float
@@ -31,15 +37,9 @@ class Training:
     rounds: int
 
 
-def statistics_count(study: Study) -> int:
+def noisy_turns(study: Study) -> int:
     """How many statistics a site releases in a whole run."""
-    if study.privacy.mechanism == "prototypes":
-        return 1  # the centre is made of the same sums
-    alignment, stage = study.alignment, study.pretraining
-    centres = int(alignment.centring == "global")
-    every = stage.recluster_every or stage.rounds
-    clusterings = math.ceil(stage.rounds / every) if stage.rounds else 0
-    return centres + clusterings * stage.lloyd_rounds + int(alignment.starts_at_means)
+    return sum(isinstance(turn.step, Statistic) for turn in plan(study))
 
 
 def statistics_multiplier(study: Study) -> float:
@@ -51,46 +51,52 @@ def statistics_multiplier(study: Study) -> float:
     epsilon, delta = _target(study)
     trains = study.privacy.mechanism == "dp-sgd"
     share = 1.0 - study.privacy.training_share if trains else 1.0
-    return _least_noise(share * epsilon, delta, ((1.0, statistics_count(study)),))
+    return _least_noise(share * epsilon, delta, ((1.0, noisy_turns(study)),))
 
 
-def training_multiplier(study: Study, pool_units: int, labelled_units: int) -> float:
+def noise_deviation(study: Study, sites: int) -> float:
+    """Standard deviation of the noise in every number of a sum over `sites` sites; 0: exact.
+
+    Where noise is shared out, each site adds as much as is needed if only the threshold's number
+    of sites stays.
+    """
+    if not study.privacy.is_private:
+        return 0.0
+    distributed = study.privacy.noise == "distributed"
+    enough = terms_of(study).threshold(sites) if distributed else 1
+    return statistics_multiplier(study) * SENSITIVITY * math.sqrt(sites / enough)
+
+
+def training_multiplier(study: Study, units: Mapping[Role, int]) -> float:
     """Noise multiplier σ of every step of a site's training, in both stages.
 
     Args:
         study: The study.
-        pool_units: Units among the images of stage 1.
-        labelled_units: Units of the episode.
+        units: How many units there are among the site's images of each role.
 
     Raises:
         ConfigurationError: No noise is enough for this ε and δ.
     """
     epsilon, delta = _target(study)
-    stages = [pretraining(study, pool_units), alignment(study, labelled_units)]
-    steps = tuple((each.sampling_rate, each.steps * each.rounds) for each in stages if each.rounds)
-    statistics = statistics_count(study)
+    trained = {turn.step for turn in plan(study) if isinstance(turn.step, Training)}
+    parts = [rounds_of(step, study, units[step.role]) for step in trained]
+    steps = tuple(sorted((each.sampling_rate, each.steps * each.rounds) for each in parts))
+    steps = tuple(each for each in steps if each[1])
+    statistics = noisy_turns(study)
     beside = (Charge(statistics_multiplier(study), 1.0, statistics),) if statistics else ()
     return _least_noise(epsilon, delta, steps, beside)
 
 
-def pretraining(study: Study, units: int) -> Training:
-    """Stage 1 at a site with so many units."""
-    stage = study.pretraining
-    return _training(stage.batch_size, stage.local_epochs, stage.rounds, units)
+def rounds_of(step: Training, study: Study, units: int) -> Rounds:
+    """A step's rounds at a site with so many units.
 
-
-def alignment(study: Study, units: int) -> Training:
-    """Stage 2 at a site with so many units."""
-    stage = study.alignment
-    return _training(stage.batch_size, stage.local_epochs, stage.rounds, units)
-
-
-def _training(batch: int, epochs: int, rounds: int, units: int) -> Training:
-    """Batches of `batch` units on average, until each unit has been drawn `epochs` times."""
+    A batch holds `batches` units on average, until each unit has been drawn `epochs` times.
+    """
     if units == 0:
-        return Training(1.0, 0, 0)
+        return Rounds(1.0, 0, 0)
+    batch, epochs = step.batches(study)
     rate = min(1.0, batch / units)
-    return Training(rate, max(1, round(epochs / rate)), rounds)
+    return Rounds(rate, max(1, round(epochs / rate)), step.rounds(study))
 
 
 @lru_cache

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from hica.errors import ConfigurationError
-from hica.examples.examples import Examples
+from hica.method.examples import Examples
 from hica.method.local_training import Loss
 from hica.method.model import AlignmentModel
 from hica.privacy.gradients import Draw, per_unit_gradients

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hica.examples.examples import Examples
+from hica.method.examples import Examples
 from hica.method.local_training import Batch, Loss
 from hica.method.model import AlignmentModel
 

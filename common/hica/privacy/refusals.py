@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hica.examples.examples import Examples
+from hica.method.examples import Examples
 from hica.method.local_training import Batch, Loss
 from hica.method.model import AlignmentModel
 from hica.privacy.gradients import per_image_gradients

@@ -16,20 +16,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hica.method.pseudo_labels import ClusterSums, assign
+from hica.method.pseudo_labels import ClusterSums
 from hica.privacy.noise import NoiseSource
-from hica.seeds import derived_seed
-from hica.study import Study
+from hica.steps.arrays import COUNT_SCALE
 
 Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
-COUNT_SCALE = 0.25
-"""Counts get four times the noise of sums: they only weigh what the sums say."""
 SENSITIVITY = math.sqrt(1.0 + COUNT_SCALE**2)
-"""Δ of (sums, COUNT_SCALE·counts): a unit moves the sums by 1 at most, and the counts by 1."""
-CENTRE_SENSITIVITY = math.sqrt(2.0) * SENSITIVITY
-"""Δ of the centre's, which are those of whole images and of regions."""
+"""Δ of (sums, COUNT_SCALE·counts), where a unit moves either by 1 at most."""
 
 
 def unit_weights(units: Sequence[str]) -> Vector:
@@ -54,35 +49,6 @@ def group_sums(rows: Matrix, groups: NDArray[np.int64], count: int, weights: Vec
     np.add.at(sums, groups[inside], bounded[inside] * weights[inside, None])
     counts = np.bincount(groups[inside], weights=weights[inside], minlength=count)
     return ClusterSums(sums, counts.astype(np.float64))
-
-
-def cluster_sums(rows: Matrix, centroids: Matrix, weights: Vector, subspace: Matrix) -> ClusterSums:
-    """A site's part of one Lloyd step before the noise.
-
-    Args:
-        rows: [n, D] embeddings.
-        centroids: [k, D], in the subspace.
-        weights: [n], of `unit_weights`.
-        subspace: [D, d] orthonormal columns.
-
-    Returns:
-        Sums [k, d], in the coordinates of the subspace, and counts [k].
-    """
-    return group_sums(rows @ subspace, assign(rows, centroids), len(centroids), weights)
-
-
-def random_subspace(dim: int, wanted: int, seed: int) -> Matrix:
-    """Orthonormal columns [D, d] that depend on no data; all D for `wanted` 0."""
-    if wanted == 0 or wanted >= dim:
-        return np.eye(dim)
-    drawn = np.random.default_rng(seed).standard_normal((dim, wanted))
-    return np.asarray(np.linalg.qr(drawn)[0])
-
-
-def subspace_of(study: Study, dim: int) -> Matrix:
-    """Columns [D, d] in which a study finds its clusters; the same for everyone."""
-    wanted = study.privacy.cluster_dimensions
-    return random_subspace(dim, wanted, derived_seed(study.study.seed, "subspace") % 2**32)
 
 
 def noised(parts: ClusterSums, deviation: float, noise: NoiseSource) -> ClusterSums:

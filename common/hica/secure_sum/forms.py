@@ -1,14 +1,14 @@
 """What of an answer goes into a secure sum, and in which range: known to both sides in advance.
 
-Ranges follow from the study alone, which every site has approved: were they the coordinator's to
-name, it could choose one so coarse that a single number shows.
+Ranges follow from what a step declares and from the study, which every site has approved: were they
+the coordinator's to name, it could choose one so coarse that a single number shows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,27 +16,15 @@ from numpy.typing import NDArray
 from hica.errors import MessageError
 from hica.secure_sum.party import FEWEST_SITES, Terms
 from hica.secure_sum.quantise import Integers, Range, quantise, range_for, restore
+from hica.steps.arrays import LARGEST_FEATURE, WEIGHTS_ARRAY, Array
+from hica.steps.step import Answer, Step
+from hica.steps.training import Training
 from hica.study import Study
-from hica.wire.messages import Arrays, Kind, Reply, Request, Spec
-
-SUMMED = frozenset(
-    {Kind.MOMENTS, Kind.CLUSTERS, Kind.PRETRAIN, Kind.PROTOTYPES, Kind.ALIGN, Kind.CALIBRATE}
-)
-"""Kinds whose answers the coordinator only needs the sum of. Metrics of `evaluate` are not: they
-are reported for every site, and hidden where they are of too few patients."""
-
-TRAINED = frozenset({Kind.PRETRAIN, Kind.ALIGN})
-"""Kinds whose answer is an update."""
+from hica.wire.messages import Arrays, Request, Spec
 
 EXAMPLES = "examples"
 LOSS = "loss"
 """What is summed beside the answer's own arrays."""
-
-LARGEST_CHANGE = 8.0
-"""Of a single weight in a round, times its share of the most examples; a weight that moves further
-has diverged. At 20 sites the mean is then exact to 6e-8, as float32 is near 1."""
-LARGEST_FEATURE = 4096.0
-"""Of a sum over images, for each image and region."""
 
 
 def terms_of(study: Study) -> Terms:
@@ -44,27 +32,24 @@ def terms_of(study: Study) -> Terms:
     return Terms(study.privacy.threshold, max(FEWEST_SITES, study.federation.quorum))
 
 
-def most_examples(kind: Kind, study: Study) -> int:
-    """The largest number of images that an answer may stand for."""
-    if kind in {Kind.MOMENTS, Kind.CLUSTERS, Kind.PRETRAIN}:
-        return study.pretraining.max_images
-    return study.alignment.shots * len(study.classes)
+def range_of(array: Array) -> Range:
+    """The range of one array in a sum; sums over images are counted more finely than weights."""
+    return range_for(array.largest, 64 if array.dtype == "float64" else 32)
 
 
-def ranges_of(kind: Kind, study: Study, names: Mapping[str, object]) -> dict[str, Range]:
+def in_sum(step: Step, study: Study, names: Iterable[str]) -> dict[str, Range]:
     """The range of every array in a sum.
 
     Args:
-        kind: Of the answer.
+        step: Whose answers are summed.
         study: The approved study.
-        names: Of the arrays of the answer itself.
+        names: Of the arrays of the answer itself; of an update, of the weights.
     """
-    regions = study.regions.count if kind == Kind.MOMENTS else 1
-    statistics = range_for(LARGEST_FEATURE * most_examples(kind, study) * regions, 64)
-    own = Range(LARGEST_CHANGE, 32) if kind in TRAINED else statistics
-    squares = range_for(LARGEST_FEATURE**2 * most_examples(kind, study) * regions, 64)
-    ranges = {name: squares if name == "squares" else own for name in names}
-    return {**ranges, EXAMPLES: statistics, LOSS: statistics}
+    declared = {array.name: range_of(array) for array in step.answers(study)}
+    beside = range_for(LARGEST_FEATURE * step.most_images(study), 64)
+    declared |= {EXAMPLES: beside, LOSS: beside}
+    ranges = {name: declared.get(name) or declared[WEIGHTS_ARRAY] for name in names}
+    return {**ranges, EXAMPLES: beside, LOSS: beside}
 
 
 def question_of(request: Request) -> str:
@@ -73,7 +58,7 @@ def question_of(request: Request) -> str:
     Masks are bound to it (`hica.secure_sum.party.pair_purpose`).
     """
     settings = {name: value for name, value in request.settings.items() if name != "sum"}
-    told = [request.study.sha256, request.kind.value, request.round, settings]
+    told = [request.study.sha256, str(request.kind), request.round, settings]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for name in sorted(request.arrays):
         array = request.arrays[name]
@@ -82,27 +67,30 @@ def question_of(request: Request) -> str:
     return digest.hexdigest()
 
 
-def masked_spec(kind: Kind, study: Study, spec: Spec) -> Spec:
+def masked_spec(step: Step, study: Study, spec: Spec) -> Spec:
     """The spec of a masked answer.
 
     Args:
-        kind: Of the answer.
+        step: Whose answers are summed.
         study: The approved study.
         spec: Of the answer in the clear.
     """
     shapes = {name: shape for name, (shape, _) in spec.items()} | {EXAMPLES: (1,), LOSS: (1,)}
-    ranges = ranges_of(kind, study, spec)
+    ranges = in_sum(step, study, spec)
     return {name: (shape, ranges[name].dtype) for name, shape in shapes.items()}
 
 
-def integers_of(reply: Reply, study: Study, sent: Arrays, sites: int) -> dict[str, Integers]:
+def integers_of(
+    step: Step, answer: Answer, study: Study, sent: Arrays, sites: int
+) -> dict[str, Integers]:
     """An answer as integers that can be summed; of an update, what it changes.
 
     An update further from what was sent than `federation.max_update_norm` is brought back to that
     norm here, as nobody else will see it.
 
     Args:
-        reply: In the clear; does not leave.
+        step: Whose answer it is.
+        answer: In the clear; does not leave.
         study: The approved study.
         sent: The request's arrays.
         sites: In the group.
@@ -110,49 +98,60 @@ def integers_of(reply: Reply, study: Study, sent: Arrays, sites: int) -> dict[st
     Raises:
         MessageError: A value is not finite, or more examples than the study allows.
     """
-    most = most_examples(reply.kind, study)
-    if not 0 <= reply.examples <= most:
-        raise MessageError(f"{reply.examples} examples, the study allows {most}")
-    arrays: Mapping[str, NDArray[np.floating]] = reply.arrays
-    if reply.kind in TRAINED:
-        arrays = weighted_change(reply, study, sent)
+    most = step.most_images(study)
+    if not 0 <= answer.examples <= most:
+        raise MessageError(f"{answer.examples} examples, the study allows {most}")
+    arrays: Mapping[str, NDArray[np.floating]] = answer.arrays
+    if isinstance(step, Training):
+        arrays = weighted_change(answer, study, sent, most)
     values = {
         **arrays,
-        EXAMPLES: np.array([float(reply.examples)]),
-        LOSS: np.array([float(reply.details.get("loss", 0.0)) * reply.examples]),
+        EXAMPLES: np.array([float(answer.examples)]),
+        LOSS: np.array([float(answer.details.get("loss", 0.0)) * answer.examples]),
     }
-    ranges = ranges_of(reply.kind, study, arrays)
+    ranges = in_sum(step, study, arrays)
     return {name: quantise(v, ranges[name], sites, name) for name, v in values.items()}
 
 
-def weighted_change(reply: Reply, study: Study, sent: Arrays) -> dict[str, NDArray[np.float64]]:
-    """Trained less sent weights, of bounded norm, times the site's weight in the mean (≤ 1)."""
+def weighted_change(
+    answer: Answer, study: Study, sent: Arrays, most: int
+) -> dict[str, NDArray[np.float64]]:
+    """Trained less sent weights, of bounded norm, times the site's weight in the mean (≤ 1).
+
+    Args:
+        answer: The trained weights.
+        study: The approved study.
+        sent: The request's arrays.
+        most: Images that an answer may stand for.
+    """
     changes = {
         name: value.astype(np.float64) - sent[name].astype(np.float64)
-        for name, value in reply.arrays.items()
+        for name, value in answer.arrays.items()
     }
     norm = float(np.sqrt(sum(float(np.square(change).sum()) for change in changes.values())))
     bound = min(1.0, study.federation.max_update_norm / norm) if norm > 0 else 1.0
     weight = 1.0
     if study.federation.weighting == "examples":
-        weight = reply.examples / most_examples(reply.kind, study)
+        weight = answer.examples / most
     return {name: change * (bound * weight) for name, change in changes.items()}
 
 
 def mean_update(
     totals: Mapping[str, NDArray[np.float64]],
-    kind: Kind,
+    step: Step,
     study: Study,
     sent: Mapping[str, NDArray[np.floating]],
+    examples: float,
     sites: int,
 ) -> dict[str, NDArray[np.float64]]:
     """The weighted mean of the sites' weights, from the sums of their weighted changes.
 
     Args:
-        totals: By name of the weight; and `examples`.
-        kind: Of the answers.
+        totals: By name of the weight.
+        step: Whose answers were summed.
         study: The study.
         sent: Weights that were broadcast.
+        examples: Behind the sum.
         sites: In the sum.
 
     Raises:
@@ -160,22 +159,22 @@ def mean_update(
     """
     weights = float(sites)
     if study.federation.weighting == "examples":
-        weights = float(totals[EXAMPLES][0]) / most_examples(kind, study)
+        weights = examples / step.most_images(study)
     if weights <= 0:
         raise MessageError("an update that no example stands behind")
     return {name: value + totals[name] / weights for name, value in sent.items()}
 
 
 def values_of(
-    totals: Mapping[str, Integers], kind: Kind, study: Study, sites: int
+    totals: Mapping[str, Integers], step: Step, study: Study, sites: int
 ) -> dict[str, NDArray[np.float64]]:
     """The sums, from their integers.
 
     Args:
         totals: As the collector has them.
-        kind: Of the answers.
+        step: Whose answers were summed.
         study: The study.
         sites: In the group.
     """
-    ranges = ranges_of(kind, study, totals)
+    ranges = in_sum(step, study, totals)
     return {name: restore(total, ranges[name], sites) for name, total in totals.items()}

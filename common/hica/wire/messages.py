@@ -1,32 +1,19 @@
-"""Everything that crosses the wire: kinds, records and the checks before anything is used.
+"""What coordinator and site say to each other: requests and replies.
 
-Client and server meet only here. A message is a Flower `RecordDict` with one `ArrayRecord`
-("arrays") and one `ConfigRecord` ("message", JSON text). Nothing that arrives is trusted: sizes,
-names, shapes, types and finite values are checked first, and arrays are read from NumPy's plain
-format by header and buffer, never unpickled.
+How they travel as Flower's records, and what is checked when they arrive: `hica.wire.records`.
 """
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
 from hica.errors import MessageError
-from hica.study import Study, validated
-
-PROTOCOL = 1
-"""Raised whenever a message of one version would be misread by the other."""
-
-MAX_TEXT_BYTES = 4_000_000
-MAX_HEADER_BYTES = 4096
+from hica.study import Study
 
 Arrays = Mapping[str, NDArray[Any]]
 Spec = dict[str, tuple[tuple[int, ...], str]]
@@ -34,32 +21,27 @@ Spec = dict[str, tuple[tuple[int, ...], str]]
 
 
 class Kind(StrEnum):
-    """Flower message types: `category.action`."""
+    """Kinds of messages that are no step of a study: who is there, and the parts of a secure sum.
+
+    A kind is Flower's message type, `category.action`. Every step has its own (`hica.steps`).
+    """
 
     CAPABILITIES = "query.capabilities"
     KEYS = "query.keys"
     SHARES = "query.shares"
     SURVIVORS = "query.survivors"
     UNMASK = "query.unmask"
-    MOMENTS = "train.moments"
-    PROTOTYPES = "train.prototypes"
-    CLUSTERS = "train.clusters"
-    PRETRAIN = "train.pretrain"
-    ALIGN = "train.align"
-    CALIBRATE = "train.calibrate"
-    EVALUATE = "evaluate.metrics"
 
-    @property
-    def action(self) -> str:
-        """The part after the dot, under which a ClientApp registers its handler."""
-        return self.value.split(".")[1]
+
+SECURE_SUM = (Kind.KEYS, Kind.SHARES, Kind.SURVIVORS, Kind.UNMASK)
+"""What sites say to each other, so that only sums of their answers can be seen."""
 
 
 @dataclass(frozen=True)
 class Request:
     """What the coordinator asks of a site; complete in itself, so a restarted site can answer."""
 
-    kind: Kind
+    kind: str
     study: Study
     round: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
@@ -70,7 +52,7 @@ class Request:
 class Reply:
     """What a site answers: arrays, how many examples stand behind them, and details in JSON."""
 
-    kind: Kind
+    kind: str
     site: str
     round: int = 0
     examples: int = 0
@@ -79,194 +61,24 @@ class Reply:
 
 
 class SiteError(MessageError):
-    """A site that says in words why it could not do what was asked."""
+    """A site that says in words why it could not do what was asked.
 
-    def __init__(self, site: str, reason: str) -> None:
+    Attributes:
+        site: Its name.
+        error: Name of the class of error.
+    """
+
+    def __init__(self, site: str, reason: str, error: str) -> None:
         super().__init__(f"failed at the site: {reason}")
         self.site = site
+        self.error = error
 
 
-def failure(kind: Kind, site: str, round_: int, reason: str) -> Reply:
+def failure(kind: str, site: str, round_: int, reason: str, error: Exception) -> Reply:
     """The reply of a site that could not do what was asked."""
-    return Reply(kind, site, round_, details={"failed": reason})
-
-
-def encode_request(request: Request) -> RecordDict:
-    """Request → record."""
-    header = {
-        "protocol": PROTOCOL,
-        "kind": request.kind.value,
-        "round": request.round,
-        "study": request.study.model_dump(mode="json"),
-        "settings": request.settings,
-    }
-    return _encode(header, request.arrays)
-
-
-def encode_reply(reply: Reply) -> RecordDict:
-    """Reply → record."""
-    header = {
-        "protocol": PROTOCOL,
-        "kind": reply.kind.value,
-        "round": reply.round,
-        "site": reply.site,
-        "examples": reply.examples,
-        "details": reply.details,
-    }
-    return _encode(header, reply.arrays)
-
-
-def decode_request(record: RecordDict, kind: Kind, spec: Spec | None = None) -> Request:
-    """Record → request, at the site.
-
-    Args:
-        record: As received.
-        kind: What the handler is registered for.
-        spec: Expected arrays; None reads whatever plain arrays there are.
-
-    Raises:
-        MessageError: Names what is wrong.
-    """
-    header = _header(record, {"study": dict, "settings": dict}, kind)
-    study = validated(Study, header["study"], "study received")
-    arrays = {name: array.copy() for name, array in _arrays(record, spec).items()}
-    return Request(kind, study, header["round"], header["settings"], arrays)
-
-
-def decode_reply(record: RecordDict, kind: Kind, round_: int, spec: Spec) -> Reply:
-    """Record → reply, at the coordinator.
-
-    Its arrays are read-only views of what was received: an update is not held twice.
-
-    Raises:
-        SiteError: The site says why it could not.
-        MessageError: Wrong version, kind, round, names, shapes or types, or values not finite.
-    """
-    header = _header(record, {"site": str, "examples": int, "details": dict}, kind)
-    if header["round"] != round_:
-        raise MessageError(f"answers round {header['round']}, asked was round {round_}")
-    if not 0 < len(header["site"]) <= 64:
-        raise MessageError("site name must have 1 to 64 characters")
-    if not 0 <= header["examples"] <= 10**9:
-        raise MessageError(f"claims {header['examples']} examples")
-    if "failed" in header["details"]:
-        raise SiteError(header["site"], str(header["details"]["failed"])[:1000])
-    arrays = _arrays(record, spec)
-    return Reply(
-        kind, header["site"], header["round"], header["examples"], header["details"], arrays
-    )
-
-
-def payload_bytes(record: RecordDict) -> int:
-    """Bytes of a message's arrays and texts, as they are serialised."""
-    arrays = sum(
-        len(array.data) for part in record.array_records.values() for array in part.values()
-    )
-    texts = sum(
-        len(value.encode())
-        for part in record.config_records.values()
-        for value in part.values()
-        if isinstance(value, str)
-    )
-    return arrays + texts
+    return Reply(kind, site, round_, details={"failed": reason, "error": type(error).__name__})
 
 
 def spec_of(arrays: Mapping[str, NDArray[Any]]) -> Spec:
     """The spec that `arrays` themselves satisfy."""
     return {name: (tuple(array.shape), str(array.dtype)) for name, array in arrays.items()}
-
-
-def _encode(header: dict[str, Any], arrays: Arrays) -> RecordDict:
-    """JSON header and arrays in one record."""
-    return RecordDict(
-        {
-            "message": ConfigRecord({"header": json.dumps(header)}),
-            "arrays": ArrayRecord(
-                {name: Array(np.ascontiguousarray(array)) for name, array in arrays.items()}
-            ),
-        }
-    )
-
-
-def _header(record: RecordDict, fields: dict[str, type], kind: Kind) -> dict[str, Any]:
-    """The checked JSON header of a message."""
-    message = record.config_records.get("message")
-    text = message.get("header") if message is not None else None
-    if not isinstance(text, str):
-        raise MessageError("no header: not a HiCA message")
-    if len(text) > MAX_TEXT_BYTES:
-        raise MessageError(f"header of {len(text)} bytes, at most {MAX_TEXT_BYTES} are read")
-    try:
-        header = json.loads(text)
-        json.dumps(header, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # "\ud800" is JSON, but neither a log nor a report can hold it
-        raise MessageError("header holds half of a surrogate pair, which is no text") from None
-    except (ValueError, RecursionError) as error:  # ValueError: also a number of 5000 digits
-        raise MessageError(f"header is not JSON: {error}") from None
-    if not isinstance(header, dict):
-        raise MessageError("header is not a JSON object")
-    if header.get("protocol") != PROTOCOL:
-        raise MessageError(
-            f"protocol {header.get('protocol')!r}, this side speaks {PROTOCOL}: "
-            "install the same version of hica on both sides"
-        )
-    for name, kind_of_field in {"kind": str, "round": int, **fields}.items():
-        if not isinstance(header.get(name), kind_of_field) or isinstance(header[name], bool):
-            raise MessageError(f"header field {name!r} is missing or no {kind_of_field.__name__}")
-    if header["kind"] != kind.value:
-        raise MessageError(f"is a {header['kind']!r}, expected {kind.value!r}")
-    return header
-
-
-def _arrays(record: RecordDict, spec: Spec | None) -> Arrays:
-    """The checked arrays of a message, in the order of `spec`."""
-    received = dict(record.array_records.get("arrays", {}))
-    if spec is None:
-        return {name: _read(name, array, None) for name, array in received.items()}
-    missing, unknown = sorted(spec.keys() - received.keys()), sorted(received.keys() - spec.keys())
-    if missing or unknown:
-        raise MessageError(f"arrays missing {missing}, not asked for {unknown}")
-    return {name: _read(name, received[name], expected) for name, expected in spec.items()}
-
-
-def _read(name: str, array: Array, expected: tuple[tuple[int, ...], str] | None) -> NDArray[Any]:
-    """One array of NumPy's plain format, checked and left where it lies."""
-    buffer = io.BytesIO(array.data[:MAX_HEADER_BYTES])
-    try:
-        version = np.lib.format.read_magic(buffer)
-        if version != (1, 0):
-            raise ValueError(f"format version {version}")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(
-            buffer, max_header_size=MAX_HEADER_BYTES
-        )
-    except (ValueError, SyntaxError, TypeError) as error:
-        raise MessageError(f"array {name!r} is not a plain NumPy array: {error}") from None
-    if dtype.hasobject or dtype.kind not in "fiub" or fortran:
-        raise MessageError(f"array {name!r} has type {dtype}, only plain numbers are read")
-    if expected is not None:
-        _check_against(name, shape, dtype, expected)
-    start = buffer.tell()
-    length = len(array.data) - start
-    if length != dtype.itemsize * int(np.prod(shape, dtype=object)):
-        raise MessageError(f"array {name!r}: {length} bytes do not fill shape {shape}")
-    values = np.frombuffer(memoryview(array.data)[start:], dtype=dtype).reshape(shape)
-    if dtype.kind == "f" and not np.isfinite(values).all():
-        raise MessageError(f"array {name!r} holds NaN or infinite values")
-    return values
-
-
-def _check_against(
-    name: str,
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    expected: tuple[tuple[int, ...], str],
-) -> None:
-    """Shape and type as asked for; -1 stands for any length."""
-    wanted, wanted_type = expected
-    fits = len(shape) == len(wanted) and all(
-        want in (-1, have) for want, have in zip(wanted, shape, strict=False)
-    )
-    if not fits:
-        raise MessageError(f"array {name!r} has shape {shape}, expected {wanted}")
-    if str(dtype) != wanted_type:
-        raise MessageError(f"array {name!r} has type {dtype}, expected {wanted_type}")

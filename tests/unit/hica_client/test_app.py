@@ -9,7 +9,8 @@ from hica.method.metrics import SiteMetrics
 from hica.method.model import AlignmentModel
 from hica.text.bank import TextBank
 from hica.wire.checkpoint import has_state, load_state
-from hica.wire.messages import Kind, Request, SiteError, decode_reply, encode_request, spec_of
+from hica.wire.messages import Kind, Request, SiteError, spec_of
+from hica.wire.records import decode_reply, encode_request
 from hica_client.app import app, forget_sessions, without_folders
 from hica_client.session import Session
 from hica_client.site import load_site

@@ -11,8 +11,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from hica.deployment.bundle import APP_ID, BUNDLE_SHA256, build
-from hica.wire.messages import Kind, Request, decode_reply, encode_request
+from hica.wire.messages import Kind, Request
 from hica.wire.packing import PARCEL, pack, unpack
+from hica.wire.records import decode_reply, encode_request
 from hica_client import flower_runner
 from hica_client.approval import approve
 from hica_client.audit import verify

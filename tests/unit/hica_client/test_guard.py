@@ -20,17 +20,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from hica.deployment.kit import roster_sha256
 from hica.errors import CheckpointError, DataError
-from hica.wire.messages import (
-    Kind,
-    Reply,
-    Request,
-    SiteError,
-    decode_reply,
-    encode_reply,
-    encode_request,
-    failure,
-    payload_bytes,
-)
+from hica.wire.messages import Kind, Reply, Request, SiteError, failure
+from hica.wire.records import decode_reply, encode_reply, encode_request, payload_bytes
 from hica_client import app as client
 from hica_client import departure
 from hica_client.approval import approve, decisions, revoke

@@ -1,9 +1,9 @@
 import pytest
+from hica_server.plan import make_plan
 
 from hica.wire.messages import Kind
 from hica_client.policy import ARRAYS, conflicts, kinds_of, may_leave
 from hica_client.site import PolicySection
-from hica_server.plan import make_plan
 
 ASKS = {
     "moments": Kind.MOMENTS,

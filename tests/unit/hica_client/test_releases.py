@@ -1,5 +1,4 @@
 import pytest
-
 from hica_client.releases import MOST_ROWS, rows_at_a_time
 
 

@@ -15,7 +15,8 @@ from hica.secure_sum.collector import Collector
 from hica.secure_sum.forms import masked_spec, terms_of, values_of
 from hica.secure_sum.wire import Deal, SignedKeys, Unmasking
 from hica.text.bank import TextBank
-from hica.wire.messages import Kind, Request, SiteError, decode_reply, encode_request, spec_of
+from hica.wire.messages import Kind, Request, SiteError, spec_of
+from hica.wire.records import decode_reply, encode_request
 from hica_client.app import app, forget_sessions, session_for
 from hica_client.site import load_site
 from hica_simulations.grid import InProcessGrid

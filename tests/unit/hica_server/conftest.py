@@ -18,7 +18,8 @@ from hica.method.calibration import curvature
 from hica.method.metrics import site_metrics
 from hica.method.pseudo_labels import assign, cluster_sums, site_start
 from hica.study import Study, apply_overrides, validated
-from hica.wire.messages import Kind, Reply, Request, decode_request, encode_reply
+from hica.wire.messages import Kind, Reply, Request
+from hica.wire.records import decode_request, encode_reply
 from hica_server.enrolment import enroll
 from hica_server.settings import Folder
 from hica_simulations.grid import InProcessGrid

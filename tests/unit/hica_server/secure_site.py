@@ -11,7 +11,8 @@ from hica.errors import MessageError
 from hica.secure_sum.forms import SUMMED, integers_of, question_of, terms_of
 from hica.secure_sum.party import Party
 from hica.secure_sum.wire import SignedKeys
-from hica.wire.messages import Kind, Reply, Request, decode_request, encode_reply, failure
+from hica.wire.messages import Kind, Reply, Request, failure
+from hica.wire.records import decode_request, encode_reply
 
 Change = Callable[[Reply], Reply | None]
 

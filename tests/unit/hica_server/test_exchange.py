@@ -3,7 +3,8 @@ import pytest
 from flwr.app import Array, Message
 
 from hica.errors import FederationError, MessageError
-from hica.wire.messages import Kind, Reply, Request, encode_reply, payload_bytes
+from hica.wire.messages import Kind, Reply, Request
+from hica.wire.records import encode_reply, payload_bytes
 from hica_server.exchange import Terms, exchange
 
 SPEC = {"weight": ((2,), "float32")}

@@ -1,9 +1,5 @@
 import numpy as np
 import pytest
-
-from hica.method.pseudo_labels import ClusterSums, lloyd_step
-from hica.privacy.budget import statistics_multiplier
-from hica.privacy.statistics import COUNT_SCALE, SENSITIVITY, random_subspace
 from hica_server.noisy import (
     as_bank,
     count_noise,
@@ -12,6 +8,10 @@ from hica_server.noisy import (
     noisy_lloyd_step,
     with_texts,
 )
+
+from hica.method.pseudo_labels import ClusterSums, lloyd_step
+from hica.privacy.budget import statistics_multiplier
+from hica.privacy.statistics import COUNT_SCALE, SENSITIVITY, random_subspace
 
 PRIVATE = [
     "privacy.mechanism=dp-sgd",

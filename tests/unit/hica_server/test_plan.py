@@ -1,5 +1,4 @@
 import pytest
-
 from hica_server.plan import make_plan
 
 EVERY = ["alignment.rounds=2", "pretraining.rounds=2", "calibration.rounds=2"]

@@ -31,9 +31,10 @@ from torch import Tensor
 
 from hica.method.local_training import embed_all
 from hica.privacy.noise import SeededNoise
-from hica.privacy.statistics import COUNT_SCALE
+from hica.privacy.release import units_of
 from hica.progress import track
 from hica.seeds import derived_seed
+from hica.steps.arrays import COUNT_SCALE
 from hica_simulations.experiments.audit.settings import Setting
 from hica_simulations.experiments.audit.site_side import class_sums, round_change
 from hica_simulations.experiments.audit.world import (
@@ -43,8 +44,6 @@ from hica_simulations.experiments.audit.world import (
     joined,
     make_start,
     rows_of,
-    subset,
-    units_of,
 )
 
 Attacker = Literal["insider", "outsider"]
@@ -66,7 +65,7 @@ def prototype_trials(world: World, setting: Setting, attacker: Attacker, trials:
     start.reset()
     rows = [rows_of(start.model, hospital.pool) for hospital in world.hospitals]
     labels = [hospital.pool.labels.numpy() for hospital in world.hospitals]
-    units = [units_of(hospital.pool, setting) for hospital in world.hospitals]
+    units = [units_of(setting.training, hospital.pool.groups) for hospital in world.hospitals]
     targets, of = rows_of(start.model, world.canaries), world.canaries.labels.numpy()
     inside = np.zeros((trials, len(CANARIES)), dtype=bool)
     scores = np.zeros(inside.shape)
@@ -124,9 +123,10 @@ def _seen_change(
     """
     total = {name: torch.zeros_like(value) for name, value in start.weights.items()}
     for site, chosen in episodes.items():
-        examples = subset(world.hospitals[site].pool, chosen)
+        examples = world.hospitals[site].pool.rows(torch.tensor(chosen))
         if site == 0:
-            examples = joined(examples, subset(world.canaries, np.flatnonzero(inside).tolist()))
+            canaries = world.canaries.rows(torch.from_numpy(np.flatnonzero(inside)))
+            examples = joined(examples, canaries)
         noise = SeededNoise(int(draws.integers(2**62)))
         generator = torch.Generator().manual_seed(int(draws.integers(2**62)))
         change = round_change(setting, start, examples, world.units, noise, generator)

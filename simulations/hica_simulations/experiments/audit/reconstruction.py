@@ -20,9 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hica.examples.examples import Examples
+from hica.method.examples import Examples
 from hica.method.metrics import paired_interval
 from hica.privacy.noise import SeededNoise
+from hica.privacy.release import units_of
 from hica.progress import track
 from hica.seeds import derived_seed
 from hica.wire.weight_names import BANK_CLASSES
@@ -33,8 +34,6 @@ from hica_simulations.experiments.audit.world import (
     World,
     make_start,
     rows_of,
-    subset,
-    units_of,
 )
 
 SIZES = (1, 5, 20)
@@ -94,7 +93,8 @@ def reconstruct(world: World, setting: Setting) -> list[dict[str, Any]]:
                 draws.permutation(np.flatnonzero(of == label))[:images].tolist()
                 for of in labels[: None if setting.summed else 1]
             ]
-            held = [subset(h.pool, r) for h, r in zip(world.hospitals, rows, strict=False)]
+            chosen = zip(world.hospitals, rows, strict=False)
+            held = [hospital.pool.rows(torch.tensor(row)) for hospital, row in chosen]
             noise = SeededNoise(int(draws.integers(2**62)))
             sought, guess = _truth_and_guess(known["sums"], labels, rows, label)
             class_sum = _class_sum(setting, known["sums"], held, rows, label, noise)
@@ -136,7 +136,7 @@ def _class_sum(
     """The sum of the class over the sites that are seen, as it leaves them."""
     total = np.zeros(embedded[0].shape[1])
     for known, examples, chosen in zip(embedded, held, rows, strict=False):
-        whose = units_of(examples, setting)
+        whose = units_of(setting.training, examples.groups)
         total += class_sums(setting, known[chosen], examples.labels.numpy(), whose, noise).sums[
             label
         ]

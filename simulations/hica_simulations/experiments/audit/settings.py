@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hica.privacy.accountant import Charge, epsilon
-from hica.privacy.budget import Training, alignment, statistics_multiplier, training_multiplier
+from hica.privacy.budget import Rounds, rounds_of, statistics_multiplier, training_multiplier
+from hica.steps.alignment import ALIGNMENT
 from hica.study import Study, apply_overrides, validated
 
 EPSILONS = (1.0, 3.0, 8.0)
@@ -75,7 +76,7 @@ class Setting:
         if seen == "prototypes":
             return epsilon([Charge(statistics_multiplier(self.statistics))], self.delta)
         steps = self.steps(units)
-        multiplier = training_multiplier(self.training, 0, units)
+        multiplier = self.multiplier(units)
         charge = Charge(multiplier, steps.sampling_rate, steps.steps * steps.rounds)
         return epsilon([charge], self.delta)
 
@@ -84,9 +85,13 @@ class Setting:
         sampled = seen == "update" and self.steps(units).sampling_rate < 1.0
         return self.is_private and not sampled
 
-    def steps(self, units: int) -> Training:
+    def steps(self, units: int) -> Rounds:
         """Sampling rate, steps and rounds of private training."""
-        return alignment(self.training, units)
+        return rounds_of(ALIGNMENT, self.training, units)
+
+    def multiplier(self, units: int) -> float:
+        """Noise multiplier of private training, as the study claims it."""
+        return training_multiplier(self.training, {"unlabelled": 0, "labelled": units})
 
 
 def settings_of(study: Study, epsilons: Sequence[float] = EPSILONS) -> list[Setting]:

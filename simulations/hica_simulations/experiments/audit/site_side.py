@@ -1,28 +1,30 @@
 """What leaves the attacked site in each setting: the same functions that `hica_client` calls.
 
-`hica_client.releases` and `hica_client.app` do the same around a session, a ledger and a message;
+`hica.privacy.release` and `hica_client.app` do the same around data, a ledger and a message;
 `test_site_side.py` holds that the numbers are theirs, to the bit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hica.examples.examples import Examples
-from hica.method.local_training import Schedule, train
+from hica.method.examples import Examples
+from hica.method.local_training import train
 from hica.method.pseudo_labels import ClusterSums
-from hica.privacy.budget import statistics_multiplier, training_multiplier
-from hica.privacy.dp_sgd import PrivateSchedule, train_privately
+from hica.privacy.budget import statistics_multiplier
+from hica.privacy.dp_sgd import train_privately
 from hica.privacy.noise import NoiseSource
+from hica.privacy.release import private_schedule, units_of
 from hica.privacy.statistics import SENSITIVITY, group_sums, noised, unit_weights
-from hica_client.releases import rows_at_a_time
+from hica.steps.alignment import schedule_of
 from hica_simulations.experiments.audit.settings import Setting
-from hica_simulations.experiments.audit.world import Start, units_of
+from hica_simulations.experiments.audit.world import Start
 
 
 def class_sums(
@@ -68,47 +70,17 @@ def round_change(
         generator: Order and views without privacy.
     """
     start.reset()
-    stage = setting.training.alignment
+    study, plain = setting.training, schedule_of(setting.training)
     if setting.is_private:
-        size = sum(value.numel() for value in start.weights.values())
-        schedule = private_schedule(setting, units, examples.hidden.shape[1], size)
-        whose = units_of(examples, setting)
+        rounds = setting.steps(units)
+        multiplier = setting.multiplier(units) * setting.noise_scale
+        views = examples.hidden.shape[1]
+        schedule = private_schedule(study, plain, rounds, multiplier, start.model, views)
+        # The number of units is public: the schedule is set for it, whoever takes part.
+        schedule = replace(schedule, expected_units=rounds.sampling_rate * units)
+        whose = units_of(study, examples.groups)
         train_privately(start.model, examples, start.loss, schedule, whose, noise, start.anchor)
     else:
-        plain = Schedule(
-            stage.local_epochs,
-            stage.batch_size,
-            stage.learning_rate,
-            stage.bank_learning_rate,
-            stage.weight_decay,
-            stage.text_pull,
-        )
         train(start.model, examples, start.loss, plain, generator, start.anchor)
     now = start.model.shared()
     return {name: now[name].detach() - sent for name, sent in start.weights.items()}
-
-
-def private_schedule(setting: Setting, units: int, views: int, size: int) -> PrivateSchedule:
-    """As `hica_client.releases.train` makes it, but for the number of units, which is public.
-
-    Args:
-        setting: Its study.
-        units: For how many.
-        views: Of each image.
-        size: How many numbers are trained.
-    """
-    study, steps = setting.training, setting.steps(units)
-    stage = study.alignment
-    return PrivateSchedule(
-        steps=steps.steps,
-        sampling_rate=steps.sampling_rate,
-        noise_multiplier=training_multiplier(study, 0, units) * setting.noise_scale,
-        max_norm=study.privacy.max_gradient_norm,
-        views=views,
-        micro_batch=rows_at_a_time(size),
-        learning_rate=stage.learning_rate,
-        bank_learning_rate=stage.bank_learning_rate,
-        weight_decay=stage.weight_decay,
-        text_pull=stage.text_pull,
-        expected_units=steps.sampling_rate * units,
-    )

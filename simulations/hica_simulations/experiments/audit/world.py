@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hica.errors import DataError
-from hica.examples.examples import Examples
-from hica.method.local_training import Batch, Loss, alignment_loss, embed_all, mean_features
+from hica.method.examples import Examples
+from hica.method.local_training import Batch, Loss, embed_all, mean_features
 from hica.method.model import AlignmentModel
 from hica.privacy.gradients import Draw, per_unit_gradients
 from hica.seeds import derived_seed
+from hica.steps.alignment import loss_of
 from hica.study import Study
 from hica.text.bank import TextBank
 from hica_client.session import Session
 from hica_client.site import load_site
 from hica_server.publication import make_bank
-from hica_simulations.experiments.audit.settings import Setting
 from hica_simulations.partitions import build_sites
 from hica_simulations.run import Place, write_site
 from hica_simulations.scenario import Scenario
@@ -111,9 +111,9 @@ def make_world(scenario: Scenario, place: Place) -> World:
     without = [row for row in range(len(first.pool)) if row != typical]
     moved = {row: position for position, row in enumerate(without)}
     hospitals[0] = Hospital(
-        subset(first.pool, without), [moved[row] for row in first.episode], first.shots
+        first.pool.rows(torch.tensor(without)), [moved[row] for row in first.episode], first.shots
     )
-    canaries = joined(subset(first.pool, [typical]), odd)
+    canaries = joined(first.pool.rows(torch.tensor([typical])), odd)
     return World(study, hospitals, replace(canaries, groups=CANARIES), bank, session, initial)
 
 
@@ -159,7 +159,8 @@ def make_start(world: World, study: Study) -> Start:
     weights = {name: value.detach().clone() for name, value in model.shared().items()}
     loss = loss_of(study)
     model.train()
-    gradients = [gradient_of(model, subset(world.canaries, [row]), loss) for row in range(2)]
+    canaries = [world.canaries.rows(torch.tensor([row])) for row in range(2)]
+    gradients = [gradient_of(model, canary, loss) for canary in canaries]
     device = model.centre.device
     anchor = (world.bank.classes.to(device), world.bank.findings.to(device))
     stage = study.alignment
@@ -181,19 +182,6 @@ def start_model(session: Session, study: Study, bank: TextBank) -> AlignmentMode
     return model.to(session.device)
 
 
-def loss_of(study: Study) -> Loss:
-    """Stage 2's objective."""
-    stage = study.alignment
-    return alignment_loss(
-        stage.temperature,
-        stage.local_weight,
-        stage.cross_weight,
-        stage.margin,
-        stage.assignment,
-        stage.contrast,
-    )
-
-
 def gradient_of(model: AlignmentModel, image: Examples, loss: Loss) -> dict[str, Tensor]:
     """Direction of one image's gradient, mean over its views: a unit vector over all weights."""
     views = image.hidden.shape[1]
@@ -204,19 +192,6 @@ def gradient_of(model: AlignmentModel, image: Examples, loss: Loss) -> dict[str,
     norm = torch.stack([part.double().norm() for part in found.values()]).norm().clamp(min=1e-12)
     shared = model.shared()
     return {name: (part / norm).view_as(shared[name]) for name, part in found.items()}
-
-
-def subset(examples: Examples, rows: Sequence[int]) -> Examples:
-    """Some of the examples, in the order of `rows`."""
-    index = torch.tensor(list(rows), dtype=torch.long)
-    return Examples(
-        hidden=examples.hidden[index],
-        weights=examples.weights[index],
-        valid=examples.valid[index],
-        labels=examples.labels[index],
-        positives=examples.positives[index],
-        groups=tuple(examples.groups[row] for row in rows),
-    )
 
 
 def joined(first: Examples, second: Examples) -> Examples:
@@ -231,13 +206,6 @@ def joined(first: Examples, second: Examples) -> Examples:
     )
 
 
-def units_of(examples: Examples, setting: Setting) -> list[str]:
-    """The unit of each image, as `hica_client.releases.units_of`."""
-    if setting.training.privacy.unit == "image":
-        return [str(row) for row in range(len(examples))]
-    return list(examples.groups)
-
-
 def rows_of(model: AlignmentModel, examples: Examples) -> NDArray[np.float64]:
     """Unit embeddings [n, D], as class sums are made of."""
     return np.asarray(embed_all(model, examples).images.double().numpy())
@@ -246,13 +214,13 @@ def rows_of(model: AlignmentModel, examples: Examples) -> NDArray[np.float64]:
 def _hospital(session: Session, bank: TextBank) -> Hospital:
     """All labelled training images of a site, prepared."""
     names, stage = session.study.class_names, session.study.alignment
-    rows = [row for row, record in enumerate(session.train) if record.label]
-    records = [session.train[row] for row in rows]
+    rows = [row for row, record in enumerate(session.roles.train) if record.label]
+    records = [session.roles.train[row] for row in rows]
     labels = [names.index(str(record.label)) for record in records]
     what = f"{session.name}: preparing images"
     pool = session.pipeline.examples(records, labels, bank, stage.views, what)
     place = {row: position for position, row in enumerate(rows)}
-    return Hospital(pool, [place[row] for row in session.episode.indices], stage.shots)
+    return Hospital(pool, [place[row] for row in session.roles.episode.indices], stage.shots)
 
 
 def _typical(model: AlignmentModel, hospital: Hospital, study: Study, name: str) -> int:
@@ -267,7 +235,7 @@ def _typical(model: AlignmentModel, hospital: Hospital, study: Study, name: str)
         )
     model.eval()
     with torch.no_grad():
-        batch = embed_all(model, subset(pool, spare))
+        batch = embed_all(model, pool.rows(torch.tensor(spare)))
         batch = Batch(*(part.to(model.centre.device) for part in batch))
         losses = loss_of(study)(model, batch)
     return spare[int(losses.cpu().argsort()[len(spare) // 2])]

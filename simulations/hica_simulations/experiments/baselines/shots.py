@@ -74,12 +74,14 @@ class ShotBaselines:
     def probabilities(self, name: str) -> Doubles:
         """Class probabilities [m, C] of all test images, in the order of the sites."""
         found = self._predicted(name)
-        tested = sum(len(session.test) for session in self.sessions)
+        tested = sum(len(session.roles.test) for session in self.sessions)
         parts = self._by_site(found[:tested])
-        rests = np.split(found[tested:], np.cumsum([len(s.rest) for s, _ in parts])[:-1])
+        rests = np.split(found[tested:], np.cumsum([len(s.roles.rest) for s, _ in parts])[:-1])
         return np.concatenate(
             [
-                for_prevalence(test, rest, session.shares_of_the_rest) if session.rest else test
+                test
+                if session.rest_shares is None
+                else for_prevalence(test, rest, session.rest_shares)
                 for (session, test), rest in zip(parts, rests, strict=True)
             ]
         )
@@ -105,7 +107,7 @@ class ShotBaselines:
             per_site[session.name] = site_metrics(
                 found,
                 labels_of(session, "test"),
-                [record.group for record in session.test],
+                [record.group for record in session.roles.test],
                 len(study.classes),
                 seed=study.study.seed,
                 min_count=study.federation.min_count,
@@ -125,7 +127,7 @@ class ShotBaselines:
         parts = []
         for session, found in self._by_site(self.probabilities(name)):
             source = sources.get(session.name, session.name)
-            groups = [f"{source}/{record.group}" for record in session.test]
+            groups = [f"{source}/{record.group}" for record in session.roles.test]
             names, labels = [session.name] * len(groups), labels_of(session, "test")
             parts.append(Predictions(found, labels, groups, names, self.study.class_names))
         return joined(parts)
@@ -154,8 +156,8 @@ class ShotBaselines:
 
     def _by_site(self, found: Doubles) -> list[tuple[Session, Doubles]]:
         """Rows of the test images site by site, as `gathered` put them together."""
-        tested = [session for session in self.sessions if session.test]
-        ends = np.cumsum([len(session.test) for session in tested])
+        tested = [session for session in self.sessions if session.roles.test]
+        ends = np.cumsum([len(session.roles.test) for session in tested])
         return list(zip(tested, np.split(found, ends[:-1]), strict=True))
 
 

@@ -16,15 +16,18 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from hica.steps.alignment import ALIGNMENT
 from hica.study import Study, validated
 from hica.towers import load_image_tower
 from hica.towers.adaptation import adapt
-from hica.wire.messages import Arrays, Kind, Reply, Request, decode_request, encode_reply, spec_of
-from hica_server.exchange import Terms, exchange
+from hica.wire.messages import Arrays, Reply, Request, spec_of
+from hica.wire.records import decode_request, encode_reply
+from hica_server.exchange import Limits, exchange
 from hica_simulations.experiments.benchmarks.timing import Figure, alternate, ratio
 from hica_simulations.grid import run_in_process
 from hica_simulations.ray_engine import run_on_ray
 
+KIND = ALIGNMENT.kind
 STUDY = validated(
     Study,
     {
@@ -39,10 +42,10 @@ Run = Callable[[ServerApp, ClientApp, Sequence[Mapping[str, Any]]], None]
 echo_app = ClientApp()
 
 
-@echo_app.train(Kind.ALIGN.action)
+@echo_app.train(KIND.split(".")[1])
 def echo(message: Message, context: Context) -> Message:
     """The site: copies the weights, which stands for training, and says how long that took."""
-    request = decode_request(message.content, Kind.ALIGN)
+    request = decode_request(message.content, KIND)
     started = time.perf_counter()
     arrays = {name: value.copy() for name, value in request.arrays.items()}
     seconds = time.perf_counter() - started
@@ -73,10 +76,10 @@ class Engine:
         @app.main()
         def main(grid: Grid, context: Context) -> None:  # noqa: ARG001  Flower's signature
             nodes = dict.fromkeys(grid.get_node_ids(), "")
-            terms = Terms(quorum=sites, deadline=300.0, retries=0)
+            limits = Limits(quorum=sites, deadline=300.0, retries=0)
             for number in range(rounds + 1):
-                request = Request(Kind.ALIGN, STUDY, number, arrays=arrays)
-                outcome = exchange(grid, nodes, request, spec_of(arrays), terms)
+                request = Request(KIND, STUDY, number, arrays=arrays)
+                outcome = exchange(grid, nodes, request, spec_of(arrays), limits)
                 trained = sum(reply.details["seconds"] for reply in outcome.replies.values())
                 if number == 0:
                     self.start_ups.append(time.perf_counter() - started)

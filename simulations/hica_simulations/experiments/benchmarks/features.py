@@ -15,8 +15,8 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from hica.examples.examples import Examples
 from hica.images.cache import TensorCache, key_of
+from hica.method.examples import Examples
 from hica.method.model import AlignmentModel
 from hica.towers import load_image_tower
 from hica.towers.adaptation import adapt

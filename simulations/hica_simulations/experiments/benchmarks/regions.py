@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hica.examples.examples import Examples
+from hica.method.examples import Examples
 from hica.method.local_training import Schedule, alignment_loss, train
 from hica.method.model import AlignmentModel
 from hica.regions import build, extract, to_grid

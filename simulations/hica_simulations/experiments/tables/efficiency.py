@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from hica.device import select_device
-from hica.examples.examples import Examples
+from hica.method.examples import Examples
 from hica.method.local_training import Schedule, alignment_loss, embed_all, train
 from hica.method.model import AlignmentModel
 from hica.study import Study

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from hica.errors import MessageError
-from hica.examples.examples import Examples, joined
+from hica.method.examples import Examples, joined
 from hica.method.local_training import (
     Schedule,
     alignment_loss,

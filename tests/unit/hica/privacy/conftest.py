@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hica.examples.examples import Examples
 from hica.images.preprocess import Preprocess
+from hica.method.examples import Examples
 from hica.method.model import AlignmentModel
 from hica.text.bank import TextBank
 from hica.towers import ImageTower, load_image_tower

@@ -9,16 +9,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from hica.errors import ConfigurationError, MessageError
 from hica.study import Study
-from hica.wire.messages import (
-    Kind,
-    Reply,
-    Request,
+from hica.wire.messages import Kind, Reply, Request, spec_of
+from hica.wire.records import (
     decode_reply,
     decode_request,
     encode_reply,
     encode_request,
     payload_bytes,
-    spec_of,
 )
 
 STUDY = Study.model_validate(

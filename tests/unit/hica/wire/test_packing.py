@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hica.errors import MessageError
-from hica.wire.messages import Kind, Reply, decode_reply, encode_reply, spec_of
+from hica.wire.messages import Kind, Reply, spec_of
 from hica.wire.packing import LARGEST, PARCEL, SMALL, pack, unpack
+from hica.wire.records import decode_reply, encode_reply
 
 WEIGHTS = {f"shared.{i}": np.full((i, 2), i, np.float32) for i in range(5)}
 LARGE = np.zeros(SMALL // 4, np.float32)

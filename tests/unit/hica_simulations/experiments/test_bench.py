@@ -11,7 +11,8 @@ from flwr.clientapp import ClientApp
 from hica.method.model import AlignmentModel
 from hica.towers import load_image_tower
 from hica.towers.adaptation import adapt
-from hica.wire.messages import Kind, Reply, decode_request, encode_reply
+from hica.wire.messages import Kind, Reply
+from hica.wire.records import decode_request, encode_reply
 from hica_simulations.experiments import bench
 from hica_simulations.experiments.benchmarks.engines import Engine, adapter_arrays, compare_engines
 from hica_simulations.experiments.benchmarks.features import compare_features

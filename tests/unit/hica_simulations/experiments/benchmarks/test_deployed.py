@@ -1,7 +1,7 @@
 import pytest
+from hica_server.plan import make_plan
 
 from hica.errors import ConfigurationError
-from hica_server.plan import make_plan
 from hica_simulations.experiments.benchmarks.deployed import (
     new_deployment,
     round_of,

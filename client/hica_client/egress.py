@@ -1,4 +1,4 @@
-"""What leaves the site in a reply: all of it checked against the policy and accounted for."""
+"""Egress: what leaves the site in a reply, all of it checked by the policy and accounted for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 from flwr.app import Message, RecordDict
 
 from hica.errors import DataError, MessageError
-from hica.wire.messages import Request, SiteError, decode_reply, payload_bytes
+from hica.wire.messages import Request, SiteError
+from hica.wire.records import decode_reply, payload_bytes
 from hica_client.audit import Event
 from hica_client.policy import may_leave
 from hica_client.site import Site
@@ -63,7 +64,7 @@ def account_for(reply: Message, request: Request, site: Site, event: Event) -> E
         _check_name(failure.site, site)
         if arrays:
             raise PolicyError("the reason of a failure comes with arrays") from None
-        if f" {DataError.__name__}: " in str(failure):
+        if failure.error == DataError.__name__:
             raise PolicyError(DATA_WORDS) from None
         return replace(event, decision="failed", reason=str(failure))
     _check_name(read.site, site)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from hica.cohort.pipeline import Pipeline
 from hica.errors import DataError
-from hica.examples.pipeline import Pipeline
 from hica.images.cache import TensorCache
 from hica.images.manifest import read_manifest
 from hica.images.preprocess import Preprocess

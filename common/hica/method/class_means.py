@@ -1,61 +1,38 @@
-"""What the coordinator makes of noisy sums: all of it is processing after the release, and free."""
+"""Class means: where a trained text bank starts, or a whole classifier."""
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hica.method.pseudo_labels import ClusterSums
-from hica.privacy.budget import statistics_multiplier
-from hica.privacy.statistics import COUNT_SCALE, SENSITIVITY
-from hica.secure_sum.forms import terms_of
-from hica.study import Study
-
+Array = NDArray[Any]
 Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
 
 
-def sum_noise(study: Study, sites: int) -> float:
-    """Standard deviation of the noise in every number of a class sum over `sites` sites.
+def blended_start(texts: Array, sums: Array, counts: Array) -> Array:
+    """Unit rows of text + class mean; a class without examples keeps its text.
 
-    Where noise is shared out, each site adds as much as is needed if only the threshold's number
-    of sites stays.
-    """
-    distributed = study.privacy.noise == "distributed"
-    enough = terms_of(study).threshold(sites) if distributed else 1
-    return statistics_multiplier(study) * SENSITIVITY * math.sqrt(sites / enough)
-
-
-def count_noise(study: Study, sites: int) -> float:
-    """The same of a count."""
-    return sum_noise(study, sites) / COUNT_SCALE
-
-
-def noisy_centre(sums: Matrix, counts: Vector, deviation: float) -> Matrix:
-    """Mean features [2, D] of images and of regions; zero where the count is lost in noise."""
-    means = sums / np.maximum(counts, 1.0)[:, None]
-    means[counts < deviation] = 0.0
-    return _within_sphere(means)
-
-
-def noisy_lloyd_step(
-    centroids: Matrix, part: ClusterSums, subspace: Matrix, deviation: float
-) -> Matrix:
-    """One Lloyd step; a cluster whose count is lost in noise keeps its centroid.
+    A class mean, less the mean over classes, is the direction that a nearest-mean classifier uses.
 
     Args:
-        centroids: [k, D], in the subspace.
-        part: Sums [k, d], in the coordinates of the subspace, and counts [k], over all sites.
-        subspace: [D, d] orthonormal columns.
-        deviation: Of the noise in a count.
+        texts: [C, D] unit rows.
+        sums: [C, D] sums of unit image embeddings per class over all sites.
+        counts: [C].
+
+    Returns:
+        [C, D] float32.
     """
-    seen = part.counts > deviation
-    moved = centroids.copy()
-    moved[seen] = _within_sphere(part.sums[seen] / part.counts[seen, None]) @ subspace.T
-    return moved
+    seen = counts > 0
+    means = sums[seen] / counts[seen, None]
+    means = means - means.mean(axis=0)
+    norms = np.linalg.norm(means, axis=1, keepdims=True)
+    start = texts.astype(np.float64).copy()
+    start[seen] += means / np.maximum(norms, 1e-12)
+    unit: Array = (start / np.linalg.norm(start, axis=1, keepdims=True)).astype(np.float32)
+    return unit
 
 
 class Classifier(NamedTuple):
@@ -110,9 +87,3 @@ def as_bank(classifier: Classifier, temperature: float) -> tuple[Matrix, Vector]
     radius = np.linalg.norm(spokes, axis=1, keepdims=True)
     bias = -offsets / (radius[:, 0] * temperature)
     return spokes / radius, bias - bias.mean()
-
-
-def _within_sphere(means: Matrix) -> Matrix:
-    """Rows of norm 1 at most, as means of unit rows are."""
-    norms = np.linalg.norm(means, axis=1, keepdims=True)
-    return np.asarray(means / np.maximum(norms, 1.0))

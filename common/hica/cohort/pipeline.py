@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from hica.device import autocast, precision
-from hica.examples.examples import Examples
 from hica.images.cache import TensorCache, key_of
 from hica.images.decode import read_bytes
 from hica.images.manifest import Record
 from hica.images.pixels import VERSION, pixels_of
 from hica.images.views import make_views
+from hica.method.examples import Examples
 from hica.progress import track
 from hica.regions import extract, to_grid
 from hica.regions.base import RegionMethod

@@ -1,0 +1,240 @@
+"""Release: what stands between a step's exact answer and what leaves a site.
+
+    check → bound each patient → charge → noise
+
+In a private study the answer to a statistic is made anew from its rows, so that no patient moves it
+by more than its arrays declare; the ledger is charged before noise is drawn, for every request,
+whether or not the coordinator has asked the same before. DP-SGD is no noise on an answer: training
+is handed a private trainer. Masks of a secure sum come last (`hica_client.secure`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hica.errors import ConfigurationError, MessageError
+from hica.method.local_training import Schedule, train
+from hica.method.model import AlignmentModel
+from hica.privacy.accountant import Charge
+from hica.privacy.budget import Rounds, rounds_of, statistics_multiplier, training_multiplier
+from hica.privacy.dp_sgd import PrivateSchedule, train_privately
+from hica.privacy.noise import NoiseSource
+from hica.privacy.statistics import SENSITIVITY, group_sums, noised, unit_weights
+from hica.seeds import derived_seed
+from hica.steps.arrays import LARGEST_WEIGHT, STATE_ARRAYS, Sizes
+from hica.steps.state import WEIGHTS, weights_of
+from hica.steps.step import Answer, Role, SiteData, Statistic, Step, Turn
+from hica.steps.training import Lesson, Trainer, Training
+from hica.study import Study
+from hica.wire.messages import Request
+
+EVERYONE = "everyone"
+"""Against whom an answer is private that is so by itself."""
+MOST_GRADIENTS = 2**27
+"""Numbers in the gradients that are held at a time, image by image: 512 MB."""
+MOST_ROWS = 64
+"""Images whose gradients are held at a time, of however small a model."""
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """By what the answers of a site are private; the site decides, never the coordinator.
+
+    Attributes:
+        charge: Charges the ledger with what is spent and against whom it holds; when it returns,
+            what was charged may leave.
+        noise: Where noise comes from.
+        sum_over: Sites whose noise adds up, where only their sum is seen; None: the site's own
+            noise must be enough.
+    """
+
+    charge: Callable[[Charge, str], None]
+    noise: Callable[[], NoiseSource]
+    sum_over: int | None = None
+
+
+def check_request(turn: Turn, request: Request, width: int) -> None:
+    """Hold a request's arrays against what the step declares, before any image is touched.
+
+    Args:
+        turn: Of the plan, to which the request belongs.
+        request: As it came.
+        width: D, of this site's features.
+
+    Raises:
+        MessageError: Names the array that is missing, not asked for, or of other shape, type or
+            range.
+    """
+    study, arrays = request.study, request.arrays
+    declared = {array.name: array for array in (*STATE_ARRAYS, *turn.step.asks(study))}
+    weights = weights_of(arrays)
+    beside = arrays.keys() - {f"{WEIGHTS}{name}" for name in weights}
+    strange = sorted(beside ^ declared.keys())
+    if strange:
+        raise MessageError(f"{request.kind}: arrays missing or not asked for: {strange[:5]}")
+    clusters = study.pretraining.clusters
+    if "centroids" in declared:
+        clusters = min(clusters, len(arrays["centroids"]))
+    sizes = Sizes(study, width, clusters)
+    for name, array in declared.items():
+        value, shape = arrays[name], sizes.of(array)
+        if value.shape != shape or str(value.dtype) != array.dtype:
+            raise MessageError(
+                f"array {name!r} has shape {value.shape} and type {value.dtype}, expected {shape} "
+                f"and {array.dtype}"
+            )
+        array.check(value)
+    dtype = study.federation.dtype
+    for name, value in weights.items():
+        largest = np.abs(value).max(initial=0)
+        if str(value.dtype) != dtype or largest > LARGEST_WEIGHT:
+            raise MessageError(
+                f"weight {name!r} has type {value.dtype} and values up to {largest:.3g}: expected "
+                f"{dtype}, and at most {LARGEST_WEIGHT:g}"
+            )
+
+
+def release(
+    step: Step, data: SiteData, model: AlignmentModel, request: Request, guarantee: Guarantee
+) -> Answer:
+    """What may leave a site as its answer.
+
+    Args:
+        step: Whose request it is.
+        data: The site's.
+        model: As the request describes it.
+        request: Checked.
+        guarantee: By what a private study's answer is private.
+
+    Raises:
+        HicaError: Whatever keeps the answer back; nothing may leave.
+    """
+    private = request.study.privacy.is_private
+    if isinstance(step, Training):
+        trainer = (
+            _private_trainer(step, data, request, guarantee)
+            if private
+            else _plain_trainer(data, request)
+        )
+        return step.taught(data, model, request, trainer)
+    if not private or not step.needs_noise:
+        return step.answer(data, model, request)
+    if not isinstance(step, Statistic):
+        raise ConfigurationError(
+            f"{step.name}: has no form with noise, so a private study cannot ask for it"
+        )
+    return _noisy(step, data, model, request, guarantee)
+
+
+def units_of(study: Study, groups: tuple[str, ...]) -> list[str]:
+    """The unit of each image, of patients [n]: its patient, or itself."""
+    if study.privacy.unit == "image":
+        return [str(number) for number in range(len(groups))]
+    return list(groups)
+
+
+def _noisy(
+    step: Statistic, data: SiteData, model: AlignmentModel, request: Request, guarantee: Guarantee
+) -> Answer:
+    """Sums and counts with noise; with a site's share of it, where only their sum is seen."""
+    study = request.study
+    declared = {array.name: array for array in step.answers(study)}
+    moves = declared["sums"].moves
+    if declared.keys() != {"sums", "counts"} or moves is None or declared["counts"].moves != moves:
+        raise TypeError(f"{step.name} declares no bound on what one patient changes")
+    parts = step.rows(data, model, request)
+    clusters = len(request.arrays.get("centroids", ()))
+    groups, _ = Sizes(study, parts.rows.shape[1], clusters).of(declared["sums"])
+    units = units_of(study, data.examples(step.role).groups)
+    weights = unit_weights(units)
+    bounded = group_sums(parts.rows, parts.groups, groups, weights[parts.images])
+    multiplier = statistics_multiplier(study)
+    holds, share = EVERYONE, 1.0
+    if guarantee.sum_over is not None:
+        holds = f"the coordinator, of the sum over {guarantee.sum_over} sites or more"
+        share = 1.0 / math.sqrt(guarantee.sum_over)
+    guarantee.charge(Charge(multiplier), holds)
+    deviation = multiplier * (moves * SENSITIVITY) * share
+    return Answer(noised(bounded, deviation, guarantee.noise())._asdict(), parts.examples)
+
+
+def _plain_trainer(data: SiteData, request: Request) -> Trainer:
+    """Local epochs whose random draws are the same if the round is repeated."""
+    seed = derived_seed(data.study.study.seed, data.name, request.kind, request.round)
+    generator = torch.Generator().manual_seed(seed)
+
+    def trainer(model: AlignmentModel, lesson: Lesson) -> float:
+        return train(model, lesson.examples, lesson.loss, lesson.schedule, generator, lesson.pull)
+
+    return trainer
+
+
+def _private_trainer(
+    step: Training, data: SiteData, request: Request, guarantee: Guarantee
+) -> Trainer:
+    """DP-SGD, charged first; the loss stays at the site, as it has no noise."""
+    study = request.study
+    roles: tuple[Role, ...] = ("unlabelled", "labelled")
+    units = {role: _count(data, role) for role in roles}
+    multiplier = training_multiplier(study, units)
+    rounds = rounds_of(step, study, units[step.role])
+
+    def trainer(model: AlignmentModel, lesson: Lesson) -> None:
+        guarantee.charge(Charge(multiplier, rounds.sampling_rate, rounds.steps), EVERYONE)
+        views = lesson.examples.hidden.shape[1]
+        schedule = private_schedule(study, lesson.schedule, rounds, multiplier, model, views)
+        own = units_of(study, lesson.examples.groups)
+        noise = guarantee.noise()
+        train_privately(model, lesson.examples, lesson.loss, schedule, own, noise, lesson.pull)
+
+    return trainer
+
+
+def private_schedule(
+    study: Study,
+    plain: Schedule,
+    rounds: Rounds,
+    multiplier: float,
+    model: AlignmentModel,
+    views: int,
+) -> PrivateSchedule:
+    """One round by DP-SGD, with the rates of a round without.
+
+    Args:
+        study: Gives the bound on a unit's gradient.
+        plain: Rates and pulls.
+        rounds: Of this site.
+        multiplier: σ of the noise.
+        model: How many weights are trained.
+        views: Of an image.
+    """
+    return PrivateSchedule(
+        steps=rounds.steps,
+        sampling_rate=rounds.sampling_rate,
+        noise_multiplier=multiplier,
+        max_norm=study.privacy.max_gradient_norm,
+        views=views,
+        micro_batch=rows_at_a_time(sum(each.numel() for each in model.shared().values())),
+        learning_rate=plain.learning_rate,
+        bank_learning_rate=plain.bank_learning_rate,
+        weight_decay=plain.weight_decay,
+        text_pull=plain.text_pull,
+    )
+
+
+def _count(data: SiteData, role: Role) -> int:
+    """How many units there are among the images of a role that the study trains on."""
+    wanted = role == "labelled" or data.study.pretraining.rounds
+    if not wanted or not data.size(role):
+        return 0
+    return len(set(units_of(data.study, data.examples(role).groups)))
+
+
+def rows_at_a_time(weights: int) -> int:
+    """How many images' gradients of so many weights are held at a time."""
+    return max(1, min(MOST_ROWS, MOST_GRADIENTS // max(weights, 1)))

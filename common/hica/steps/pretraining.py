@@ -1,0 +1,66 @@
+"""Pretraining: stage 1, local epochs toward the shared centroids as a fixed classifier."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from hica.steps.arrays import CENTROIDS, Array
+from hica.steps.state import State
+from hica.steps.step import SiteData, Stage
+from hica.steps.training import Lesson, Training, texts_of
+from hica.study import Study
+from hica.wire.messages import Request
+
+if TYPE_CHECKING:  # the coordinator's run has no torch in memory
+    from hica.method.model import AlignmentModel
+
+
+class Pretraining(Training):
+    """A round of stage 1."""
+
+    name = "pretraining"
+    kind = "train.pretrain"
+    role = "unlabelled"
+    leaves = "weights trained on your images without their labels, and the mean loss"
+    stage = Stage.PRETRAINING
+
+    def rounds(self, study: Study) -> int:
+        """Those of `[pretraining]`."""
+        return study.pretraining.rounds
+
+    def batches(self, study: Study) -> tuple[int, int]:
+        """Those of `[pretraining]`."""
+        return study.pretraining.batch_size, study.pretraining.local_epochs
+
+    def asks(self, study: Study) -> tuple[Array, ...]:
+        """The centroids."""
+        return (CENTROIDS,)
+
+    def asked(self, state: State) -> dict[str, NDArray[Any]]:
+        """The centroids."""
+        return {"centroids": state.centroids}
+
+    def lesson(self, data: SiteData, model: AlignmentModel, request: Request) -> Lesson:
+        """All unlabelled images with the clusters that were kept as their labels."""
+        import torch
+
+        from hica.method.local_training import Schedule, pseudo_label_loss
+
+        stage = data.study.pretraining
+        labels = torch.from_numpy(data.kept("pseudo_labels")["labels"])
+        examples = replace(data.examples("unlabelled"), labels=labels)
+        centroids = torch.from_numpy(request.arrays["centroids"]).float().to(model.centre.device)
+        rate = stage.learning_rate * float(request.settings["rate"])
+        return Lesson(
+            examples,
+            pseudo_label_loss(centroids, stage.temperature),
+            Schedule(stage.local_epochs, stage.batch_size, rate),
+            texts_of(request, model),
+            len(examples),
+        )
+
+
+PRETRAINING = Pretraining()

@@ -1,0 +1,167 @@
+"""Training: what the steps have in common that train weights at every site and aggregate them.
+
+One round is local epochs from the weights that were sent, and FedAvg or another rule over what
+comes back (McMahan et al. 2017, Algorithm 1). The learning rate falls as a half cosine over the
+stage.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hica.errors import MessageError
+from hica.steps.arrays import LARGEST_CHANGE, WEIGHTS_ARRAY, Array
+from hica.steps.state import WEIGHTS, State, weights_of
+from hica.steps.step import Answer, Kept, Received, SiteData, Stage, Step, Turn, Update
+from hica.study import Study
+from hica.wire.messages import Reply, Request
+
+if TYPE_CHECKING:  # the coordinator's run has no torch in memory
+    from torch import Tensor
+
+    from hica.method.examples import Examples
+    from hica.method.local_training import Loss, Schedule
+    from hica.method.model import AlignmentModel
+
+ALL_SITES = "all sites"
+"""In place of a site's name, where only the sum over them is known."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a site is to learn in a round; a trainer, private or not, teaches it.
+
+    Attributes:
+        examples: At least one.
+        loss: Of each image.
+        schedule: Lengths and rates.
+        pull: Class [C, D] and finding [M, D] texts that a trained bank is pulled to.
+        counted: Images that the site's update stands for.
+        keep: See `Answer.keep`.
+    """
+
+    examples: Examples
+    loss: Loss
+    schedule: Schedule
+    pull: tuple[Tensor, Tensor]
+    counted: int
+    keep: Mapping[str, Kept] = field(default_factory=dict)
+
+
+Trainer = Callable[["AlignmentModel", Lesson], "float | None"]
+"""Trains a model in place; gives the mean loss, or None where it may not be told."""
+
+
+class Training(Step):
+    """A step that trains weights at every site and aggregates them.
+
+    Nobody sees a single update in a secure sum: each site bounds its own, and only rules that need
+    sums are allowed. Otherwise the rule takes single updates, as LoRA's mean and krum need them.
+
+    Attributes:
+        stage: In which its rounds are.
+    """
+
+    stage: Stage
+
+    @abstractmethod
+    def rounds(self, study: Study) -> int:
+        """How many rounds the study has of it."""
+
+    @abstractmethod
+    def batches(self, study: Study) -> tuple[int, int]:
+        """Images of a batch and local epochs of a round, from which private steps are counted."""
+
+    @abstractmethod
+    def lesson(self, data: SiteData, model: AlignmentModel, request: Request) -> Lesson:
+        """What the site learns in this round."""
+
+    def turns(self, study: Study) -> Iterator[Turn]:
+        """Every round of the stage."""
+        rounds = self.rounds(study)
+        for number in range(rounds):
+            rate = 0.5 * (1.0 + math.cos(math.pi * number / rounds))
+            title = f"{self.name} {number + 1}/{rounds}"
+            yield Turn(self, (self.stage, number), number, title, {"rate": rate})
+
+    def answers(self, study: Study) -> tuple[Array, ...]:
+        """The trained weights; the range is that of what a round changes."""
+        dtype = study.federation.dtype
+        return (Array(WEIGHTS_ARRAY, (), dtype, -LARGEST_CHANGE, LARGEST_CHANGE),)
+
+    def answer(self, data: SiteData, model: AlignmentModel, request: Request) -> Answer:
+        """Not without a trainer: see `taught`."""
+        raise TypeError(f"{self.name} is answered with a trainer: use `taught`")
+
+    def taught(
+        self, data: SiteData, model: AlignmentModel, request: Request, train: Trainer
+    ) -> Answer:
+        """The site's half: train, and give the weights in the precision they came in."""
+        lesson = self.lesson(data, model, request)
+        loss = train(model, lesson)
+        dtype = request.study.federation.dtype
+        arrays = {
+            f"{WEIGHTS}{name}": value.detach().cpu().numpy().astype(dtype, order="C")
+            for name, value in model.shared().items()
+        }
+        return Answer(arrays, lesson.counted, {} if loss is None else {"loss": loss}, lesson.keep)
+
+    def check(self, study: Study, state: State, reply: Reply, sites: int = 1) -> None:
+        """Refuse an update without examples, without a loss, or far from what was sent."""
+        if reply.examples < 1:
+            raise MessageError("an update that no example stands behind")
+        if sites > 1:
+            return  # each site has bounded its own
+        loss = reply.details.get("loss")
+        # A private site tells no loss: it would need noise, too.
+        if not study.privacy.is_private and not (isinstance(loss, float) and math.isfinite(loss)):
+            raise MessageError(f"loss is {loss!r}")
+        limit = study.federation.max_update_norm
+        squares = (
+            np.square(value.astype(np.float64) - state.shared[name]).sum()
+            for name, value in weights_of(reply.arrays).items()
+        )
+        norm = math.sqrt(sum(squares))
+        if norm > limit:
+            raise MessageError(
+                f"update of norm {norm:.3g}, federation.max_update_norm is {limit:g}"
+            )
+
+    def combine(self, state: State, received: Received) -> State:
+        """The coordinator's half: the rule's next weights."""
+        updates = [
+            Update(reply.site, weights_of(reply.arrays), reply.examples)
+            for reply in received.replies
+        ]
+        if not updates:
+            updates = [Update(ALL_SITES, received.arrays, round(received.examples))]
+        rule = received.rule
+        shared = rule.aggregate(received.turn.round, state.shared, updates)
+        return replace(state, shared=shared, optimiser=rule.state())
+
+    def told(self, received: Received) -> dict[str, Any]:
+        """Mean loss over all images and of each site, where sites tell it."""
+        private, replies = received.study.privacy.is_private, received.replies
+        told: dict[str, Any] = {"loss": None, "site_loss": {}}
+        if replies and not private:
+            told["site_loss"] = {reply.site: reply.details["loss"] for reply in replies}
+            weighted = sum(reply.details["loss"] * reply.examples for reply in replies)
+            told["loss"] = weighted / sum(reply.examples for reply in replies)
+        elif not private:
+            told["loss"] = received.loss / received.examples
+        return told | {"lora_discarded": received.rule.last_discarded if replies else 0.0}
+
+
+def texts_of(request: Request, model: AlignmentModel) -> tuple[Tensor, Tensor]:
+    """Class [C, D] and finding [M, D] texts that a trained bank is pulled to, beside the model."""
+    import torch
+
+    device = model.centre.device
+    bank = State.from_arrays(request.arrays).bank
+    return torch.from_numpy(bank.classes).to(device), torch.from_numpy(bank.findings).to(device)
