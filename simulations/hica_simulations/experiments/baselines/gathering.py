@@ -16,7 +16,7 @@ from hica_client.session import Session
 from hica_simulations.experiments.baselines import pixels
 from hica_simulations.experiments.baselines.episode import Episode, Floats, Labels
 
-Represent = Callable[[Session, str], tuple[NDArray[Any], Labels]]
+Represent = Callable[[Session, Part], tuple[NDArray[Any], Labels]]
 """Images [n, V, ...] of a session's role, `labelled`, `test` or `rest`, and the labels [n] of the
 first two."""
 
