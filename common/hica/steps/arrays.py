@@ -87,8 +87,8 @@ CENTROIDS = Array("centroids", ("clusters", "width"), "float64", -LARGEST_UNIT, 
 """[k, D] of stage 1: means of unit rows."""
 
 STATE_ARRAYS = (
-    Array("bank.classes", ("classes", "width"), "float32", -LARGEST_UNIT, LARGEST_UNIT),
-    Array("bank.findings", ("findings", "width"), "float32", -LARGEST_UNIT, LARGEST_UNIT),
+    Array("anchor.classes", ("classes", "width"), "float32", -LARGEST_UNIT, LARGEST_UNIT),
+    Array("anchor.findings", ("findings", "width"), "float32", -LARGEST_UNIT, LARGEST_UNIT),
     Array("centre", (2, "width"), "float32", -LARGEST_FEATURE, LARGEST_FEATURE),
     Array("scale", (2, "width"), "float32", 1e-12, LARGEST_FEATURE),
     Array("bias", ("classes",), "float64", -1e6, 1e6),

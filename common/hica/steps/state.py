@@ -58,8 +58,8 @@ class State:
         """What every request carries, by its name in a message: all that makes the model."""
         return {
             **{f"{WEIGHTS}{name}": value for name, value in self.shared.items()},
-            "bank.classes": self.bank.classes,
-            "bank.findings": self.bank.findings,
+            "anchor.classes": self.bank.classes,
+            "anchor.findings": self.bank.findings,
             "centre": self.centre,
             "scale": self.scale,
             "bias": self.bias,
@@ -70,7 +70,7 @@ class State:
         """The state that a request carries; the inverse of `arrays`."""
         return cls(
             shared=dict(weights_of(arrays)),
-            bank=Bank(arrays["bank.classes"], arrays["bank.findings"]),
+            bank=Bank(arrays["anchor.classes"], arrays["anchor.findings"]),
             centre=arrays["centre"],
             scale=arrays["scale"],
             bias=arrays["bias"],
