@@ -211,7 +211,7 @@ def subset(examples: Examples, rows: Sequence[int]) -> Examples:
     index = torch.tensor(list(rows), dtype=torch.long)
     return Examples(
         hidden=examples.hidden[index],
-        weights=examples.weights[index],
+        region_weights=examples.region_weights[index],
         valid=examples.valid[index],
         labels=examples.labels[index],
         positives=examples.positives[index],
@@ -223,7 +223,7 @@ def joined(first: Examples, second: Examples) -> Examples:
     """Both, one after the other."""
     return Examples(
         hidden=torch.cat([first.hidden, second.hidden]),
-        weights=torch.cat([first.weights, second.weights]),
+        region_weights=torch.cat([first.region_weights, second.region_weights]),
         valid=torch.cat([first.valid, second.valid]),
         labels=torch.cat([first.labels, second.labels]),
         positives=torch.cat([first.positives, second.positives]),
@@ -282,13 +282,13 @@ def _odd(model: AlignmentModel, pool: Examples, session: Session, bank: TextBank
     pixels = torch.randint(
         256, (1, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
     )
-    weights = pool.weights[:1]
+    region_weights = pool.region_weights[:1]
     tower.eval()
     shown = pixels.expand(views, -1, -1, -1).to(session.device)
-    hidden = tower.frozen(shown, weights[0].to(session.device, torch.float32)).cpu()
+    hidden = tower.frozen(shown, region_weights[0].to(session.device, torch.float32)).cpu()
     image = Examples(
         hidden=hidden.unsqueeze(0).to(pool.hidden.dtype),
-        weights=weights,
+        region_weights=region_weights,
         valid=pool.valid[:1],
         labels=torch.zeros(1, dtype=torch.long),
         positives=pool.positives[:1],

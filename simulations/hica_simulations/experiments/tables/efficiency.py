@@ -138,7 +138,7 @@ def _examples(
     hidden = model.tower.eval().frozen(pixels.to(device), grid.to(device))
     return Examples(
         hidden=hidden.unsqueeze(1).cpu(),
-        weights=grid.unsqueeze(1),
+        region_weights=grid.unsqueeze(1),
         valid=torch.ones(grid.shape[:2], dtype=torch.bool).unsqueeze(1),
         labels=labels,
         positives=bank.positives(labels, [()] * len(labels)).cpu(),
