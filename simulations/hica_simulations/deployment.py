@@ -25,6 +25,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from hica.deployment.keys import public_path
 from hica.deployment.supervision import die_with, free_port
 from hica.errors import FederationError
@@ -42,7 +44,6 @@ from hica_simulations.run import (
     write_site,
 )
 from hica_simulations.scenario import Scenario
-from hica_simulations.toml_text import to_toml
 
 TOLERANCE = 1e-6
 """Largest difference of a metric between a deployed run and the same run in one process."""
@@ -127,9 +128,10 @@ class Deployment:
             FederationError: A command failed; holds what it said.
         """
         self._prepare_coordinator()
-        place = self.place
+        place, study = self.place, self.scenario.study
+        policy = {"min_count": study.federation.min_count, **policy_of(study)}
         for site in build_sites(self.scenario, place.data, place.out, place.cache):
-            write_site(site, place.out, place)
+            write_site(site, place.out, place, policy)
             self._enrol(site.name)
         self._provision()
         for name in self.names:
@@ -142,8 +144,9 @@ class Deployment:
             return
         if not folder.study.exists():
             self.command("hica-server", "init", folder.root)
-        write_atomically(folder.study, to_toml(self.scenario.study.model_dump()).encode())
-        write_atomically(folder.settings, to_toml(self._settings()).encode())
+        study = self.scenario.study.model_dump(mode="json", exclude_none=True)
+        write_atomically(folder.study, tomli_w.dumps(study).encode())
+        write_atomically(folder.settings, tomli_w.dumps(self._settings()).encode())
 
     def _provision(self) -> None:
         """Certificates and start kits, which hold the sites' keys where they need each other's."""
@@ -162,10 +165,6 @@ class Deployment:
         """Key made and enrolled."""
         site_file = self.site_file(name)
         key = site_file.parent / "keys" / "site"
-        study = self.scenario.study
-        policy = {"min_count": study.federation.min_count, **policy_of(study)}
-        with site_file.open("a", encoding="utf-8") as file:
-            file.write(to_toml({"policy": policy}))
         if not key.exists():
             self.command("hica-client", "keygen", site_file)
         if name not in read_sites(self.folder):

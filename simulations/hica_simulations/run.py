@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import tomli_w
 import torch
 
 from hica.deployment.keys import generate, public_path, read_public
@@ -33,7 +34,7 @@ from hica.device import repeatable
 from hica.errors import ConfigurationError
 from hica.method.metrics import SiteMetrics, combine
 from hica.storage import write_atomically
-from hica.study import Study, apply_overrides, validated
+from hica.study import Study, apply_overrides, read_toml, validated
 from hica.text.bank import TextBank
 from hica.wire.checkpoint import write_json
 from hica_client.app import app as client_app
@@ -46,7 +47,6 @@ from hica_simulations.partitions import SiteFolder, build_sites, pooled_folders
 from hica_simulations.predictions import gathered
 from hica_simulations.ray_engine import run_on_ray
 from hica_simulations.scenario import Scenario
-from hica_simulations.toml_text import to_toml
 
 ALONE = ("privacy.secure_aggregation=false", "privacy.noise=local")
 """One site has nobody to hide among, and its noise must be enough by itself."""
@@ -147,13 +147,13 @@ def claim(out: Path, scenario: Scenario) -> None:
     Raises:
         ConfigurationError: The folder holds a run of another study or of other sites.
     """
-    path, text = out / "scenario.toml", scenario.as_toml()
-    if path.exists() and path.read_text(encoding="utf-8") != text:
+    path = out / "scenario.toml"
+    if path.exists() and read_toml(path) != scenario.as_table():
         raise ConfigurationError(
             f"{out}: holds a run of another study or of other sites (see scenario.toml there). "
             "Use another --out, or delete that folder"
         )
-    write_atomically(path, text.encode())
+    write_atomically(path, scenario.as_toml().encode())
 
 
 def finished_result(out: Path, study: Study, baselines: bool) -> dict[str, Any] | None:
@@ -309,25 +309,17 @@ def write_site(
     """
     path = out / "sites" / folder.name / "site.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [
-        "[site]",
-        f"name = {json.dumps(folder.name)}",
-        "[data]",
-        f"manifest = {json.dumps(str(folder.manifest.resolve()))}",
-        f"weights = {json.dumps(str(place.data.resolve()))}",
-        f"cache = {json.dumps(str(place.cache.resolve()))}",
-        *_prevalence_lines(folder.prevalence),
-        "[device]",
-        f"use = {json.dumps(place.device)}",
-    ]
-    text = "\n".join(lines) + "\n" + (to_toml({"policy": dict(policy)}) if policy else "")
-    path.write_text(text, encoding="utf-8")
+    data = {
+        "manifest": str(folder.manifest.resolve()),
+        "weights": str(place.data.resolve()),
+        "cache": str(place.cache.resolve()),
+        "prevalence": dict(folder.prevalence),
+    }
+    table = {"site": {"name": folder.name}, "data": data, "device": {"use": place.device}}
+    if policy:
+        table["policy"] = dict(policy)
+    path.write_text(tomli_w.dumps(table), encoding="utf-8")
     return path
-
-
-def _prevalence_lines(prevalence: Mapping[str, float]) -> list[str]:
-    shares = [f"{json.dumps(name)} = {share!r}" for name, share in prevalence.items()]
-    return [f"prevalence = {{ {', '.join(shares)} }}"] if shares else []
 
 
 def introduce(site_files: Sequence[Path], names: Sequence[str]) -> None:

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import tomli_w
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from hica.errors import ConfigurationError
@@ -31,7 +32,6 @@ from hica.study import (
 )
 from hica_simulations.masks import MaskDamage
 from hica_simulations.phantoms import Modality
-from hica_simulations.toml_text import to_toml
 
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """Also the name of a folder."""
@@ -194,10 +194,15 @@ class Scenario:
     study: Study
     simulation: Simulation
 
+    def as_table(self) -> dict[str, Any]:
+        """Study and sites, every default written out; without keys of None, as TOML has no null."""
+        study = self.study.model_dump(mode="json", exclude_none=True)
+        simulation = self.simulation.model_dump(mode="json", exclude_none=True)
+        return {**study, "simulation": simulation}
+
     def as_toml(self) -> str:
-        """The resolved scenario, every default written out, as `load_scenario` reads it."""
-        table = {**self.study.model_dump(), "simulation": self.simulation.model_dump()}
-        return to_toml(table)
+        """The file that this scenario could have come from, every default written out."""
+        return tomli_w.dumps(self.as_table())
 
 
 def load_scenario(path: Path, overrides: list[str] | None = None) -> Scenario:

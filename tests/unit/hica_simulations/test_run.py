@@ -43,6 +43,19 @@ def test_a_folder_belongs_to_one_study_and_its_sites(tmp_path, change):
     assert (out / "scenario.toml").read_text() == before
 
 
+def test_a_folder_is_known_again_however_its_scenario_was_written(tmp_path):
+    path = tmp_path / "scenario.toml"
+    path.write_text(SCENARIO)
+    out = tmp_path / "run"
+    claim(out, load_scenario(path))
+    written = out / "scenario.toml"
+    written.write_text("# by hand\n" + written.read_text().replace(chr(34), "'"))
+    claim(out, load_scenario(path))
+    written.write_text("no TOML")
+    with pytest.raises(ConfigurationError, match="not valid TOML"):
+        claim(out, load_scenario(path))
+
+
 def test_sites_that_were_introduced_know_each_other_and_stay_the_same(tmp_path):
     files = [tmp_path / name / "site.toml" for name in ("north", "south")]
     introduce(files, ["north", "south"])

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from hica.deployment.keys import public_path
 from hica.deployment.supervision import die_with, free_port
 from hica.errors import FederationError
 from hica_simulations.deployment import environment, program
 from hica_simulations.experiments.benchmarks import stock_app
-from hica_simulations.toml_text import to_toml
 
 LOOPBACK = "127.0.0.1"
 CONNECTION = "stock"
@@ -222,13 +223,13 @@ def write_app(folder: Path, client: str, config: Mapping[str, Any]) -> None:
             }
         },
     }
-    (folder / "pyproject.toml").write_text(to_toml(project), encoding="utf-8")
+    (folder / "pyproject.toml").write_text(tomli_w.dumps(project), encoding="utf-8")
 
 
 def _configuration(address: str, ca: Path) -> str:
     """Flower's `config.toml`."""
     connection = {"address": address, "root-certificates": str(ca), "insecure": False}
-    return to_toml({"superlink": {"default": CONNECTION, CONNECTION: connection}})
+    return tomli_w.dumps({"superlink": {"default": CONNECTION, CONNECTION: connection}})
 
 
 def _listens(port: int) -> bool:
