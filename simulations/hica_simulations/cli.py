@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -171,12 +171,15 @@ def table(
     """Run every cell of a table that has not been run yet; write it as CSV, Markdown and a plot."""
     from hica_simulations.console import counting
     from hica_simulations.experiments.tables import table_named
-    from hica_simulations.experiments.tables.cells import changed, run_cells
+    from hica_simulations.experiments.tables.cells import run_cells
 
     module, place = table_named(name), _place(data, out, cache, device, "grid")
     chosen = range(first_seed, first_seed + seeds)
     wanted = [part.strip() for part in methods.split(",") if part.strip()]
-    cells = changed(module.cells(studies, _numbers(shots), chosen, wanted), set_ or [])
+    cells = [
+        replace(cell, overrides=tuple(set_ or ()))
+        for cell in module.cells(studies, _numbers(shots), chosen, wanted)
+    ]
     with counting(console, name, len(cells)) as told:
         rows = run_cells(cells, place, told, jobs)
     text = module.write(rows, out)

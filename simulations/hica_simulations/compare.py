@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hica.method.metrics import paired_interval
+from hica.study import Changes
 from hica.wire.checkpoint import write_json
 from hica_simulations.run import Place, Watching, silently, simulate
 from hica_simulations.scenario import load_scenario
@@ -75,16 +76,20 @@ def _methods_of_seed(
     study: Path, overrides: list[str], place: Place, seed: int, watching: Watching
 ) -> dict[str, Any]:
     """Metrics of every method at one seed, all on the same shots and test images."""
-    with_seed = [*overrides, f"study.seed={seed}"]
+    with_seed = {"study": {"seed": seed}}
 
-    def run(name: str, changes: list[str], baselines: bool) -> dict[str, Any]:
+    def run(name: str, changes: Changes, baselines: bool) -> dict[str, Any]:
         there = Place(place.data, place.out / name, place.cache, place.device, place.engine)
-        return simulate(load_scenario(study, [*with_seed, *changes]), there, baselines, watching)
+        return simulate(load_scenario(study, overrides, changes), there, baselines, watching)
 
-    result = run(f"seed-{seed}", [], baselines=True)
+    result = run(f"seed-{seed}", with_seed, baselines=True)
     methods = {FEDERATED: result["final"], **result["baselines"]}
-    if load_scenario(study, with_seed).study.pretraining.rounds:
-        plain = run(f"seed-{seed}-no-stage-1", ["pretraining.rounds=0"], baselines=False)
+    if load_scenario(study, overrides, with_seed).study.pretraining.rounds:
+        plain = run(
+            f"seed-{seed}-no-stage-1",
+            {**with_seed, "pretraining": {"rounds": 0}},
+            baselines=False,
+        )
         methods[NO_STAGE_1] = plain["final"]
     return methods
 

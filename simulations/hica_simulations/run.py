@@ -34,7 +34,7 @@ from hica.device import repeatable
 from hica.errors import ConfigurationError
 from hica.method.metrics import SiteMetrics, combine
 from hica.storage import write_atomically
-from hica.study import Study, apply_overrides, read_toml, validated
+from hica.study import Study, changed, read_toml
 from hica.text.bank import TextBank
 from hica.wire.checkpoint import write_json
 from hica_client.app import app as client_app
@@ -48,7 +48,10 @@ from hica_simulations.predictions import gathered
 from hica_simulations.ray_engine import run_on_ray
 from hica_simulations.scenario import Scenario
 
-ALONE = ("privacy.secure_aggregation=false", "privacy.noise=local")
+ALONE = {
+    "federation": {"quorum": 1},
+    "privacy": {"secure_aggregation": False, "noise": "local"},
+}
 """One site has nobody to hide among, and its noise must be enough by itself."""
 
 MOST_EPSILON = 1e6
@@ -227,14 +230,14 @@ class Federations:
     def local_only(self, folder: SiteFolder) -> dict[str, Any]:
         """The same training at one site alone, on its own shots; its test metrics by name."""
         out = self.place.out / "baselines" / "local_only" / folder.name
-        study = _changed(self.study, "federation.quorum=1", *ALONE)
+        study = changed(self.study, ALONE)
         return dict(self._run(study, [folder], out, f"local only: {folder.name}")["per_site"])
 
     def pooled(self) -> dict[str, Any]:
         """The same training on all shots and images in one place; test metrics of the sites."""
         out = self.place.out / "baselines" / "pooled"
         shots = self.study.alignment.shots * len(self.folders)
-        study = _changed(self.study, "federation.quorum=1", f"alignment.shots={shots}", *ALONE)
+        study = changed(self.study, ALONE, {"alignment": {"shots": shots}})
         together = pooled_folders(self.folders, self.study, out)
         return dict(self._run(study, together, out, "pooled")["per_site"])
 
@@ -335,12 +338,6 @@ def introduce(site_files: Sequence[Path], names: Sequence[str]) -> None:
         roster[name] = read_public(public_path(key)) if key.exists() else generate(key)
     for path in site_files:
         write_atomically(path.parent / "kit" / ROSTER, roster_json(roster))
-
-
-def _changed(study: Study, *overrides: str) -> Study:
-    """The study with some settings changed."""
-    table = apply_overrides(study.model_dump(mode="json"), list(overrides))
-    return validated(Study, table, "study")
 
 
 def _gpu_share(place: Place, sites: int) -> float:

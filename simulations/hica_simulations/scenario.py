@@ -12,6 +12,7 @@ test_where = { split = "test" }
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,12 +22,15 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from hica.errors import ConfigurationError
 from hica.study import (
+    NO_CHANGES,
+    Changes,
     Count,
     Fraction,
     NonNegative,
     Section,
     Study,
     apply_overrides,
+    merged,
     read_toml,
     validated,
 )
@@ -205,17 +209,20 @@ class Scenario:
         return tomli_w.dumps(self.as_table())
 
 
-def load_scenario(path: Path, overrides: list[str] | None = None) -> Scenario:
-    """Read, override and check a study file with a `[simulation]` table.
+def load_scenario(
+    path: Path, overrides: Sequence[str] = (), changes: Changes = NO_CHANGES
+) -> Scenario:
+    """Read, change and check a study file with a `[simulation]` table.
 
     Args:
         path: The TOML file.
-        overrides: `section.key=value`, for the study and the simulation.
+        overrides: `section.key=value` of the command line, for the study and the simulation.
+        changes: Further settings of either; they go before `overrides`.
 
     Raises:
         ConfigurationError: Names the file, the key and what is allowed there.
     """
-    table = apply_overrides(read_toml(path), overrides or [])
+    table = merged(apply_overrides(read_toml(path), list(overrides)), changes)
     if "simulation" not in table:
         raise ConfigurationError(
             f"{path}: no [simulation] table; add one with a [[simulation.sites]] for each site, "

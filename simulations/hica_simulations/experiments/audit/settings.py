@@ -11,7 +11,7 @@ from typing import Literal
 
 from hica.privacy.accountant import Charge, epsilon
 from hica.privacy.budget import Training, alignment, statistics_multiplier, training_multiplier
-from hica.study import Study, apply_overrides, validated
+from hica.study import Study, changed
 
 EPSILONS = (1.0, 3.0, 8.0)
 DELTA = 1e-5
@@ -19,14 +19,16 @@ DELTA = 1e-5
 CONTROL = 0.1
 """What is left of the noise in the control: a mechanism that is broken on purpose."""
 
-PLAIN = (
-    "privacy.mechanism=none",
-    "privacy.secure_aggregation=false",
-    "privacy.noise=local",
-    "pretraining.rounds=0",
-    "calibration.rounds=0",
-)
-BLENDED = ("alignment.train_text_bank=true", "alignment.bank_start=prototypes")
+PLAIN = {
+    "privacy": {"mechanism": "none", "secure_aggregation": False, "noise": "local"},
+    "pretraining": {"rounds": 0},
+    "calibration": {"rounds": 0},
+}
+PROTOTYPES = {
+    "alignment": {"train_text_bank": True, "bank_start": "prototypes"},
+    "privacy": {"mechanism": "prototypes"},
+}
+DP_SGD = {"privacy": {"mechanism": "dp-sgd"}}
 
 Seen = Literal["prototypes", "update"]
 
@@ -57,11 +59,6 @@ class Setting:
     def is_private(self) -> bool:
         """Whether noise is added."""
         return self.training.privacy.is_private
-
-    @property
-    def is_control(self) -> bool:
-        """Whether it claims more than it keeps."""
-        return self.noise_scale < 1.0
 
     def claimed(self, seen: Seen, units: int) -> float | None:
         """ε, by the accountant, of exactly what the attacker sees; None without noise.
@@ -97,7 +94,7 @@ def settings_of(study: Study, epsilons: Sequence[float] = EPSILONS) -> list[Sett
         epsilons: The control is the first of them with a tenth of its noise.
     """
     delta = study.privacy.delta or DELTA
-    open_ = changed(study, *PLAIN)
+    open_ = changed(study, PLAIN)
     settings = [
         Setting("none", "no privacy", open_, open_, delta),
         Setting("secure", "secure aggregation only", open_, open_, delta, summed=True),
@@ -120,20 +117,18 @@ def control_of(setting: Setting) -> Setting:
 
 def _private(study: Study, epsilon: float, delta: float) -> Setting:
     """DP at one ε: class sums by the mechanism `prototypes`, training by `dp-sgd`."""
-    budget = (f"privacy.epsilon={epsilon!r}", f"privacy.delta={delta!r}")
-    allowed = ["alignment.contrast=bank"]
-    if study.alignment.centring == "site":
-        allowed.append("alignment.centring=global")
+    budget = {"privacy": {"epsilon": epsilon, "delta": delta}}
+    centring = study.alignment.centring
+    allowed = {
+        "alignment": {
+            "contrast": "bank",
+            "centring": "global" if centring == "site" else centring,
+        }
+    }
     return Setting(
         f"dp-{epsilon:g}",
         f"DP, ε = {epsilon:g}",
-        changed(study, *PLAIN, *budget, *allowed, *BLENDED, "privacy.mechanism=prototypes"),
-        changed(study, *PLAIN, *budget, *allowed, "privacy.mechanism=dp-sgd"),
+        changed(study, PLAIN, budget, allowed, PROTOTYPES),
+        changed(study, PLAIN, budget, allowed, DP_SGD),
         delta,
     )
-
-
-def changed(study: Study, *overrides: str) -> Study:
-    """The study with some settings changed."""
-    table = apply_overrides(study.model_dump(mode="json"), list(overrides))
-    return validated(Study, table, "study")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hica.study import Changes
 from hica_simulations.experiments.baselines import (
     clap,
     clip_lora,
@@ -52,11 +53,11 @@ ON_IMAGES: dict[str, FitPredictTuned] = {
 }
 """They train a part of the study's tower, and their episodes hold what that part starts from."""
 
-MODELS: dict[str, tuple[str, ...]] = {
+MODELS: dict[str, Changes] = {
     "cnn": cnn.MODEL,
     "clip_lora": clip_lora.MODEL,
 }
-"""Which part: what each of `ON_IMAGES` sets in the study."""
+"""What each of `ON_IMAGES` sets in the study: which part of the tower it trains."""
 
 IN_EVERY_RUN = ("pixels", "linear_probe")
 """Need no texts and take seconds; the others are run for the table `main`."""

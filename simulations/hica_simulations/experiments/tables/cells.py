@@ -27,7 +27,7 @@ from hica.device import repeatable
 from hica.errors import HicaError
 from hica.progress import console
 from hica.storage import write_atomically
-from hica.study import Study
+from hica.study import Changes, Study
 from hica.wire.checkpoint import write_json
 from hica_client.app import forget_sessions
 from hica_simulations.experiments.baselines.episode import Floats
@@ -72,16 +72,18 @@ class Cell:
     Attributes:
         labels: What it is called in the table, column by column; distinct from every other's.
         study: The scenario's file.
-        overrides: `section.key=value`, applied to it.
+        changes: Its own settings, which go before `overrides`.
         method: `federated`, `local_only`, `pooled`, or the name of a baseline.
         measure: Called after a federation for further columns of its row.
+        overrides: `section.key=value` of the command line.
     """
 
     labels: dict[str, Any]
     study: Path
-    overrides: tuple[str, ...]
+    changes: Changes
     method: str = OURS
     measure: Measure | None = None
+    overrides: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -89,14 +91,22 @@ class Cell:
         words = "-".join(str(value) for value in self.labels.values())
         return words.replace(" ", "_").replace("/", "_")
 
+    @property
+    def settings(self) -> str:
+        """What tells its scenario from others of the same file."""
+        return json.dumps([self.overrides, self.changes], sort_keys=True)
+
+    def scenario(self) -> Scenario:
+        """What is run.
+
+        Raises:
+            ConfigurationError: The file or a setting is wrong.
+        """
+        return load_scenario(self.study, self.overrides, self.changes)
+
 
 Group = deque[list[Cell]]
 """Cells that have their texts in common, in parts that have their shots in common."""
-
-
-def changed(cells: Sequence[Cell], overrides: Sequence[str]) -> list[Cell]:
-    """Cells with more settings, which a cell's own go before."""
-    return [replace(cell, overrides=(*overrides, *cell.overrides)) for cell in cells]
 
 
 def run_cells(
@@ -147,7 +157,7 @@ def _groups(cells: Sequence[Cell]) -> list[list[list[Cell]]]:
     groups: dict[Any, dict[Any, list[Cell]]] = {}
     for cell in cells:
         group = groups.setdefault((cell.study, cell.labels.get("seed")), {})
-        group.setdefault(cell.overrides, []).append(cell)
+        group.setdefault(cell.settings, []).append(cell)
     return [list(group.values()) for group in groups.values()]
 
 
@@ -241,7 +251,7 @@ def run_cell(cell: Cell, place: Place) -> None:
 
 def _measured(cell: Cell, place: Place) -> tuple[Predictions, dict[str, Any]]:
     """Predictions of a cell's method on the scenario's test images, and what it cost."""
-    scenario = load_scenario(cell.study, list(cell.overrides))
+    scenario = cell.scenario()
     if cell.method == OURS:
         started = time.monotonic()
         result = simulate(scenario, place, baselines=False, zero_shot=False)
@@ -271,7 +281,7 @@ which outlives the first of these cells and goes with the baselines."""
 
 
 def _baselines(cell: Cell, scenario: Scenario, place: Place) -> ShotBaselines:
-    key = (cell.study, cell.overrides)
+    key = (cell.study, cell.settings)
     if key not in _BASELINES:
         _BASELINES.clear()
         kept = tempfile.TemporaryDirectory(prefix="hica-")

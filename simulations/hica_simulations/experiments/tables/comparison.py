@@ -15,6 +15,7 @@ import numpy as np
 from hica.errors import ConfigurationError
 from hica.method.metrics import Interval
 from hica.storage import write_atomically
+from hica.study import NO_CHANGES, Changes, merged
 from hica_simulations.experiments.tables.cells import (
     OURS,
     Cell,
@@ -34,11 +35,11 @@ class Variant(NamedTuple):
     """What one line of a table runs.
 
     Attributes:
-        overrides: `section.key=value`.
+        changes: Settings of the scenario.
         method: `federated`, `local_only`, `pooled`, or the name of a baseline.
     """
 
-    overrides: tuple[str, ...] = ()
+    changes: Changes = NO_CHANGES
     method: str = OURS
 
 
@@ -73,7 +74,7 @@ class Comparison:
         variants: Of a study; the reference among them.
         metrics: Which are shown, of those in a row, with their titles.
         compared: Of which differences are shown, `auroc` or another with patients behind it.
-        everywhere: Overrides of all variants.
+        everywhere: Settings of all variants.
         rarely: Variants that are run at the largest number of shots alone.
         against: Variants that are compared with another one than `reference`.
         figures: Further columns of a row that are shown, but for shares.
@@ -87,7 +88,7 @@ class Comparison:
     variants: Variants
     metrics: Mapping[str, str]
     compared: tuple[str, ...] = ("auroc",)
-    everywhere: tuple[str, ...] = ()
+    everywhere: Changes = field(default_factory=dict)
     rarely: frozenset[str] = frozenset()
     against: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
@@ -116,7 +117,8 @@ class Comparison:
         made = []
         for study in studies:
             for seed in seeds:
-                scenario = load_scenario(study, [f"study.seed={seed}"])  # variants may draw, too
+                # With the seed, as variants may be drawn from it.
+                scenario = load_scenario(study, changes={"study": {"seed": seed}})
                 variants = self.variants(scenario)
                 if unknown := sorted(set(methods) - variants.keys()):
                     raise ConfigurationError(
@@ -142,13 +144,13 @@ class Comparison:
             "method": name,
             "seed": seed,
         }
-        drawn = (
-            f"alignment.shots={shots}",
-            f"study.seed={seed}",
-            f"simulation.split_seed={seed}",
-        )
-        overrides = (*self.everywhere, *drawn, *variant.overrides)
-        return Cell(labels, study, overrides, variant.method, self.measure)
+        drawn = {
+            "alignment": {"shots": shots},
+            "study": {"seed": seed},
+            "simulation": {"split_seed": seed},
+        }
+        changes = merged(self.everywhere, drawn, variant.changes)
+        return Cell(labels, study, changes, variant.method, self.measure)
 
     def _reference_of(self, name: str) -> str:
         return self.against.get(name, self.reference)
@@ -271,7 +273,7 @@ def _comparable(ours: Sequence[Row], theirs: Sequence[Row], metric: str) -> bool
 
 def _predictions(out: Path, row: Row) -> Predictions | None:
     labels = {name: row[name] for name in ("study", "shots", "method", "seed")}
-    return predictions_of(out, Cell(labels, Path(), ()))
+    return predictions_of(out, Cell(labels, Path(), {}))
 
 
 def _same_images(ours: Predictions, theirs: Predictions) -> bool:

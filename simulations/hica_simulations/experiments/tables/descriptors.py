@@ -31,8 +31,8 @@ def variants(scenario: Scenario) -> Mapping[str, Variant]:
         "random words": with_findings(study.classes, random_findings(study, study.study.seed)),
         "none": without_findings(study.classes),
     }
-    changes = {name: Variant(changed.overrides(simulation)) for name, changed in texts.items()}
-    return {CURATED: Variant(), **changes}
+    others = {name: Variant(other.changes(simulation)) for name, other in texts.items()}
+    return {CURATED: Variant(), **others}
 
 
 TABLE = Comparison(

@@ -48,7 +48,7 @@ def variants(scenario: Scenario) -> Mapping[str, Variant]:
     for way in WAYS:
         kind, _, blocks = way.partition("-")
         layers = min(own, int(blocks) + 1) if kind == "last" else own
-        found[way] = Variant((f"model.train={way}", f"model.layers={layers}"))
+        found[way] = Variant({"model": {"train": way, "layers": layers}})
     return found
 
 

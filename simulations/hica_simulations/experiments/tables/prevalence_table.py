@@ -14,7 +14,7 @@ from hica_simulations.experiments.tables.cells import OURS
 from hica_simulations.experiments.tables.comparison import Comparison, Variant
 from hica_simulations.scenario import Scenario
 
-KNOWN = "simulation.prevalence=known"
+KNOWN = {"simulation": {"prevalence": "known"}}
 BASELINES = ("linear_probe", "fed_avg", "cnn")
 
 
@@ -27,7 +27,7 @@ def variants(scenario: Scenario) -> Mapping[str, Variant]:
     """Ours and the strongest baselines, each without and with the prevalence."""
     methods = (OURS, *runnable(scenario.study, BASELINES))
     plain = {name: Variant(method=name) for name in methods}
-    return plain | {known(name): Variant((KNOWN,), name) for name in methods}
+    return plain | {known(name): Variant(KNOWN, name) for name in methods}
 
 
 TABLE = Comparison(

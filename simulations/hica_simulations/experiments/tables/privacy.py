@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from hica.method.metrics import paired_interval
 from hica.storage import write_atomically
+from hica.study import Changes, merged
 from hica_simulations.experiments.tables.cells import Cell, Row, write_csv
 from hica_simulations.experiments.tables.pages import Table, markdown, write_page
 from hica_simulations.scenario import load_scenario
@@ -26,31 +27,36 @@ NO_NOISE = 1e5
 """ε in the place of ∞."""
 DELTA = 1e-3
 """Well below one over the 120 to 240 shots that a federation of four sites learns from."""
-EVERYWHERE = (
-    "model.train=adapter",
-    "model.layers=0",
-    "alignment.scaling=none",
-    "pretraining.rounds=0",
-)
+EVERYWHERE = {
+    "model": {"train": "adapter", "layers": 0},
+    "alignment": {"scaling": "none"},
+    "pretraining": {"rounds": 0},
+}
 """Features of the frozen tower: with few patients nothing more can be learnt privately."""
-PROTOTYPES = ("privacy.mechanism=prototypes", "alignment.bank_start=means", "calibration.rounds=0")
-METHODS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "dp-sgd": (
-        "privacy.mechanism=dp-sgd",
-        "privacy.training_share=0.5",
-        "calibration.rounds=0",
-        "alignment.bank_start=means",
-        "alignment.rounds=4",
-        "alignment.batch_size=1000",  # every patient in every step
-        "federation.quorum=3",
-    ),
+PROTOTYPES = {
+    "privacy": {"mechanism": "prototypes"},
+    "alignment": {"bank_start": "means"},
+    "calibration": {"rounds": 0},
+}
+METHODS: dict[str, Changes] = {
+    "none": {},
+    "dp-sgd": {
+        "privacy": {"mechanism": "dp-sgd", "training_share": 0.5},
+        "calibration": {"rounds": 0},
+        "alignment": {
+            "bank_start": "means",
+            "rounds": 4,
+            "batch_size": 1000,  # every patient in every step
+        },
+        "federation": {"quorum": 3},
+    },
     "prototypes": PROTOTYPES,
-    "prototypes in a secure sum": (
-        *PROTOTYPES,
-        "privacy.secure_aggregation=true",
-        "privacy.noise=distributed",
-        "federation.quorum=3",
+    "prototypes in a secure sum": merged(
+        PROTOTYPES,
+        {
+            "privacy": {"secure_aggregation": True, "noise": "distributed"},
+            "federation": {"quorum": 3},
+        },
     ),
 }
 COLOURS = {
@@ -81,8 +87,7 @@ def cells(
 
 
 def _cell(study: Path, method: str, shots: int, budget: float, seed: int) -> Cell:
-    spent = [] if method == "none" else [f"privacy.epsilon={min(budget, NO_NOISE)}"]
-    delta = [] if method == "none" else [f"privacy.delta={DELTA}"]
+    spent = {} if method == "none" else {"epsilon": min(budget, NO_NOISE), "delta": DELTA}
     labels = {
         "study": load_scenario(study).study.study.name,
         "method": method,
@@ -90,8 +95,8 @@ def _cell(study: Path, method: str, shots: int, budget: float, seed: int) -> Cel
         "epsilon": budget,
         "seed": seed,
     }
-    changes = (f"alignment.shots={shots}", f"study.seed={seed}", *spent, *delta)
-    return Cell(labels, study, (*EVERYWHERE, *METHODS[method], *changes))
+    drawn = {"alignment": {"shots": shots}, "study": {"seed": seed}, "privacy": spent}
+    return Cell(labels, study, merged(EVERYWHERE, METHODS[method], drawn))
 
 
 def write(rows: Sequence[Row], out: Path) -> str:

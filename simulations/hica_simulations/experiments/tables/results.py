@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Hashable, Iterable, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hica.errors import ConfigurationError
 from hica.storage import write_atomically
+from hica.study import Changes, merged
 from hica_simulations.experiments.baselines.registry import NAMES
 from hica_simulations.experiments.tables import table_named
 from hica_simulations.experiments.tables.cells import (
@@ -24,7 +25,6 @@ from hica_simulations.experiments.tables.cells import (
     OURS,
     POOLED,
     Cell,
-    changed,
     copy_cell,
     folder_of,
     is_finished,
@@ -57,7 +57,7 @@ class Part:
         shots: Labelled images of each class and site.
         seeds: How many.
         methods: Lines of it; all without.
-        overrides: `section.key=value`, applied to all.
+        changes: Settings of all, which a line's own go before.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Part:
     shots: tuple[int, ...] = (20,)
     seeds: int = SEEDS
     methods: tuple[str, ...] = ()
-    overrides: tuple[str, ...] = ()
+    changes: Changes = field(default_factory=dict)
 
 
 TERMS = ("without the local term", "without the cross-class term")
@@ -100,9 +100,9 @@ SLOW = {LOCAL, POOLED, *NAMES} - {"zero_shot", "nearest_mean", "linear_probe", "
 def quick(part: Part) -> Part:
     """The same table with two seeds, two numbers of shots, two rounds and one study: no result."""
     methods = tuple(name for name in part.methods if name not in SLOW)
-    less = ("alignment.rounds=2", "pretraining.max_images=30")
+    less = {"alignment": {"rounds": 2}, "pretraining": {"max_images": 30}}
     return replace(
-        part, studies=part.studies[:1], shots=(1, 2), seeds=2, methods=methods, overrides=less
+        part, studies=part.studies[:1], shots=(1, 2), seeds=2, methods=methods, changes=less
     )
 
 
@@ -152,7 +152,7 @@ def cells_of(part: Part, studies: Path) -> list[Cell]:
     files = [studies / f"{name}.toml" for name in part.studies]
     seeds = range(FIRST_SEED, FIRST_SEED + part.seeds)
     cells = table_named(part.table).cells(files, part.shots, seeds, part.methods)
-    return changed(cells, part.overrides)
+    return [replace(cell, changes=merged(part.changes, cell.changes)) for cell in cells]
 
 
 def copy_shared(cells: Iterable[Cell], out: Path, shared: MutableMapping[Hashable, Path]) -> None:
@@ -167,7 +167,7 @@ def copy_shared(cells: Iterable[Cell], out: Path, shared: MutableMapping[Hashabl
         if cell.measure is not None:  # its row has columns that no other table's has
             continue
         folder = folder_of(out, cell)
-        earlier = shared.setdefault((cell.study, cell.method, cell.overrides), folder)
+        earlier = shared.setdefault((cell.study, cell.method, cell.settings), folder)
         if is_finished(earlier) and not is_finished(folder):
             copy_cell(earlier, folder)
 

@@ -19,7 +19,6 @@ from hica_simulations.experiments.tables.cells import (
     WORST,
     Cell,
     Group,
-    changed,
     next_group,
     predictions_of,
     run_cells,
@@ -119,18 +118,18 @@ def simulated(monkeypatch):
 
 
 def test_a_cell_has_a_folder_by_its_labels():
-    cell = Cell({"study": "s", "method": "in a sum", "epsilon": 3.0}, Path("s.toml"), ())
+    cell = Cell({"study": "s", "method": "in a sum", "epsilon": 3.0}, Path("s.toml"), {})
     assert cell.folder == "s-in_a_sum-3.0"
 
 
-def test_settings_of_the_command_line_give_way_to_those_of_a_cell():
-    (cell,) = changed([Cell({"seed": 1}, Path("s.toml"), ("study.seed=1",))], ["study.seed=9"])
-    assert cell.overrides == ("study.seed=9", "study.seed=1")
+def test_settings_of_the_command_line_give_way_to_those_of_a_cell(file):
+    cell = Cell({"seed": 1}, file, {"study": {"seed": 1}}, overrides=("study.seed=9",))
+    assert cell.scenario().study.study.seed == 1
 
 
 def test_every_cell_is_run_with_its_own_settings_in_its_own_folder(file, place, simulated):
     told = []
-    made = [Cell({"seed": n}, file, (f"study.seed={n}",)) for n in (3, 4)]
+    made = [Cell({"seed": n}, file, {"study": {"seed": n}}) for n in (3, 4)]
     rows = run_cells(made, place, lambda number, folder: told.append((number, folder)))
     folder = place.out / "cells"
     assert simulated == [(n, folder / str(n) / "run", place.cache, False) for n in (3, 4)]
@@ -142,7 +141,7 @@ def test_every_cell_is_run_with_its_own_settings_in_its_own_folder(file, place, 
 
 
 def test_a_cell_leaves_its_row_and_its_predictions_alone(file, place, simulated):
-    cell = Cell({"seed": 3}, file, ("study.seed=3",))
+    cell = Cell({"seed": 3}, file, {"study": {"seed": 3}})
     (row,) = run_cells([cell], place)
     folder = place.out / "cells" / "3"
     assert sorted(path.name for path in folder.iterdir()) == [PREDICTIONS, "row.json"]
@@ -151,7 +150,7 @@ def test_a_cell_leaves_its_row_and_its_predictions_alone(file, place, simulated)
 
 
 def test_what_has_been_run_is_not_run_again(file, place, simulated):
-    made = [Cell({"epsilon": e}, file, ("study.seed=3",)) for e in (1.0, math.inf)]
+    made = [Cell({"epsilon": e}, file, {"study": {"seed": 3}}) for e in (1.0, math.inf)]
     first = run_cells(made[1:], place)
     told = []
     rows = run_cells(made, place, lambda number, folder: told.append((number, folder)))
@@ -163,10 +162,10 @@ def test_a_cell_that_fails_says_why_and_the_others_are_run(file, place, simulate
     def refuse(scenario, there, baselines, zero_shot):
         raise FederationError("too few sites")
 
-    good = Cell({"seed": 2}, file, ("study.seed=2",))
+    good = Cell({"seed": 2}, file, {"study": {"seed": 2}})
     run_cells([good], place)
     monkeypatch.setattr(cells, "simulate", refuse)
-    bad, wrong = Cell({"seed": 1}, file, ()), Cell({"seed": 3}, file, ("study.sed=3",))
+    bad, wrong = Cell({"seed": 1}, file, {}), Cell({"seed": 3}, file, {"study": {"sed": 3}})
     rows = run_cells([bad, wrong, good], place)
     assert rows[0]["error"] == "too few sites" and rows[0]["auroc"] is None
     assert "study.sed: unknown key" in rows[1]["error"]
@@ -178,14 +177,14 @@ def test_a_cell_may_measure_more(file, place, simulated):
     def twice(scenario, there, result):
         return {"twice": 2 * scenario.study.study.seed, "rounds": len(result["rounds"])}
 
-    cell = Cell({"seed": 3}, file, ("study.seed=3",), measure=twice)
+    cell = Cell({"seed": 3}, file, {"study": {"seed": 3}}, measure=twice)
     (row,) = run_cells([cell], place)
     assert (row["twice"], row["rounds"]) == (6, 2)
 
 
 def test_two_processes_give_the_rows_of_one(phantoms, place, tmp_path):
     made = [
-        Cell({"method": "federated", "seed": seed}, phantoms, (f"study.seed={seed}",))
+        Cell({"method": "federated", "seed": seed}, phantoms, {"study": {"seed": seed}})
         for seed in (1, 2)
     ]
     told = []
@@ -211,10 +210,10 @@ def test_a_process_keeps_to_one_group_and_helps_where_none_is_left():
 def test_baselines_of_one_scenario_share_their_sites(phantoms, place):
     """Each cell's folder goes with it, but the next baseline reads the same images."""
     names = ("linear_probe", "pixels", "zero_shot", "local_only", "pooled")
-    rows = run_cells([Cell({"method": name}, phantoms, (), name) for name in names], place)
+    rows = run_cells([Cell({"method": name}, phantoms, {}, name) for name in names], place)
     assert [row["error"] for row in rows] == [""] * len(names)
     assert all(row["bytes_up"] is None and row["auroc"] is not None for row in rows)
-    found = [predictions_of(place.out, Cell({"method": name}, phantoms, ())) for name in names]
+    found = [predictions_of(place.out, Cell({"method": name}, phantoms, {})) for name in names]
     assert all(list(each.classes) == ["normal", "smooth", "spiculated"] for each in found)
     assert len({tuple(each.groups) for each in found}) == 1  # the same images in the same order
 
@@ -241,7 +240,7 @@ def test_an_unknown_table_is_refused_and_the_others_are_named():
 
 
 def test_a_folder_in_which_a_table_is_being_run_is_left_to_it(place, file, simulated):
-    wanted = [Cell({"seed": 0}, file, ())]
+    wanted = [Cell({"seed": 0}, file, {})]
     with (
         hold(place.out / "table.lock", "a table"),
         pytest.raises(FederationError, match=r"a table in .*out is running already: process \d+"),
