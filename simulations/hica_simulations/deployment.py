@@ -34,16 +34,10 @@ from hica.storage import write_atomically
 from hica_server.enrolment import read_sites
 from hica_server.settings import Folder
 from hica_simulations.partitions import build_sites
-from hica_simulations.run import (
-    Place,
-    Watching,
-    claim,
-    policy_of,
-    silently,
-    simulate,
-    write_site,
-)
+from hica_simulations.place import Place
+from hica_simulations.run import Watching, claim, silently, simulate
 from hica_simulations.scenario import Scenario
+from hica_simulations.site_files import policy_of, write_site
 
 TOLERANCE = 1e-6
 """Largest difference of a metric between a deployed run and the same run in one process."""
@@ -276,7 +270,7 @@ def federate(scenario: Scenario, place: Place, watching: Watching = silently) ->
         deployment.wait()
     deployed = deployment.result()
     there = replace(place, out=place.out / "simulation", engine="grid")
-    simulated = simulate(scenario, there, baselines=False, watching=watching)
+    simulated = simulate(scenario, there, watching)
     difference = largest_difference(metrics_of(deployed), metrics_of(simulated))
     return Comparison(deployed, simulated, difference, deployment.folder.run / "report.html")
 

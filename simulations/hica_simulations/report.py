@@ -23,7 +23,7 @@ from hica_client.site import load_site
 from hica_server.report import Cluster, Embedding, Example, Extras, write_report
 from hica_server.state import RunState
 from hica_server.tracker import write_events
-from hica_simulations.run import Place
+from hica_simulations.place import Place
 from hica_simulations.scenario import Scenario
 
 EXAMPLES_PER_SITE = 2

@@ -11,11 +11,14 @@ from hica.study import changed
 from hica.towers import load_image_tower
 from hica_client.site import load_site
 from hica_simulations.experiments.baselines import clip_lora, cnn
+from hica_simulations.experiments.baselines.every_run import simulate_with_baselines
 from hica_simulations.experiments.baselines.registry import ON_IMAGES
 from hica_simulations.experiments.baselines.shots import ShotBaselines, runnable
 from hica_simulations.partitions import build_sites
-from hica_simulations.run import Place, simulate, write_site
+from hica_simulations.place import Place
+from hica_simulations.run import simulate
 from hica_simulations.scenario import load_scenario
+from hica_simulations.site_files import write_site
 
 SCENARIO = """
 [study]
@@ -74,7 +77,7 @@ def test_every_method_is_tested_where_the_federation_is_and_trains_where_it_can(
     path = tmp_path / "scenario.toml"
     path.write_text(SCENARIO)
     place = Place(tmp_path, tmp_path / "run", tmp_path / "cache", "cpu")
-    result = simulate(load_scenario(path), place)
+    result = simulate_with_baselines(load_scenario(path), place)
     labelled = {site: table["labelled"] for site, table in result["sites"].items()}
     assert labelled == {"large": 6, "unlabelled": 0, "small": 3, "other": 6}
     tested = {"large", "unlabelled", "other"}
@@ -94,7 +97,7 @@ def test_sites_that_know_their_prevalence_use_it_with_every_method(tmp_path, pla
     for known in ("unknown", "known"):
         scenario = load_scenario(path, [f"simulation.prevalence={known}"])
         place = Place(tmp_path, tmp_path / known, tmp_path / "cache", "cpu")
-        result = simulate(scenario, place, baselines=False)
+        result = simulate(scenario, place)
         folders = build_sites(scenario, place.data, place.out, place.cache)
         sites = [write_site(folder, place.out, place) for folder in folders]
         pixels = ShotBaselines(scenario.study, sites).metrics("pixels")

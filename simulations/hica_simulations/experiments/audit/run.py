@@ -35,7 +35,8 @@ from hica_simulations.experiments.audit.report import write_tables
 from hica_simulations.experiments.audit.roc import likelihood_ratio, roc, verdict
 from hica_simulations.experiments.audit.settings import Seen, Setting, settings_of
 from hica_simulations.experiments.audit.world import CANARIES, World, make_world
-from hica_simulations.run import Place, claim
+from hica_simulations.place import Place
+from hica_simulations.run import claim
 from hica_simulations.scenario import Scenario
 
 PROTOTYPE_TRIALS = 25

@@ -31,8 +31,9 @@ from hica_client.site import load_site
 from hica_server.publication import make_bank
 from hica_simulations.experiments.audit.settings import Setting
 from hica_simulations.partitions import build_sites
-from hica_simulations.run import Place, write_site
+from hica_simulations.place import Place
 from hica_simulations.scenario import Scenario
+from hica_simulations.site_files import write_site
 
 CANARIES = ("typical", "odd")
 

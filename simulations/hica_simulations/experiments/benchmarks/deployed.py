@@ -16,7 +16,7 @@ from hica.errors import ConfigurationError
 from hica.study import Study, validated
 from hica_server.settings import Folder
 from hica_simulations.deployment import COORDINATOR, Deployment
-from hica_simulations.run import Place
+from hica_simulations.place import Place
 from hica_simulations.scenario import Scenario, Simulation
 
 PER_CLASS = 4

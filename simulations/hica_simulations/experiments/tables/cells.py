@@ -31,21 +31,15 @@ from hica.study import Changes, Study
 from hica.wire.checkpoint import write_json
 from hica_client.app import forget_sessions
 from hica_simulations.experiments.baselines.episode import Floats
+from hica_simulations.experiments.baselines.federations import BaselineFederations
 from hica_simulations.experiments.baselines.shots import ShotBaselines
 from hica_simulations.partitions import build_sites
+from hica_simulations.place import Place
 from hica_simulations.predictions import Predictions, joined
-from hica_simulations.run import (
-    PREDICTIONS,
-    Federations,
-    Place,
-    policy_of,
-    silently,
-    simulate,
-    sources_of,
-    text_bank,
-    write_site,
-)
+from hica_simulations.run import PREDICTIONS, silently, simulate, sources_of
 from hica_simulations.scenario import Scenario, load_scenario
+from hica_simulations.site_files import policy_of, write_site
+from hica_simulations.text_banks import text_bank
 
 OURS = "federated"
 LOCAL = "local_only"
@@ -254,7 +248,7 @@ def _measured(cell: Cell, place: Place) -> tuple[Predictions, dict[str, Any]]:
     scenario = cell.scenario()
     if cell.method == OURS:
         started = time.monotonic()
-        result = simulate(scenario, place, baselines=False, zero_shot=False)
+        result = simulate(scenario, place, zero_shot=False)
         costs: dict[str, Any] = {"seconds": time.monotonic() - started}
         costs |= {name: sum(entry[name] for entry in result["rounds"]) for name in COSTS[1:]}
         if cell.measure is not None:
@@ -263,7 +257,7 @@ def _measured(cell: Cell, place: Place) -> tuple[Predictions, dict[str, Any]]:
     repeatable()
     if cell.method in (LOCAL, POOLED):
         folders = build_sites(scenario, place.data, place.out, place.cache)
-        runs = Federations(scenario.study, folders, place, silently, sources_of(scenario))
+        runs = BaselineFederations(scenario, folders, place, silently)
         found = place.out / "baselines" / cell.method
         if cell.method == POOLED:
             runs.pooled()

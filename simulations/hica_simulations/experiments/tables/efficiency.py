@@ -25,7 +25,7 @@ from hica.study import Study
 from hica.text.bank import TextBank
 from hica.towers.from_study import adapted_tower
 from hica_simulations.experiments.tables.comparison import Comparison, Figure, Variant
-from hica_simulations.run import Place
+from hica_simulations.place import Place
 from hica_simulations.scenario import Scenario
 
 LAST = "last-2"

@@ -30,7 +30,7 @@ from hica_simulations.experiments.tables.cells import (
     is_finished,
     run_cells,
 )
-from hica_simulations.run import Place
+from hica_simulations.place import Place
 
 LESIONS, BREAST = "breast_lesions", "breast_ultrasound"
 PNEUMONIA, KINDS, TUBERCULOSIS = "pneumonia", "pneumonia_kinds", "tuberculosis"

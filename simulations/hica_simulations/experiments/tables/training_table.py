@@ -12,7 +12,7 @@ from typing import Any
 from hica_simulations.experiments.tables.cells import OURS
 from hica_simulations.experiments.tables.comparison import Comparison, Figure, Variant
 from hica_simulations.experiments.tables.efficiency import training_seconds
-from hica_simulations.run import Place
+from hica_simulations.place import Place
 from hica_simulations.scenario import Scenario
 
 WHOLE = {"model": {"train": "full"}}

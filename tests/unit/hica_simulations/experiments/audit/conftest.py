@@ -9,7 +9,7 @@ import torch
 from hica.study import read_toml
 from hica_simulations.experiments.audit.settings import settings_of
 from hica_simulations.experiments.audit.world import make_world
-from hica_simulations.run import Place
+from hica_simulations.place import Place
 from hica_simulations.scenario import load_scenario
 
 STUDY = Path(__file__).parents[5] / "simulations" / "studies" / "audit.toml"

@@ -15,7 +15,7 @@ from hica_client.session import Session
 from hica_client.site import load_site
 from hica_simulations.experiments.audit.site_side import class_sums, round_change
 from hica_simulations.experiments.audit.world import make_start, rows_of, subset, units_of
-from hica_simulations.run import policy_of
+from hica_simulations.site_files import policy_of
 
 
 @pytest.fixture

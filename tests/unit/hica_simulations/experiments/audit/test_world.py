@@ -4,7 +4,7 @@ import torch
 
 from hica.errors import DataError
 from hica_simulations.experiments.audit.world import CANARIES, make_start, make_world, subset
-from hica_simulations.run import Place
+from hica_simulations.place import Place
 from hica_simulations.scenario import load_scenario
 
 

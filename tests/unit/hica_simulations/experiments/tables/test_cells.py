@@ -24,8 +24,9 @@ from hica_simulations.experiments.tables.cells import (
     run_cells,
     write_csv,
 )
+from hica_simulations.place import Place
 from hica_simulations.predictions import Predictions
-from hica_simulations.run import PREDICTIONS, Place
+from hica_simulations.run import PREDICTIONS
 
 STUDY = """
 [study]
@@ -103,9 +104,9 @@ def simulated(monkeypatch):
     """Federations that are quick: of ten images, as many are right as the seed; what was asked."""
     seen = []
 
-    def simulate(scenario, there, baselines, zero_shot):
+    def simulate(scenario, there, zero_shot):
         seed = scenario.study.study.seed
-        seen.append((seed, there.out, there.cache, baselines or zero_shot))
+        seen.append((seed, there.out, there.cache, zero_shot))
         labels = np.arange(10) % 2
         chosen = np.where(np.arange(10) < seed, labels, 1 - labels)
         found = Predictions(np.eye(2)[chosen], labels, list("abcdefghij"), ["north"] * 10)
@@ -159,7 +160,7 @@ def test_what_has_been_run_is_not_run_again(file, place, simulated):
 
 
 def test_a_cell_that_fails_says_why_and_the_others_are_run(file, place, simulated, monkeypatch):
-    def refuse(scenario, there, baselines, zero_shot):
+    def refuse(scenario, there, zero_shot):
         raise FederationError("too few sites")
 
     good = Cell({"seed": 2}, file, {"study": {"seed": 2}})

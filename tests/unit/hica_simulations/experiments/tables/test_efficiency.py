@@ -5,7 +5,7 @@ import torch
 
 from hica_simulations.experiments.tables import efficiency
 from hica_simulations.experiments.tables.efficiency import WAYS, costs, measured
-from hica_simulations.run import Place
+from hica_simulations.place import Place
 from hica_simulations.scenario import load_scenario
 
 

@@ -14,7 +14,7 @@ from hica_simulations.experiments.tables.results import (
     put_into,
     quick,
 )
-from hica_simulations.run import Place
+from hica_simulations.place import Place
 
 ROOT = Path(__file__).parents[5]
 STUDIES = ROOT / "simulations" / "studies"
