@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hica_simulations.experiments.benchmarks.processes import KINDS, megabytes
-
-if TYPE_CHECKING:
-    from hica_simulations.experiments.benchmarks.endurance import Sample
+from hica_simulations.experiments.benchmarks.samples import Sample
 
 COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#6b4c9a", "#8a8a00"]
 """Those of Okabe and Ito, and two more, which colour-blind readers can tell apart."""
