@@ -35,7 +35,7 @@ from hica.study import (
     validated,
 )
 from hica_simulations.masks import MaskDamage
-from hica_simulations.phantoms import Modality
+from hica_simulations.phantoms.sites import Modality
 
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """Also the name of a folder."""
