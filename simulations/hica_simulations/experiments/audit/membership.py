@@ -43,7 +43,6 @@ from hica_simulations.experiments.audit.world import (
     joined,
     make_start,
     rows_of,
-    subset,
     units_of,
 )
 
@@ -124,9 +123,11 @@ def _seen_change(
     """
     total = {name: torch.zeros_like(value) for name, value in start.weights.items()}
     for site, chosen in episodes.items():
-        examples = subset(world.hospitals[site].pool, chosen)
+        examples = world.hospitals[site].pool.rows(torch.tensor(chosen))
         if site == 0:
-            examples = joined(examples, subset(world.canaries, np.flatnonzero(inside).tolist()))
+            examples = joined(
+                examples, world.canaries.rows(torch.from_numpy(np.flatnonzero(inside)))
+            )
         noise = SeededNoise(int(draws.integers(2**62)))
         generator = torch.Generator().manual_seed(int(draws.integers(2**62)))
         change = round_change(setting, start, examples, world.units, noise, generator)

@@ -33,7 +33,6 @@ from hica_simulations.experiments.audit.world import (
     World,
     make_start,
     rows_of,
-    subset,
     units_of,
 )
 
@@ -94,7 +93,9 @@ def reconstruct(world: World, setting: Setting) -> list[dict[str, Any]]:
                 draws.permutation(np.flatnonzero(of == label))[:images].tolist()
                 for of in labels[: None if setting.summed else 1]
             ]
-            held = [subset(h.pool, r) for h, r in zip(world.hospitals, rows, strict=False)]
+            held = [
+                h.pool.rows(torch.tensor(r)) for h, r in zip(world.hospitals, rows, strict=False)
+            ]
             noise = SeededNoise(int(draws.integers(2**62)))
             sought, guess = _truth_and_guess(known["sums"], labels, rows, label)
             class_sum = _class_sum(setting, known["sums"], held, rows, label, noise)

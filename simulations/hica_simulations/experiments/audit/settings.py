@@ -5,7 +5,6 @@ Each takes the study as it is and changes its `[privacy]`, and what privacy does
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -86,12 +85,13 @@ class Setting:
         return alignment(self.training, units)
 
 
-def settings_of(study: Study, epsilons: Sequence[float] = EPSILONS) -> list[Setting]:
+def settings_of(study: Study) -> list[Setting]:
     """No privacy, secure aggregation alone, DP at every ε, and the control.
+
+    The control is DP at the first ε with a tenth of its noise.
 
     Args:
         study: The study; its own `[privacy]` gives δ, the clipping and the unit.
-        epsilons: The control is the first of them with a tenth of its noise.
     """
     delta = study.privacy.delta or DELTA
     open_ = changed(study, PLAIN)
@@ -99,7 +99,7 @@ def settings_of(study: Study, epsilons: Sequence[float] = EPSILONS) -> list[Sett
         Setting("none", "no privacy", open_, open_, delta),
         Setting("secure", "secure aggregation only", open_, open_, delta, summed=True),
     ]
-    private = [_private(study, epsilon, delta) for epsilon in epsilons]
+    private = [_private(study, epsilon, delta) for epsilon in EPSILONS]
     return [*settings, *private, control_of(private[0])]
 
 

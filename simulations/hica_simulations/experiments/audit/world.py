@@ -112,9 +112,9 @@ def make_world(scenario: Scenario, place: Place) -> World:
     without = [row for row in range(len(first.pool)) if row != typical]
     moved = {row: position for position, row in enumerate(without)}
     hospitals[0] = Hospital(
-        subset(first.pool, without), [moved[row] for row in first.episode], first.shots
+        first.pool.rows(torch.tensor(without)), [moved[row] for row in first.episode], first.shots
     )
-    canaries = joined(subset(first.pool, [typical]), odd)
+    canaries = joined(first.pool.rows(torch.tensor([typical])), odd)
     return World(study, hospitals, replace(canaries, groups=CANARIES), bank, session, initial)
 
 
@@ -160,7 +160,9 @@ def make_start(world: World, study: Study) -> Start:
     weights = {name: value.detach().clone() for name, value in model.shared().items()}
     loss = loss_of(study)
     model.train()
-    gradients = [gradient_of(model, subset(world.canaries, [row]), loss) for row in range(2)]
+    gradients = [
+        gradient_of(model, world.canaries.rows(torch.tensor([row])), loss) for row in range(2)
+    ]
     device = model.centre.device
     anchor = (world.bank.classes.to(device), world.bank.findings.to(device))
     stage = study.alignment
@@ -205,19 +207,6 @@ def gradient_of(model: AlignmentModel, image: Examples, loss: Loss) -> dict[str,
     norm = torch.stack([part.double().norm() for part in found.values()]).norm().clamp(min=1e-12)
     shared = model.shared()
     return {name: (part / norm).view_as(shared[name]) for name, part in found.items()}
-
-
-def subset(examples: Examples, rows: Sequence[int]) -> Examples:
-    """Some of the examples, in the order of `rows`."""
-    index = torch.tensor(list(rows), dtype=torch.long)
-    return Examples(
-        hidden=examples.hidden[index],
-        region_weights=examples.region_weights[index],
-        valid=examples.valid[index],
-        labels=examples.labels[index],
-        positives=examples.positives[index],
-        groups=tuple(examples.groups[row] for row in rows),
-    )
 
 
 def joined(first: Examples, second: Examples) -> Examples:
@@ -268,7 +257,7 @@ def _typical(model: AlignmentModel, hospital: Hospital, study: Study, name: str)
         )
     model.eval()
     with torch.no_grad():
-        batch = embed_all(model, subset(pool, spare))
+        batch = embed_all(model, pool.rows(torch.tensor(spare)))
         batch = Batch(*(part.to(model.centre.device) for part in batch))
         losses = loss_of(study)(model, batch)
     return spare[int(losses.cpu().argsort()[len(spare) // 2])]

@@ -1,4 +1,4 @@
-"""Every baseline by name; a name has its title in `hica_server.console.METHODS`."""
+"""Every baseline by name; its title is in `hica_simulations.experiments.titles`."""
 
 from __future__ import annotations
 

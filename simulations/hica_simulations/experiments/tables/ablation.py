@@ -57,7 +57,5 @@ TABLE = Comparison(
     title="What each part of the recipe does",
     reference=OURS,
     variants=variants,
-    metrics={"accuracy": "accuracy", "balanced_accuracy": "balanced", "auroc": "AUROC"},
-    compared=("accuracy", "auroc"),
 )
 cells, write = TABLE.cells, TABLE.write

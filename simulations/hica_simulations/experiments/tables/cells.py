@@ -6,8 +6,6 @@ test images; `run/` is the run directory while the cell lasts.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import shutil
@@ -322,17 +320,3 @@ def predictions_of(out: Path, cell: Cell) -> Predictions | None:
     """Predictions of a finished cell of a table; None where it could not be run."""
     path = folder_of(out, cell) / PREDICTIONS
     return Predictions.load(path) if path.exists() else None
-
-
-def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Write rows; a column that a row does not have is empty there.
-
-    Raises:
-        StorageError: The disk is full or the folder may not be written.
-    """
-    text = io.StringIO()
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())

@@ -16,19 +16,22 @@ from hica.errors import ConfigurationError
 from hica.method.metrics import Interval
 from hica.storage import write_atomically
 from hica.study import NO_CHANGES, Changes, merged
+from hica_simulations.experiments.csv_files import write_csv
 from hica_simulations.experiments.tables.cells import (
     OURS,
     Cell,
     Measure,
     Row,
     predictions_of,
-    write_csv,
 )
 from hica_simulations.experiments.tables.pages import Table, markdown, write_page
 from hica_simulations.experiments.tables.plots import differences_plot, shots_plot
 from hica_simulations.experiments.tables.statistics import patients_interval, seeds_interval
 from hica_simulations.predictions import Predictions
 from hica_simulations.scenario import Scenario, load_scenario
+
+METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auroc": "AUROC"}
+"""What most tables show, with its titles."""
 
 
 class Variant(NamedTuple):
@@ -86,8 +89,8 @@ class Comparison:
     title: str
     reference: str
     variants: Variants
-    metrics: Mapping[str, str]
-    compared: tuple[str, ...] = ("auroc",)
+    metrics: Mapping[str, str] = field(default_factory=lambda: dict(METRICS))
+    compared: tuple[str, ...] = ("accuracy", "auroc")
     everywhere: Changes = field(default_factory=dict)
     rarely: frozenset[str] = frozenset()
     against: Mapping[str, str] = field(default_factory=dict)

@@ -163,6 +163,7 @@ TABLE = Comparison(
     title="What ways of training cost",
     reference=LAST,
     variants=variants,
+    compared=("auroc",),
     metrics={"auroc": "AUROC"},
     figures={
         "training_seconds": Figure("training, s"),

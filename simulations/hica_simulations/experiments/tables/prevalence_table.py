@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from hica_simulations.experiments.baselines.shots import runnable
 from hica_simulations.experiments.tables.cells import OURS
-from hica_simulations.experiments.tables.comparison import Comparison, Variant
+from hica_simulations.experiments.tables.comparison import METRICS, Comparison, Variant
 from hica_simulations.scenario import Scenario
 
 KNOWN = {"simulation": {"prevalence": "known"}}
@@ -34,13 +34,7 @@ TABLE = Comparison(
     title="Known prevalence",
     reference=OURS,
     variants=variants,
-    metrics={
-        "accuracy": "accuracy",
-        "balanced_accuracy": "balanced",
-        "auroc": "AUROC",
-        "ece": "ECE",
-    },
-    compared=("accuracy", "auroc"),
+    metrics={**METRICS, "ece": "ECE"},
     against={known(name): known(OURS) for name in BASELINES},
     remark=(
         "Prevalence is the shares of the classes among a site's training images; no test image "

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from hica.errors import ConfigurationError
 from hica.study import NO_CHANGES, Changes, merged
-from hica_simulations.experiments.tables.comparison import Comparison, Variant
+from hica_simulations.experiments.tables.comparison import METRICS, Comparison, Variant
 from hica_simulations.scenario import Scenario, SiteSource
 
 OWN = "own sites"
@@ -88,13 +88,7 @@ TABLE = Comparison(
     title="How many sites, how unlike, and one that is wrong",
     reference=OWN,
     variants=variants,
-    metrics={
-        "accuracy": "accuracy",
-        "balanced_accuracy": "balanced",
-        "auroc": "AUROC",
-        "worst_auroc": "worst site's AUROC",
-    },
-    compared=("accuracy", "auroc"),
+    metrics={**METRICS, "worst_auroc": "worst site's AUROC"},
     against={_noisy(name): _sites(MANY) for name in RULES},
     remark=(
         "Sites share out the same data and hold out tests of their own: patients are compared "

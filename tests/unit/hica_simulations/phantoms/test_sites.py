@@ -8,7 +8,6 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 from hica.errors import ConfigurationError
 from hica.images.manifest import read_manifest
 from hica_simulations.experiments.baselines import linear_probe
-from hica_simulations.experiments.baselines.episode import Episode
 from hica_simulations.phantoms.sites import (
     FINDINGS,
     MEAN,
@@ -123,14 +122,14 @@ def test_ultrasound_classes_differ_in_the_coarseness_of_the_lesion():
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_thumbnails_do_not_give_the_class_away(modality):
+def test_thumbnails_do_not_give_the_class_away(modality, one_site):
     labels = labels_of(modality)
     images = np.array([drawn(modality, label, 60, size=32)[0] for label in labels])
     small = images.reshape(len(labels), 60, 16, 2, 16, 2).mean(axis=(3, 5))
     pixels = small.reshape(len(labels), 60, -1) / 255
     classes = np.repeat(np.arange(len(labels)), 40), np.repeat(np.arange(len(labels)), 20)
     train, test = pixels[:, :40].reshape(-1, 256), pixels[:, 40:].reshape(-1, 256)
-    probabilities = linear_probe.fit_predict(Episode.of_one_site(train, classes[0], test, 3))
+    probabilities = linear_probe.fit_predict(one_site(train, classes[0], test, 3))
     assert np.mean(probabilities.argmax(axis=1) == classes[1]) < 0.65
 
 

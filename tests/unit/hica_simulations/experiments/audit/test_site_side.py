@@ -14,7 +14,7 @@ from hica_client.secure import question_of
 from hica_client.session import Session
 from hica_client.site import load_site
 from hica_simulations.experiments.audit.site_side import class_sums, round_change
-from hica_simulations.experiments.audit.world import make_start, rows_of, subset, units_of
+from hica_simulations.experiments.audit.world import make_start, rows_of, units_of
 from hica_simulations.site_files import policy_of
 
 
@@ -36,7 +36,7 @@ def noise_of(session, request):
 
 @pytest.fixture
 def episode(world):
-    return subset(world.hospitals[0].pool, world.hospitals[0].episode)
+    return world.hospitals[0].pool.rows(torch.tensor(world.hospitals[0].episode))
 
 
 @pytest.mark.parametrize("name", ["dp-1", "dp-8"])

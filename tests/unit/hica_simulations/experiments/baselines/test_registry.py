@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from hica_server.console import METHODS
 from hica_simulations.experiments.baselines.registry import (
     IN_EVERY_RUN,
     MODELS,
@@ -16,6 +15,7 @@ from hica_simulations.experiments.baselines.registry import (
     ON_PIXELS,
     ON_PROMPTS,
 )
+from hica_simulations.experiments.titles import METHODS
 
 EVERY = ON_PIXELS | ON_FEATURES | ON_PROMPTS
 

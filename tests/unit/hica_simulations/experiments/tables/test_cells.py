@@ -1,4 +1,3 @@
-import csv
 import json
 import math
 import os
@@ -22,7 +21,6 @@ from hica_simulations.experiments.tables.cells import (
     next_group,
     predictions_of,
     run_cells,
-    write_csv,
 )
 from hica_simulations.place import Place
 from hica_simulations.predictions import Predictions
@@ -217,16 +215,6 @@ def test_baselines_of_one_scenario_share_their_sites(phantoms, place):
     found = [predictions_of(place.out, Cell({"method": name}, phantoms, {})) for name in names]
     assert all(list(each.classes) == ["normal", "smooth", "spiculated"] for each in found)
     assert len({tuple(each.groups) for each in found}) == 1  # the same images in the same order
-
-
-def test_rows_become_csv(tmp_path):
-    rows = [{"study": "s", "auroc": 0.5}, {"study": "t", "auroc": None, "more": 1}]
-    write_csv(rows, tmp_path / "new" / "table.csv")
-    with (tmp_path / "new" / "table.csv").open() as found:
-        assert list(csv.DictReader(found)) == [
-            {"study": "s", "auroc": "0.5", "more": ""},
-            {"study": "t", "auroc": "", "more": "1"},
-        ]
 
 
 @pytest.mark.parametrize("name", TABLES)
