@@ -173,7 +173,7 @@ def table(
     """Run every cell of a table that has not been run yet; write it as CSV, Markdown and a plot."""
     from hica_simulations.console import counting
     from hica_simulations.experiments.tables import table_named
-    from hica_simulations.experiments.tables.cells import run_cells
+    from hica_simulations.experiments.tables.run_cells import run_cells
 
     module, place = table_named(name), _place(data, out, cache, device, "grid")
     chosen = range(first_seed, first_seed + seeds)

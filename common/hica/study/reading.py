@@ -78,8 +78,10 @@ def merged(table: Mapping[str, Any], *changes: Changes) -> dict[str, Any]:
     for change in changes:
         for section, value in change.items():
             old = result.get(section)
-            both = isinstance(value, Mapping) and isinstance(old, Mapping)
-            result[section] = {**old, **value} if both else value
+            if isinstance(old, Mapping) and isinstance(value, Mapping):
+                result[section] = {**old, **value}
+            else:
+                result[section] = value
     return result
 
 

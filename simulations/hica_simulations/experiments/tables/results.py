@@ -28,8 +28,8 @@ from hica_simulations.experiments.tables.cells import (
     copy_cell,
     folder_of,
     is_finished,
-    run_cells,
 )
+from hica_simulations.experiments.tables.run_cells import run_cells
 from hica_simulations.place import Place
 
 LESIONS, BREAST = "breast_lesions", "breast_ultrasound"
