@@ -102,7 +102,7 @@ def build_sites(
 
 
 def pooled_folders(folders: Sequence[SiteFolder], study: Study, out: Path) -> list[SiteFolder]:
-    """The same data with all training images in one place, for the pooled baseline.
+    """Folders with the training images of all sites in one place, for the pooled baseline.
 
     The site `pooled` holds every site's training rows; labelled are exactly the shots of the
     sites' own episodes, so run it with `alignment.shots` of at least `study.alignment.shots` times

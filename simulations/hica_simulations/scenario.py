@@ -38,7 +38,7 @@ from hica_simulations.masks import MaskDamage
 from hica_simulations.phantoms.sites import Modality
 
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-"""Also the name of a folder."""
+"""A name that a folder can have, too."""
 POOLED = "pooled"
 """Name of the site that the pooled baseline trains at."""
 
@@ -83,15 +83,15 @@ class SiteSource(Section):
     test_where: dict[str, str] = Field(default_factory=dict)
     """The official test rows; without it a share of the groups is held out."""
     labels: dict[str, str] | None = None
-    """In place of `simulation.labels`."""
+    """Used in place of `simulation.labels`."""
     findings: Translation | None = None
-    """In place of `simulation.findings`."""
+    """Used in place of `simulation.findings`."""
     labelled: bool = True
     """False: the training labels are taken away; the site learns in stage 1 only."""
     label_noise: Fraction = 0.0
     """Share of its labelled training rows that get another class; its test rows keep theirs."""
     shift: ShiftSection = ShiftSection()
-    """Of its phantoms."""
+    """How its machine departs from the average one, where its images are phantoms."""
 
     @property
     def share(self) -> tuple[int, int]:

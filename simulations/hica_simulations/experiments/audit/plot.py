@@ -24,10 +24,10 @@ COLOURS = {
     "dp-1": "#0072b2",
     "control": "#8a8a8a",
 }
-"""Those of Okabe and Ito, which colour-blind readers can tell apart."""
+"""Okabe and Ito's colours, which colour-blind readers can tell apart."""
 INK, GREY = "#1c2733", "#66727f"
 LOWEST = {"prototypes": 1e-3, "update": 1e-2}
-"""Of the axes: about the least rate that the trials can tell."""
+"""Where the axes begin: about the least rate that the trials can tell."""
 TITLES = {"prototypes": "class sums", "update": "updates"}
 
 
@@ -83,7 +83,7 @@ def _curves(
 
 
 def _bars(axes: Axes, result: dict[str, Any], seen: str) -> None:
-    """Both bounds of the insider on the odd patient, and the claim as a line over them."""
+    """Bars of the insider's two bounds on the odd patient, and the claim as a line over them."""
     rows = [row for row in result["membership"] if row["decisive"] and row["seen"] == seen]
     top = 1.6 * max(row["claimed"] or 0.0 for row in rows)
     for place, row in enumerate(rows):

@@ -32,7 +32,7 @@ def write_tables(result: dict[str, Any], out: Path) -> None:
 
 
 def as_markdown(result: dict[str, Any]) -> str:
-    """Both tables and what they come to."""
+    """Membership and reconstruction as Markdown tables, and what they come to."""
     parts = [
         _markdown(HEAD, membership_rows(result)),
         *remarks(result),
@@ -42,7 +42,7 @@ def as_markdown(result: dict[str, Any]) -> str:
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
-    """The same for a terminal, where intervals have no room."""
+    """Membership and reconstruction as tables for a terminal, too narrow for intervals."""
     found = []
     for title, head, rows in (
         ("was the odd patient in?", SHORT_HEAD, membership_rows(result)),

@@ -14,7 +14,7 @@ from hica.study import Study, changed
 
 EPSILONS = (1.0, 3.0, 8.0)
 DELTA = 1e-5
-"""Where the study has none."""
+"""δ of the claims where the study has none."""
 CONTROL = 0.1
 """What is left of the noise in the control: a mechanism that is broken on purpose."""
 
@@ -34,7 +34,7 @@ Seen = Literal["prototypes", "update"]
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to run a study.
+    """A way to run a study.
 
     Attributes:
         name: Short, for files.
@@ -64,7 +64,7 @@ class Setting:
 
         Args:
             seen: One release of class sums, or the updates of all alignment rounds.
-            units: At the site.
+            units: Patients or images at the site, as the study counts them.
         """
         if not self.is_private:
             return None
@@ -104,7 +104,7 @@ def settings_of(study: Study) -> list[Setting]:
 
 
 def control_of(setting: Setting) -> Setting:
-    """The same claim with a tenth of the noise: what the audit has to catch."""
+    """`setting` with its claim and a tenth of its noise: what the audit has to catch."""
     return Setting(
         "control",
         f"control: {setting.title}, noise / {1 / CONTROL:.0f}",

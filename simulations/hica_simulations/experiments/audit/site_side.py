@@ -89,7 +89,7 @@ def round_change(
 
 
 def private_schedule(setting: Setting, units: int, views: int, size: int) -> PrivateSchedule:
-    """As `hica_client.releases.train` makes it, but for the number of units, which is public.
+    """The schedule of `hica_client.releases.train`, but for a number of units that is public.
 
     Args:
         setting: Its study.

@@ -210,7 +210,7 @@ def gradient_of(model: AlignmentModel, image: Examples, loss: Loss) -> dict[str,
 
 
 def joined(first: Examples, second: Examples) -> Examples:
-    """Both, one after the other."""
+    """The images of `first`, then those of `second`."""
     return Examples(
         hidden=torch.cat([first.hidden, second.hidden]),
         region_weights=torch.cat([first.region_weights, second.region_weights]),

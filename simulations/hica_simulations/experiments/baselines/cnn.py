@@ -25,7 +25,7 @@ MODEL = {"model": {"train": "last-2"}}
 EPOCHS = 8
 BATCH_SIZE = 16
 LEARNING_RATE = 1e-4
-"""Of the tower."""
+"""Learning rate of the tower."""
 HEAD_LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
 

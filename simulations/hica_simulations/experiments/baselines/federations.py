@@ -1,4 +1,4 @@
-"""The same training without a federation: at each site alone, and with all images in one place."""
+"""A study's training without a federation: at each site alone, and with all images in one place."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class BaselineFederations:
             }
 
     def local_only(self, folder: SiteFolder) -> dict[str, Any]:
-        """The same training at one site alone, on its own shots; its test metrics by name."""
+        """Train at one site alone, on its own shots; its test metrics by name."""
         out = self.place.out / "baselines" / "local_only" / folder.name
         name, study = f"local only: {folder.name}", changed(self.study, ALONE)
         return self._run(Federation(name, study, [folder], out))
 
     def pooled(self) -> dict[str, Any]:
-        """The same training on all shots and images in one place; test metrics of the sites."""
+        """Train on the shots and images of all sites in one place; their test metrics by name."""
         out = self.place.out / "baselines" / "pooled"
         shots = self.study.alignment.shots * len(self.folders)
         study = changed(self.study, ALONE, {"alignment": {"shots": shots}})

@@ -44,7 +44,7 @@ Texts = Callable[[Study, int], Floats]
 
 
 SMALLEST = 1e-12
-"""Probability that a logarithm is taken of."""
+"""Least probability whose logarithm is taken."""
 
 
 class ShotBaselines:
@@ -53,7 +53,7 @@ class ShotBaselines:
     Args:
         study: The study.
         sites: Paths of `site.toml`.
-        texts: Makes the class texts that some baselines need; None where there are none.
+        texts: Makes the class texts that some baselines need; None where none of these is run.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ShotBaselines:
         )
 
     def _predicted(self, name: str) -> Doubles:
-        """The same before any prevalence is used, followed by all images beyond the shots."""
+        """Probabilities of all test images, then of all images beyond the shots, as they are."""
         if name in ON_PIXELS:
             return ON_PIXELS[name](gathered(self.sessions, thumbnails))
         if name in ON_FEATURES:
@@ -116,7 +116,8 @@ class ShotBaselines:
 
         Args:
             name: Of the baseline.
-            sources: Site → within what its patients' names are unique; by default the site itself.
+            sources: Site → the manifest in which its patients' names are unique; without an entry
+                the site itself.
         """
         parts = []
         for session, found in self._by_site(self.probabilities(name)):
@@ -134,7 +135,7 @@ class ShotBaselines:
 
     @cached_property
     def _on_prompts(self) -> Episode:
-        """The same, with the text tower."""
+        """Features of the frozen tower, with the study's text tower beside them."""
         episode = self._on_features
         folder = load_site(self.sites[0]).data.weights
         return replace(episode, prompts=prompts_of(self.study, episode.shots.shape[1], folder))
@@ -167,7 +168,7 @@ def for_prevalence(test: Doubles, rest: Doubles, shares: Doubles) -> Doubles:
 
 
 def runnable(study: Study, names: Sequence[str]) -> list[str]:
-    """Without those that use the tower where the tower's weights were drawn at random."""
+    """Those of `names` that can be run; with a tower of drawn weights only those on pixels."""
     pretrained = study.model.checkpoint is not None or study.model.pretrained is not None
     return [name for name in names if name in ON_PIXELS or pretrained]
 

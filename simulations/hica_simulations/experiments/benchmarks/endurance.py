@@ -39,10 +39,10 @@ from hica_simulations.experiments.benchmarks.timing import Figure
 SETTLED = 20
 """Round from which on nothing should grow; in short runs a third of their rounds."""
 WINDOW = 5
-"""Rounds."""
+"""Rounds over which a median is taken."""
 SAMPLE_SECONDS = 2.0
 LARGEST_GROWTH = 5.0
-"""Per cent."""
+"""Most that memory may grow, in per cent."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,14 @@ class Growth:
     """Memory of a kind of process, in bytes, and by how much it has grown.
 
     Attributes:
-        kind: Of the processes.
-        pids: How many processes of it there have been; more than run at once: it was restarted.
-        resident: Mean over them once settled and at the end.
-        anonymous: The same of what belongs to no file.
-        resident_growth: Of the process that has grown most, in per cent.
-        anonymous_growth: The same of what belongs to no file.
+        kind: What the processes run.
+        pids: How many processes of the kind there have been; more than run at once where one was
+            restarted.
+        resident: Mean resident memory over the processes, once settled and at the end.
+        anonymous: Mean of the memory that belongs to no file, once settled and at the end.
+        resident_growth: Growth of resident memory, of the process that has grown most, in per cent.
+        anonymous_growth: Growth of the memory that belongs to no file, of the process in which it
+            has grown most, in per cent.
     """
 
     kind: str

@@ -14,7 +14,7 @@ from hica_simulations.experiments.benchmarks.processes import KINDS, megabytes
 from hica_simulations.experiments.benchmarks.samples import Sample
 
 COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#6b4c9a", "#8a8a00"]
-"""Those of Okabe and Ito, and two more, which colour-blind readers can tell apart."""
+"""Okabe and Ito's colours and two more, which colour-blind readers can tell apart."""
 
 TICKS = [50, 100, 200, 400, 800]
 """MB."""

@@ -37,7 +37,7 @@ SAMPLE_SECONDS = 0.25
 DEADLINE = 1200.0
 """Seconds that a round waits for its sites."""
 LARGEST_RATIO = 4.0
-"""Of the peak of a process of the server to the update."""
+"""Largest ratio of a server process's peak memory to the size of an update."""
 
 
 @dataclass

@@ -62,10 +62,10 @@ class Federation:
         return total
 
     def secure(self, lost: int = 0) -> NDArray[np.float64]:
-        """The same as a session in which `lost` sites do not send their numbers.
+        """The sum by a session of the protocol, in which `lost` sites do not send their numbers.
 
         Raises:
-            MessageError: Too many of them.
+            MessageError: Too many sites are lost.
         """
         self.seconds = {SITES: 0.0, COORDINATOR: 0.0}
         terms = Terms(SHARE)

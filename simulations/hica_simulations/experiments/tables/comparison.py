@@ -75,12 +75,12 @@ class Comparison:
         title: What it is about.
         reference: The variant that the others are compared with.
         variants: Of a study; the reference among them.
-        metrics: Which are shown, of those in a row, with their titles.
-        compared: Of which differences are shown, `auroc` or another with patients behind it.
+        metrics: Columns of a row that are shown, with their titles.
+        compared: Metrics whose differences are shown: `accuracy`, `balanced_accuracy`, `auroc`.
         everywhere: Settings of all variants.
         rarely: Variants that are run at the largest number of shots alone.
         against: Variants that are compared with another one than `reference`.
-        figures: Further columns of a row that are shown, but for shares.
+        figures: Further columns of a row that are shown and are no shares.
         measure: Called after each federation for further columns of its row.
         extra: Computes further columns when the table is written.
         remark: What a reader must know beside what every table's note says.

@@ -55,7 +55,7 @@ def variants(scenario: Scenario) -> Mapping[str, Variant]:
 def measured(
     scenario: Scenario, place: Place, result: Mapping[str, Any]
 ) -> dict[str, float | None]:
-    """Further columns of a finished federation."""
+    """Further columns of the row of a finished federation."""
     steps = training_steps(result)
     answers = sum(len(entry["participants"]) for entry in steps)
     study = scenario.study
@@ -77,7 +77,7 @@ def training_steps(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def training_seconds(result: Mapping[str, Any]) -> float:
-    """Wall clock of all of them."""
+    """Wall clock of the rounds in which sites trained."""
     return float(sum(entry["seconds"] for entry in training_steps(result)))
 
 
@@ -147,7 +147,7 @@ def _examples(
 
 
 def _peak_memory(device: torch.device) -> float | None:
-    """Of the GPU, or of this process, libraries included; None where the system does not tell.
+    """Peak memory in bytes, of the GPU or of this process; None where the system does not tell.
 
     Not `ru_maxrss`: Linux hands that of the process which started this one down to it.
     """

@@ -17,7 +17,7 @@ from hica_simulations.experiments.tables.statistics import seeds_interval
 
 COLOURS: list[Any] = [*matplotlib.color_sequences["tab10"], *matplotlib.color_sequences["Dark2"]]
 DISTINCT = 10
-"""So many of them cannot be taken for one another; lines after them are dashed."""
+"""The first so many colours cannot be taken for one another; later lines are dashed."""
 GREY = "#b4bdc6"
 METRIC = "auroc"
 WORDS = "AUROC, %"
@@ -109,7 +109,7 @@ def differences_plot(
 def _values(
     rows: Sequence[Row], study: str, method: str, other: str, metric: str
 ) -> tuple[list[float], list[float]]:
-    """Of two methods in the seeds that both have a value for."""
+    """A metric of two methods, in the seeds in which both have a value."""
     ours, theirs = (
         {
             row["seed"]: row[metric]

@@ -188,7 +188,7 @@ def _panel(axes: Axes, rows: Sequence[Row], study: str, shots: int) -> None:
 def _values(
     rows: Sequence[Row], metric: str, study: str, shots: int, method: str, budget: float
 ) -> list[float]:
-    """Of every seed, in the order of the rows; without those that could not be run."""
+    """A metric of every seed, in the order of the rows, without cells that could not be run."""
     wanted = (study, shots, method, budget)
     return [
         row[metric]
@@ -203,7 +203,7 @@ def _percent(values: Sequence[float]) -> str:
 
 
 def _difference(ours: Sequence[float], free: Sequence[float]) -> str:
-    """Ours less the other, seed by seed."""
+    """Mean of `ours` less `free`, in points, with its interval over the seeds."""
     if len(ours) != len(free) or len(ours) < 2:
         return "–"
     found = paired_interval([100 * (one - other) for one, other in zip(ours, free, strict=True)])

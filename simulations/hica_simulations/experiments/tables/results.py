@@ -98,7 +98,7 @@ SLOW = {LOCAL, POOLED, *NAMES} - {"zero_shot", "nearest_mean", "linear_probe", "
 
 
 def quick(part: Part) -> Part:
-    """The same table with two seeds, two numbers of shots, two rounds and one study: no result."""
+    """`part` with two seeds, two numbers of shots, two rounds and one study: a check, no result."""
     methods = tuple(name for name in part.methods if name not in SLOW)
     less = {"alignment": {"rounds": 2}, "pretraining": {"max_images": 30}}
     return replace(

@@ -217,8 +217,8 @@ def _measured(cell: Cell, place: Place) -> tuple[Predictions, dict[str, Any]]:
 
 
 _BASELINES: dict[Any, tuple[ShotBaselines, tempfile.TemporaryDirectory[str]]] = {}
-"""Those of the last scenario, as many cells differ in the baseline alone, and their sites' folder,
-which outlives the first of these cells and goes with the baselines."""
+"""The baselines of the last scenario, for many cells differ in the baseline alone, and the folder
+of their sites. It is kept as long as they are: the run directory of a cell goes with the cell."""
 
 
 def _baselines(cell: Cell, scenario: Scenario, place: Place) -> ShotBaselines:
