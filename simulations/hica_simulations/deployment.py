@@ -20,7 +20,7 @@ import sys
 import sysconfig
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -185,18 +185,18 @@ class Deployment:
             command = [program("hica-server"), "run", str(self.folder.root)]
         else:
             command = [program("hica-client"), "run", str(self.site_file(name))]
-        parent = os.getpid()
-        self.log(name).parent.mkdir(parents=True, exist_ok=True)
-        with self.log(name).open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment() | dict(more or {}),
-                start_new_session=True,  # Ctrl-C is for us, who stop them in order
-                preexec_fn=lambda: die_with(parent),
-            )
+        self.processes[name] = started(command, self.log(name), environment() | dict(more or {}))
+
+    def run(self) -> None:
+        """Start the hospitals and the coordinator, wait for the study's end, and stop them all.
+
+        Raises:
+            FederationError: The coordinator failed, or a hospital ended before it.
+        """
+        with self:
+            for name in (*self.names, COORDINATOR):
+                self.start(name)
+            self.wait()
 
     def wait(self) -> None:
         """Wait for the coordinator's end, passing on what it prints.
@@ -264,10 +264,7 @@ def federate(scenario: Scenario, place: Place, watching: Watching = silently) ->
     deployment = Deployment(scenario, place)
     shutil.rmtree(place.out / "logs", ignore_errors=True)  # of an earlier try
     deployment.prepare()
-    with deployment:
-        for name in (*deployment.names, COORDINATOR):
-            deployment.start(name)
-        deployment.wait()
+    deployment.run()
     deployed = deployment.result()
     there = replace(place, out=place.out / "simulation", engine="grid")
     simulated = simulate(scenario, there, watching)
@@ -294,6 +291,30 @@ def largest_difference(one: Any, other: Any) -> float:
         difference = abs(float(one) - float(other))
         return math.inf if math.isnan(difference) else difference
     return 0.0 if one == other else math.inf
+
+
+def started(
+    command: Sequence[str], log: Path, variables: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a process that ends with this one at the latest, and let it write into a log.
+
+    Args:
+        command: Program and arguments.
+        log: Gets what it prints, below what is there.
+        variables: Its environment.
+    """
+    parent = os.getpid()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=variables,
+            start_new_session=True,  # Ctrl-C is for us, who stop them in order
+            preexec_fn=lambda: die_with(parent),
+        )
 
 
 def program(name: str) -> str:

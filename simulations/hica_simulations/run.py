@@ -37,7 +37,7 @@ from hica_simulations.place import Place
 from hica_simulations.predictions import gathered
 from hica_simulations.ray_engine import run_on_ray
 from hica_simulations.scenario import Scenario
-from hica_simulations.site_files import introduce, policy_of, write_site
+from hica_simulations.site_files import introduce, write_sites
 from hica_simulations.text_banks import text_bank
 
 PREDICTIONS = "predictions.json"
@@ -164,8 +164,7 @@ def run_federation(
     finished = finished_result(out, study)
     if finished is not None:
         return finished
-    policy = policy_of(study)
-    files = [write_site(folder, out, place, policy) for folder in federation.folders]
+    files = write_sites(federation.folders, out, place, study)
     if study.privacy.secure_aggregation:
         introduce(files, [folder.name for folder in federation.folders])
     nodes = [{"site": str(path)} for path in files]

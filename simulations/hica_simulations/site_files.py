@@ -29,6 +29,12 @@ def policy_of(study: Study) -> dict[str, Any]:
     return {"max_epsilon": MOST_EPSILON, "delta": study.privacy.delta, "noise": "seeded"}
 
 
+def write_sites(folders: Sequence[SiteFolder], out: Path, place: Place, study: Study) -> list[Path]:
+    """Write `site.toml` of every site, with a policy that lets it take part in `study`."""
+    policy = policy_of(study)
+    return [write_site(folder, out, place, policy) for folder in folders]
+
+
 def write_site(
     folder: SiteFolder, out: Path, place: Place, policy: Mapping[str, Any] | None = None
 ) -> Path:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hica.storage import write_atomically
@@ -40,7 +39,6 @@ def plot(result: dict[str, Any], curves: dict[str, Any], path: Path) -> None:
         path: Where to.
     """
     figure = Figure(figsize=(11, 7.4), layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(2, 3, width_ratios=[1, 1, 1.15])
     for row, seen in enumerate(("prototypes", "update")):
         for column, attacker in enumerate(("insider", "outsider")):

@@ -17,7 +17,7 @@ from hica_simulations.partitions import build_sites
 from hica_simulations.place import Place
 from hica_simulations.run import Watching, silently, simulate
 from hica_simulations.scenario import Scenario
-from hica_simulations.site_files import policy_of, write_site
+from hica_simulations.site_files import write_sites
 
 
 def simulate_with_baselines(
@@ -38,8 +38,7 @@ def simulate_with_baselines(
         return result
     repeatable()
     folders = build_sites(scenario, place.data, place.out, place.cache)
-    policy = policy_of(scenario.study)
-    sites = [write_site(folder, place.out, place, policy) for folder in folders]
+    sites = write_sites(folders, place.out, place, scenario.study)
     probes = shot_baselines(scenario.study, sites)
     federations = BaselineFederations(scenario, folders, place, watching)
     result["baselines"] |= probes | federations.metrics(tested=result["per_site"].keys())

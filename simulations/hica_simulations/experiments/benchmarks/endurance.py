@@ -23,7 +23,6 @@ from hica.errors import FederationError
 from hica.progress import console
 from hica_simulations.experiments.benchmarks.deployed import (
     new_deployment,
-    run_to_end,
     small_scenario,
 )
 from hica_simulations.experiments.benchmarks.endurance_plot import plot
@@ -152,7 +151,7 @@ def endure(out: Path, sites: int = 8, rounds: int = 200) -> list[Figure]:
     recorder = Recorder(deployment.folder)
     try:
         with repeating(recorder.take, SAMPLE_SECONDS):
-            run_to_end(deployment)
+            deployment.run()
     finally:
         write_samples(recorder.samples, out)
     seen = {process.pid: process for each in recorder.samples for process in each.processes}

@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import mean
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hica_simulations.experiments.benchmarks.processes import KINDS, megabytes
@@ -29,7 +28,6 @@ def plot(samples: Sequence[Sample], settled: int, path: Path) -> None:
         path: Where to.
     """
     figure = Figure(figsize=(8, 6), layout="constrained")
-    FigureCanvasAgg(figure)
     memory, database = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     running = [sample for sample in samples if sample.round > 0]
     for kind, colour in zip(KINDS, COLOURS, strict=True):

@@ -22,9 +22,9 @@ from typing import Any
 import tomli_w
 
 from hica.deployment.keys import public_path
-from hica.deployment.supervision import die_with, free_port
+from hica.deployment.supervision import free_port
 from hica.errors import FederationError
-from hica_simulations.deployment import environment, program
+from hica_simulations.deployment import environment, program, started
 from hica_simulations.experiments.benchmarks import stock_app
 
 LOOPBACK = "127.0.0.1"
@@ -138,17 +138,8 @@ class StockFlower:
 
     def _start(self, script: str, name: str, *arguments: str) -> None:
         """Start a process of this context."""
-        parent = os.getpid()
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                [program(script), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._environment(),
-                start_new_session=True,  # a group that can be killed
-                preexec_fn=lambda: die_with(parent),
-            )
+        command = [program(script), *arguments]
+        self.processes[name] = started(command, self.folder / f"{name}.log", self._environment())
 
     def _flwr(self, *arguments: str | Path) -> str:
         """Run `flwr` to its end; returns what it has printed.

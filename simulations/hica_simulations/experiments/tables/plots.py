@@ -9,7 +9,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hica_simulations.experiments.tables.cells import Row
@@ -84,7 +83,6 @@ def differences_plot(
     figure = Figure(
         figsize=(2.9 * len(metrics) + 2.4, height * len(studies) + 0.4), layout="constrained"
     )
-    FigureCanvasAgg(figure)
     grid = figure.subplots(len(studies), len(metrics), squeeze=False, sharex="col")
     for line, study in zip(grid, studies, strict=True):
         for axes, (metric, title) in zip(line, metrics.items(), strict=True):
@@ -128,7 +126,6 @@ def _distinct(rows: Sequence[Row], label: str) -> list[Any]:
 
 def _figure(count: int, height: float) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(3.2 * count + 1.8, max(height, 2.0)), layout="constrained")
-    FigureCanvasAgg(figure)
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hica.method.metrics import paired_interval
@@ -149,7 +148,6 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     studies = list(dict.fromkeys(row["study"] for row in rows))
     shots = sorted({row["shots"] for row in rows})
     figure = Figure(figsize=(3.2 * len(shots) + 1.8, 2.8 * len(studies)), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(len(studies), len(shots), sharex=True, sharey="row", squeeze=False)
     for study, line in zip(studies, panels, strict=True):
         for count, axes in zip(shots, line, strict=True):

@@ -43,7 +43,7 @@ from hica_simulations.place import Place
 from hica_simulations.predictions import Predictions, joined
 from hica_simulations.run import PREDICTIONS, silently, simulate, sources_of
 from hica_simulations.scenario import Scenario
-from hica_simulations.site_files import policy_of, write_site
+from hica_simulations.site_files import write_sites
 from hica_simulations.text_banks import text_bank
 
 Group = deque[list[Cell]]
@@ -228,8 +228,7 @@ def _baselines(cell: Cell, scenario: Scenario, place: Place) -> ShotBaselines:
         kept = tempfile.TemporaryDirectory(prefix="hica-")
         out = Path(kept.name)
         folders = build_sites(scenario, place.data, out, place.cache)
-        policy = policy_of(scenario.study)
-        files = [write_site(folder, out, place, policy) for folder in folders]
+        files = write_sites(folders, out, place, scenario.study)
 
         def texts(study: Study, dim: int) -> Floats:
             return text_bank(study, dim, place.data).classes.numpy()
