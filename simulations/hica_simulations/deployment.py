@@ -71,7 +71,7 @@ class Deployment:
 
     Args:
         scenario: Study and sites.
-        place: As of a simulation; everything lies in `place.out`.
+        place: Data, cache and device; everything is written below `place.out`.
     """
 
     def __init__(self, scenario: Scenario, place: Place) -> None:
@@ -178,7 +178,7 @@ class Deployment:
         """Start `hica-server run` (name `coordinator`) or a hospital's `hica-client run`.
 
         Args:
-            name: Who.
+            name: `coordinator`, or the name of a hospital.
             more: Environment beyond our own.
         """
         if name == COORDINATOR:
@@ -301,7 +301,7 @@ def started(
     Args:
         command: Program and arguments.
         log: Gets what it prints, below what is there.
-        variables: Its environment.
+        variables: Environment variables, all of them.
     """
     parent = os.getpid()
     log.parent.mkdir(parents=True, exist_ok=True)

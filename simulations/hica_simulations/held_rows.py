@@ -80,7 +80,7 @@ def matching_names(
     """Names of the images whose rows hold these values.
 
     Args:
-        site: Whose rows these are.
+        site: The site that holds the rows.
         key: What `where` is called in the site's table.
         where: Column to value.
         manifest: One that `read_manifest` has accepted.

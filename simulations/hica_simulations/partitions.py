@@ -42,7 +42,7 @@ class SiteFolder:
 
     Attributes:
         name: The site's name.
-        manifest: Its rows, each of split `train` or `test`.
+        manifest: File of its rows, each of split `train` or `test`.
         labelled: Training rows with a label, from which episodes are drawn.
         test: Test rows.
         prevalence: Share of each class among the training rows; empty where it is not known.

@@ -131,8 +131,8 @@ class Federation:
         name: For whoever watches it.
         study: What is run.
         folders: The sites.
-        out: Its run directory; site files and keys in it are its own, so that no two federations
-            share a site's state.
+        out: Run directory. The site files lie in it, so that no two federations share a site's
+            state.
     """
 
     name: str
@@ -154,7 +154,7 @@ def run_federation(
         federation: What is run.
         place: Data, cache, device and engine; not where it is run.
         watching: Told of progress.
-        sources: Of `sources_of`.
+        sources: Site → its source manifest, as `sources_of` gives it.
         zero_shot: Whether the texts alone are evaluated before anything is trained.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a simulated hospital has beside its manifest: settings, key, and the list of all keys."""
+"""Files of a simulated hospital: its settings, its key, and the list of all sites' keys."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def introduce(site_files: Sequence[Path], names: Sequence[str]) -> None:
 
     Args:
         site_files: `site.toml` of each.
-        names: Of the sites.
+        names: Names of the sites.
     """
     roster = {}
     for path, name in zip(site_files, names, strict=True):

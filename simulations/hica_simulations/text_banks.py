@@ -18,7 +18,7 @@ def text_bank(study: Study, dim: int, texts: Path) -> TextBank:
     """The study's text bank, made once: refining its tower takes longer than a small federation.
 
     Args:
-        study: Its classes and `[text]`.
+        study: Gives the classes and `[text]`.
         dim: Width of the joint space.
         texts: Folder below which the corpus lies.
     """

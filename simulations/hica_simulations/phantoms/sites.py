@@ -78,9 +78,9 @@ def draw_site(
 
     Args:
         root: Gets a folder of the site's name.
-        modality: Of all images.
-        site: Whose images these are.
-        per_class: How many.
+        modality: Of what kind the images are.
+        site: The site, and how its machine departs.
+        per_class: Number of images of each class.
         size: Side in pixels.
         seed: Other images with another seed.
 

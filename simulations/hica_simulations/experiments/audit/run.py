@@ -4,7 +4,7 @@ What lies in the run directory afterwards:
 
     scenario.toml                          what was asked for, every default written out
     scores/SETTING-SEEN-ATTACKER.*         scores of the trials, where a stopped audit goes on
-    reconstruction/SETTING.json            likewise
+    reconstruction/SETTING.json            what was rebuilt in a setting, kept for the same reason
     audit.json, audit.md, audit.csv        the result
     audit.png                              ROC curves and bounds
 """

@@ -36,9 +36,9 @@ def class_sums(
 
     Args:
         setting: Whether and how much noise is added.
-        rows: [n, D] unit embeddings.
+        rows: [n, D] unit embeddings of the images.
         labels: [n].
-        units: [n] whose each image is.
+        units: [n] unit to which each image belongs.
         noise: Where noise comes from.
     """
     weights = unit_weights(units) if setting.is_private else np.ones(len(rows))
@@ -62,7 +62,7 @@ def round_change(
     Args:
         setting: How the site trains.
         start: Where from; put back before the round, not after it.
-        examples: What it learns from.
+        examples: The images that the site learns from.
         units: For how many its private schedule is set: the number is public.
         noise: Where noise comes from.
         generator: Order and views without privacy.
@@ -92,9 +92,9 @@ def private_schedule(setting: Setting, units: int, views: int, size: int) -> Pri
     """The schedule of `hica_client.releases.train`, but for a number of units that is public.
 
     Args:
-        setting: Its study.
-        units: For how many.
-        views: Of each image.
+        setting: Gives the study and the noise.
+        units: Number of units for which the schedule is made.
+        views: Views of each image.
         size: How many numbers are trained.
     """
     study, steps = setting.training, setting.steps(units)

@@ -71,7 +71,7 @@ class World:
         hospitals: The attacked one first.
         canaries: The patients looked for, an image each, in the order of `CANARIES`.
         bank: Texts; public.
-        session: Of the attacked site: its tower.
+        session: The attacked site as its client has it open; holds the tower.
         initial: Trained weights of the tower before anything was trained; public.
     """
 
@@ -123,10 +123,11 @@ class Start:
     """The public start of a setting.
 
     Attributes:
-        model: Its weights are those sent; trials change them and put them back by `reset`.
-        weights: As they are sent in every round.
-        loss: Of stage 2.
-        gradients: Of each canary's loss in all weights, as DP-SGD would clip it: unit vectors.
+        model: The model that is sent; trials change its weights and put them back by `reset`.
+        weights: The weights that are sent in every round.
+        loss: The loss of stage 2.
+        gradients: Gradient of each canary's loss in all weights, as DP-SGD would clip it: unit
+            vectors.
         rates: Learning rate of each weight. AdamW's steps are about as long as these, so that a
             change is divided by them before it is compared.
         anchor: Class and finding texts.
@@ -149,7 +150,7 @@ def make_start(world: World, study: Study) -> Start:
 
     Args:
         world: The audit's.
-        study: Of a setting.
+        study: One of the studies of a setting.
     """
     with torch.no_grad():  # the tower is shared: an earlier start may have trained it
         for name, value in world.session.pipeline.tower.trainable().items():

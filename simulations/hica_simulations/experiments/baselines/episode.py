@@ -37,7 +37,7 @@ class Episode:
         test: [m, W, D] features of the test images, of at least their first view.
         test_sites: [m] number of the site that holds each test image.
         class_count: C.
-        seed: Of whatever is drawn.
+        seed: Seed of all that is drawn.
         text: [C, D] unit rows of the text bank; None where there is none.
         prompts: The text tower, for what learns at its input; None where there is none.
     """

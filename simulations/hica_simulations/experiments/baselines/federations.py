@@ -25,7 +25,7 @@ class BaselineFederations:
 
     Args:
         scenario: Study and sites.
-        folders: Of `build_sites`.
+        folders: The sites, as `build_sites` returns them.
         place: Files and engine; each federation is run in a folder below `out/baselines`.
         watching: Told of progress.
     """

@@ -115,7 +115,7 @@ class ShotBaselines:
         """What a baseline says of every test image.
 
         Args:
-            name: Of the baseline.
+            name: Name of the baseline.
             sources: Site → the manifest in which its patients' names are unique; without an entry
                 the site itself.
         """

@@ -39,7 +39,7 @@ def small_scenario(
     Nothing is centred, so each round is one exchange.
 
     Args:
-        name: Of the study.
+        name: Name of the study.
         sites: Number of hospitals.
         rounds: Alignment rounds.
         model: The study's `[model]`.

@@ -71,7 +71,7 @@ def growths(samples: Sequence[Sample], settled: int) -> list[Growth]:
     """Growth of every kind of which a process was there both times.
 
     Args:
-        samples: Of a whole run.
+        samples: The samples of a whole run.
         settled: Round from which on growth counts.
     """
     last = samples[-1].round
@@ -173,7 +173,7 @@ def as_figures(
 
     Args:
         found: Memory of each kind of process.
-        samples: Of the whole run.
+        samples: The samples of the whole run.
         settled: Round from which on growth counts.
         marks: Rounds at which the database's size is told.
     """
@@ -197,7 +197,7 @@ def as_markdown(
 
     Args:
         found: Memory of each kind of process.
-        samples: Of the whole run.
+        samples: The samples of the whole run.
         settled: Round from which on growth counts.
         marks: Rounds at which the database's size is told.
     """

@@ -23,7 +23,7 @@ def plot(samples: Sequence[Sample], settled: int, path: Path) -> None:
     """Write the picture as PNG.
 
     Args:
-        samples: Of a whole run.
+        samples: The samples of a whole run.
         settled: Round from which on growth counts; marked.
         path: Where to.
     """

@@ -118,7 +118,7 @@ def as_figures(seconds: dict[str, list[float]]) -> list[Figure]:
     """Medians and ratios.
 
     Args:
-        seconds: Of `ours`, and of stock's `torch` and `plain`, one a run.
+        seconds: Seconds of a round in each run of `ours`, and of stock's `torch` and `plain`.
     """
     ours, torch, plain = seconds["ours"], seconds["torch"], seconds["plain"]
     return [

@@ -37,7 +37,7 @@ class Recorder:
 
     Attributes:
         folder: The coordinator's.
-        samples: Those taken, oldest first.
+        samples: The samples taken so far, oldest first.
         look: Gives the processes of the deployment.
         clock: Seconds.
     """

@@ -38,8 +38,9 @@ class Federation:
     """Sites with registered keys and an update each.
 
     Attributes:
-        sites: How many.
-        weights: Of an update; the same at all sites, which makes no difference in time.
+        sites: Number of sites.
+        weights: Number of weights of an update. All sites have the same update, which takes as long
+            as different ones.
         seconds: Where the last secure sum spent them: by a site (all of them together) or by the
             coordinator.
     """

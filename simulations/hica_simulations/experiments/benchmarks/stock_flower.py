@@ -43,7 +43,7 @@ class Credentials:
     Attributes:
         ca: Certificate of the authority.
         certificate: The server's, for `localhost` and loopback.
-        key: Its private key.
+        key: Private key of the server.
         nodes: Private key of each site; the public one lies beside it.
     """
 
@@ -58,7 +58,7 @@ class StockFlower:
 
     Args:
         folder: Where everything is written.
-        credentials: Of the server and of the sites.
+        credentials: Certificates and keys of the server and of the sites.
     """
 
     def __init__(self, folder: Path, credentials: Credentials) -> None:
@@ -84,7 +84,7 @@ class StockFlower:
 
         Args:
             client: Module of `stock_app` with the ClientApp.
-            rounds: How many.
+            rounds: Number of rounds.
 
         Returns:
             What `stock_app.server` has left: `seconds` and `training` of each round.
@@ -192,7 +192,7 @@ def write_app(folder: Path, client: str, config: Mapping[str, Any]) -> None:
     Args:
         folder: Where to; what is there is replaced.
         client: Module of `stock_app` with the ClientApp.
-        config: Its run configuration; `result`, a path, is named at the start of a run.
+        config: Run configuration of the app; `result`, a path, is named at the start of a run.
     """
     shutil.rmtree(folder, ignore_errors=True)
     package = folder / "stock_app"

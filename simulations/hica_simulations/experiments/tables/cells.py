@@ -43,9 +43,9 @@ class Cell:
     """One run.
 
     Attributes:
-        labels: What it is called in the table, column by column; distinct from every other's.
+        labels: Its name in the table, column by column; no other cell has the same.
         study: The scenario's file.
-        changes: Its own settings, which go before `overrides`.
+        changes: Settings of this cell; they go before `overrides`.
         method: `federated`, `local_only`, `pooled`, or the name of a baseline.
         measure: Called after a federation for further columns of its row.
         overrides: `section.key=value` of the command line.

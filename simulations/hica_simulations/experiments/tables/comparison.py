@@ -50,8 +50,8 @@ class Figure(NamedTuple):
     """How a number that is no share is shown.
 
     Attributes:
-        title: Of its column.
-        scale: What it is multiplied by.
+        title: Title of the column.
+        scale: Factor on the number.
         digits: After the point.
     """
 
@@ -72,9 +72,9 @@ class Comparison:
     """A table of variants.
 
     Attributes:
-        title: What it is about.
+        title: Title of the table.
         reference: The variant that the others are compared with.
-        variants: Of a study; the reference among them.
+        variants: Gives the variants of a study, the reference among them.
         metrics: Columns of a row that are shown, with their titles.
         compared: Metrics whose differences are shown: `accuracy`, `balanced_accuracy`, `auroc`.
         everywhere: Settings of all variants.
@@ -111,7 +111,7 @@ class Comparison:
         Args:
             studies: Files of scenarios.
             shots: Labelled images of each class and site.
-            seeds: Of shots and splits.
+            seeds: Seeds that draw shots and splits.
             methods: The variants wanted; all without it. What they are compared with always is.
 
         Raises:
@@ -207,7 +207,7 @@ class Comparison:
         """Means over the seeds and paired differences from the reference.
 
         Args:
-            rows: Of all cells.
+            rows: The rows of all cells.
             out: Folder of the table, whose cells hold predictions.
             extra: Further columns that are shares.
         """
@@ -244,7 +244,7 @@ def difference(ours: Sequence[Row], theirs: Sequence[Row], metric: str, out: Pat
 
     Args:
         ours: Rows of one method, in the order of the seeds.
-        theirs: Of another.
+        theirs: Rows of another method, in the same order.
         metric: One that `patients_interval` knows.
         out: Folder of the table, whose cells hold predictions.
     """

@@ -70,7 +70,7 @@ def differences_plot(
     A row of panels a study, and in it a panel a metric.
 
     Args:
-        rows: Of one number of shots.
+        rows: Rows of a single number of shots.
         reference: What methods are compared with.
         path: The picture.
         metrics: Titles of the metrics.

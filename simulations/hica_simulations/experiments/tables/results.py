@@ -55,7 +55,7 @@ class Part:
         table: One of `hica_simulations.experiments.tables.TABLES`.
         studies: Files of `simulations/studies`, without suffix.
         shots: Labelled images of each class and site.
-        seeds: How many.
+        seeds: Number of seeds.
         methods: Lines of it; all without.
         changes: Settings of all, which a line's own go before.
     """
@@ -70,7 +70,7 @@ class Part:
 
 
 TERMS = ("without the local term", "without the cross-class term")
-"""The paper's Table II, beside stage 1."""
+"""The terms that the paper's Table II leaves out; stage 1 is the third part of that table."""
 
 ALL = 1000
 """Shots: more than any class has, so a site learns from all its images."""
@@ -117,7 +117,7 @@ def rebuild(
     """Run what is left of every table and put each into the page as soon as it is done.
 
     Args:
-        parts: Which tables.
+        parts: The tables.
         studies: Folder of the studies.
         place: `out` gets a folder a table; its other parts are shared by all.
         page: Markdown with the comments named above; pictures go beside it.
@@ -159,8 +159,8 @@ def copy_shared(cells: Iterable[Cell], out: Path, shared: MutableMapping[Hashabl
     """Copy runs that an earlier table has made: most tables have the study's own recipe as a line.
 
     Args:
-        cells: Of a table.
-        out: Its folder.
+        cells: All cells of a table.
+        out: Folder of the table.
         shared: Folders of the runs of the tables before, to which this table's are added.
     """
     for cell in cells:

@@ -139,7 +139,7 @@ def next_group(left: Sequence[Group], last: Group | None, others: Sequence[Group
     Args:
         left: Groups, in the order they are to be begun; at least one is not empty.
         last: The group this process had a part of.
-        others: Those that other processes are at.
+        others: Groups that other processes are at.
     """
     if last:
         return last
