@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -69,13 +69,15 @@ def run(
     """Run or resume a simulated study and write its report."""
     from hica_server.console import final_table
     from hica_simulations.console import watching_on
+    from hica_simulations.experiments.baselines.every_run import simulate_with_baselines
     from hica_simulations.report import write_simulation_report
     from hica_simulations.run import simulate
     from hica_simulations.scenario import load_scenario
 
     place = _place(data, out, cache, device, engine)
     scenario = load_scenario(study, set_ or [])
-    result = simulate(scenario, place, baselines, watching_on(console))
+    run_study = simulate_with_baselines if baselines else simulate
+    result = run_study(scenario, place, watching_on(console))
     report = write_simulation_report(scenario, place, result)
     if json_:
         print(json.dumps(result))
@@ -101,9 +103,9 @@ def compare(
     json_: Json = False,
 ) -> None:
     """Run a study over several seeds, with and without stage 1, and compare with the baselines."""
-    from hica_simulations.compare import as_markdown
-    from hica_simulations.compare import compare as compare_runs
     from hica_simulations.console import watching_on
+    from hica_simulations.experiments.compare import as_markdown
+    from hica_simulations.experiments.compare import compare as compare_runs
 
     place = _place(data, out, cache, device, engine)
     chosen = range(first_seed, first_seed + seeds)
@@ -171,12 +173,15 @@ def table(
     """Run every cell of a table that has not been run yet; write it as CSV, Markdown and a plot."""
     from hica_simulations.console import counting
     from hica_simulations.experiments.tables import table_named
-    from hica_simulations.experiments.tables.cells import changed, run_cells
+    from hica_simulations.experiments.tables.run_cells import run_cells
 
     module, place = table_named(name), _place(data, out, cache, device, "grid")
     chosen = range(first_seed, first_seed + seeds)
     wanted = [part.strip() for part in methods.split(",") if part.strip()]
-    cells = changed(module.cells(studies, _numbers(shots), chosen, wanted), set_ or [])
+    cells = [
+        replace(cell, overrides=tuple(set_ or ()))
+        for cell in module.cells(studies, _numbers(shots), chosen, wanted)
+    ]
     with counting(console, name, len(cells)) as told:
         rows = run_cells(cells, place, told, jobs)
     text = module.write(rows, out)
@@ -271,7 +276,7 @@ def _place(data: Path, out: Path, cache: Path, device: str, engine: str) -> Any:
     """Checked places of a run."""
     from hica.device import select_device
     from hica.errors import ConfigurationError
-    from hica_simulations.run import Place
+    from hica_simulations.place import Place
 
     select_device(device)
     if engine not in ("grid", "flower"):

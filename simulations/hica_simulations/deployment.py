@@ -20,10 +20,12 @@ import sys
 import sysconfig
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from hica.deployment.keys import public_path
 from hica.deployment.supervision import die_with, free_port
@@ -32,17 +34,10 @@ from hica.storage import write_atomically
 from hica_server.enrolment import read_sites
 from hica_server.settings import Folder
 from hica_simulations.partitions import build_sites
-from hica_simulations.run import (
-    Place,
-    Watching,
-    claim,
-    policy_of,
-    silently,
-    simulate,
-    write_site,
-)
+from hica_simulations.place import Place
+from hica_simulations.run import Watching, claim, silently, simulate
 from hica_simulations.scenario import Scenario
-from hica_simulations.toml_text import to_toml
+from hica_simulations.site_files import policy_of, write_site
 
 TOLERANCE = 1e-6
 """Largest difference of a metric between a deployed run and the same run in one process."""
@@ -76,7 +71,7 @@ class Deployment:
 
     Args:
         scenario: Study and sites.
-        place: As of a simulation; everything lies in `place.out`.
+        place: Data, cache and device; everything is written below `place.out`.
     """
 
     def __init__(self, scenario: Scenario, place: Place) -> None:
@@ -127,9 +122,10 @@ class Deployment:
             FederationError: A command failed; holds what it said.
         """
         self._prepare_coordinator()
-        place = self.place
+        place, study = self.place, self.scenario.study
+        policy = {"min_count": study.federation.min_count, **policy_of(study)}
         for site in build_sites(self.scenario, place.data, place.out, place.cache):
-            write_site(site, place.out, place)
+            write_site(site, place.out, place, policy)
             self._enrol(site.name)
         self._provision()
         for name in self.names:
@@ -142,8 +138,9 @@ class Deployment:
             return
         if not folder.study.exists():
             self.command("hica-server", "init", folder.root)
-        write_atomically(folder.study, to_toml(self.scenario.study.model_dump()).encode())
-        write_atomically(folder.settings, to_toml(self._settings()).encode())
+        study = self.scenario.study.model_dump(mode="json", exclude_none=True)
+        write_atomically(folder.study, tomli_w.dumps(study).encode())
+        write_atomically(folder.settings, tomli_w.dumps(self._settings()).encode())
 
     def _provision(self) -> None:
         """Certificates and start kits, which hold the sites' keys where they need each other's."""
@@ -162,10 +159,6 @@ class Deployment:
         """Key made and enrolled."""
         site_file = self.site_file(name)
         key = site_file.parent / "keys" / "site"
-        study = self.scenario.study
-        policy = {"min_count": study.federation.min_count, **policy_of(study)}
-        with site_file.open("a", encoding="utf-8") as file:
-            file.write(to_toml({"policy": policy}))
         if not key.exists():
             self.command("hica-client", "keygen", site_file)
         if name not in read_sites(self.folder):
@@ -185,25 +178,25 @@ class Deployment:
         """Start `hica-server run` (name `coordinator`) or a hospital's `hica-client run`.
 
         Args:
-            name: Who.
+            name: `coordinator`, or the name of a hospital.
             more: Environment beyond our own.
         """
         if name == COORDINATOR:
             command = [program("hica-server"), "run", str(self.folder.root)]
         else:
             command = [program("hica-client"), "run", str(self.site_file(name))]
-        parent = os.getpid()
-        self.log(name).parent.mkdir(parents=True, exist_ok=True)
-        with self.log(name).open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment() | dict(more or {}),
-                start_new_session=True,  # Ctrl-C is for us, who stop them in order
-                preexec_fn=lambda: die_with(parent),
-            )
+        self.processes[name] = started(command, self.log(name), environment() | dict(more or {}))
+
+    def run(self) -> None:
+        """Start the hospitals and the coordinator, wait for the study's end, and stop them all.
+
+        Raises:
+            FederationError: The coordinator failed, or a hospital ended before it.
+        """
+        with self:
+            for name in (*self.names, COORDINATOR):
+                self.start(name)
+            self.wait()
 
     def wait(self) -> None:
         """Wait for the coordinator's end, passing on what it prints.
@@ -271,13 +264,10 @@ def federate(scenario: Scenario, place: Place, watching: Watching = silently) ->
     deployment = Deployment(scenario, place)
     shutil.rmtree(place.out / "logs", ignore_errors=True)  # of an earlier try
     deployment.prepare()
-    with deployment:
-        for name in (*deployment.names, COORDINATOR):
-            deployment.start(name)
-        deployment.wait()
+    deployment.run()
     deployed = deployment.result()
     there = replace(place, out=place.out / "simulation", engine="grid")
-    simulated = simulate(scenario, there, baselines=False, watching=watching)
+    simulated = simulate(scenario, there, watching)
     difference = largest_difference(metrics_of(deployed), metrics_of(simulated))
     return Comparison(deployed, simulated, difference, deployment.folder.run / "report.html")
 
@@ -301,6 +291,30 @@ def largest_difference(one: Any, other: Any) -> float:
         difference = abs(float(one) - float(other))
         return math.inf if math.isnan(difference) else difference
     return 0.0 if one == other else math.inf
+
+
+def started(
+    command: Sequence[str], log: Path, variables: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a process that ends with this one at the latest, and let it write into a log.
+
+    Args:
+        command: Program and arguments.
+        log: Gets what it prints, below what is there.
+        variables: Environment variables, all of them.
+    """
+    parent = os.getpid()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=variables,
+            start_new_session=True,  # Ctrl-C is for us, who stop them in order
+            preexec_fn=lambda: die_with(parent),
+        )
 
 
 def program(name: str) -> str:

@@ -126,7 +126,7 @@ def _damaged(record: Record, source: Record, damage: MaskDamage, share: float, s
 
 
 def _another(record: Record, donors: Sequence[Record], seed: int, folder: Path) -> Record:
-    """Of `donors`, sorted by name, the row whose mask takes the place of the record's own."""
+    """The row of `donors`, sorted by name, whose mask takes the place of the record's own."""
     if len(donors) < 2:
         raise ConfigurationError(
             f'simulation.masks = "replaced": {record.name} has the only mask at site '

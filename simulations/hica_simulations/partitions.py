@@ -11,29 +11,29 @@ other study seeds draw other episodes and share their test images.
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hica.errors import ConfigurationError, DataError, StorageError
+from hica.errors import DataError, StorageError
 from hica.images.episodes import draw_episode, split_by_group
 from hica.images.manifest import Record, read_manifest, write_manifest
 from hica.seeds import derived_seed
 from hica.study import Study
+from hica_simulations.held_rows import (
+    check_disjoint,
+    held_rows,
+    matching_names,
+    source_manifests,
+)
 from hica_simulations.masks import with_damaged_masks
-from hica_simulations.phantoms import VERSION, SiteShift, make_phantoms
 from hica_simulations.scenario import (
     POOLED,
-    PhantomsSection,
     Scenario,
     Simulation,
     SiteSource,
 )
-from hica_simulations.shares import even_part, sized_part, skewed_part
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class SiteFolder:
 
     Attributes:
         name: The site's name.
-        manifest: Its rows, each of split `train` or `test`.
+        manifest: File of its rows, each of split `train` or `test`.
         labelled: Training rows with a label, from which episodes are drawn.
         test: Test rows.
         prevalence: Share of each class among the training rows; empty where it is not known.
@@ -73,11 +73,9 @@ def build_sites(
             or mask where masks are damaged.
     """
     study, simulation = scenario.study, scenario.simulation
-    sources = _source_manifests(simulation, data, (cache or out) / "phantoms")
-    held = {
-        site.name: _held_rows(site, simulation, sources[site.name]) for site in simulation.sites
-    }
-    _check_disjoint(held, sources)
+    sources = source_manifests(simulation, data, (cache or out) / "phantoms")
+    held = {site.name: held_rows(site, simulation, sources[site.name]) for site in simulation.sites}
+    check_disjoint(held, sources)
     seen = [name for name in study.class_names if name not in simulation.unseen]
     folders = []
     for site in simulation.sites:
@@ -104,7 +102,7 @@ def build_sites(
 
 
 def pooled_folders(folders: Sequence[SiteFolder], study: Study, out: Path) -> list[SiteFolder]:
-    """The same data with all training images in one place, for the pooled baseline.
+    """Folders with the training images of all sites in one place, for the pooled baseline.
 
     The site `pooled` holds every site's training rows; labelled are exactly the shots of the
     sites' own episodes, so run it with `alignment.shots` of at least `study.alignment.shots` times
@@ -144,150 +142,6 @@ def pooled_folders(folders: Sequence[SiteFolder], study: Study, out: Path) -> li
     return [_written(POOLED, out / "sites" / POOLED / "manifest.csv", together), *tested]
 
 
-# --- Where rows come from ------------------------------------------------------------------------
-
-
-def _source_manifests(simulation: Simulation, data: Path, phantoms: Path) -> dict[str, Path]:
-    """Each site's source manifest; phantoms are drawn where they are not there yet."""
-    if simulation.phantoms is not None:
-        return _phantom_manifests(simulation.phantoms, simulation.sites, phantoms)
-    if not data.is_dir():
-        raise ConfigurationError(f"--data {data}: no such folder; give the folder of the images")
-    manifests = {}
-    for site in simulation.sites:
-        manifest = data.resolve() / str(site.manifest)
-        if not manifest.is_file():
-            raise ConfigurationError(
-                f"simulation.sites {site.name}: manifest: {site.manifest} does not exist below "
-                f"--data {data}; correct either"
-            )
-        manifests[site.name] = manifest
-    return manifests
-
-
-def _phantom_manifests(
-    phantoms: PhantomsSection, sites: Iterable[SiteSource], root: Path
-) -> dict[str, Path]:
-    """Manifests of phantoms below a folder named by everything they depend on."""
-    manifests = {}
-    for site in sites:
-        settings = f"{VERSION}|{phantoms!r}|{site.shift!r}"
-        folder = root / hashlib.sha256(settings.encode()).hexdigest()[:16]
-        manifest = folder / site.name / "manifest.csv"
-        if not manifest.is_file():  # written last: where it is, the images are
-            shift = SiteShift(site.name, **site.shift.model_dump())
-            make_phantoms(folder, **phantoms.model_dump(), sites=[shift])
-        manifests[site.name] = manifest.resolve()
-    return manifests
-
-
-def _held_rows(site: SiteSource, simulation: Simulation, manifest: Path) -> list[Record]:
-    """The rows a site holds, labels and findings in the study's words."""
-    rows = read_manifest(manifest)
-    fields = _fields(manifest)
-    wanted = simulation.labels if site.labels is None else site.labels
-    findings = simulation.findings if site.findings is None else site.findings
-    for key, columns in (("where", site.where), ("findings", findings)):
-        _check_columns(site, key, columns, manifest, fields)
-    records = [
-        _translated(record, fields[record.name], wanted, findings)
-        for record in rows
-        if _matches(fields[record.name], site.where)
-        and (not wanted or record.label is None or record.label in wanted)
-    ]
-    records = _part(site, simulation, records)
-    if not records:
-        raise DataError(
-            f"simulation.sites {site.name}: no rows of {manifest} are left by where = "
-            f"{site.where}, labels and part; correct these, or where simulation.skew or sizes "
-            "share out the rows, change it or simulation.split_seed"
-        )
-    return records
-
-
-def _fields(manifest: Path) -> dict[str, dict[str, str]]:
-    """All columns of a manifest that `read_manifest` has accepted, by image."""
-    with manifest.open(encoding="utf-8-sig", newline="") as file:
-        rows = [
-            {(key or "").strip(): (value or "").strip() for key, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
-    return {row["image"]: row for row in rows}
-
-
-def _check_columns(
-    site: SiteSource,
-    key: str,
-    columns: Iterable[str],
-    manifest: Path,
-    fields: Mapping[str, Mapping[str, str]],
-) -> None:
-    known = list(next(iter(fields.values())))
-    for column in columns:
-        if column not in known:
-            raise ConfigurationError(
-                f"simulation.sites {site.name}: {key}: {manifest} has no column {column!r}; "
-                f"its columns are {', '.join(known)}"
-            )
-
-
-def _matches(row: Mapping[str, str], where: Mapping[str, str]) -> bool:
-    return all(row[column] == value for column, value in where.items())
-
-
-def _translated(
-    record: Record,
-    row: Mapping[str, str],
-    labels: Mapping[str, str],
-    findings: Mapping[str, Mapping[str, str]],
-) -> Record:
-    """A row with its label and findings in the study's words."""
-    named = [
-        terms[term]
-        for column, terms in findings.items()
-        for term in _terms(row[column])
-        if term in terms
-    ]
-    return replace(
-        record,
-        label=labels.get(record.label, record.label) if record.label else None,
-        findings=tuple(dict.fromkeys([*record.findings, *named])),
-    )
-
-
-def _terms(field: str) -> list[str]:
-    """Terms of a field: `not circumscribed - angular&indistinct` holds three.
-
-    Whole terms are compared, never parts of words: `not circumscribed` is not `circumscribed`.
-    """
-    return [term.strip() for term in re.split(r"[&,;]|\s-\s", field) if term.strip()]
-
-
-def _part(site: SiteSource, simulation: Simulation, records: Sequence[Record]) -> list[Record]:
-    """The site's part of its manifest's rows."""
-    which, count = site.share
-    if site.part is not None and simulation.sizes is not None:
-        return sized_part(records, which, simulation.sizes, simulation.split_seed)
-    if site.part is not None and simulation.skew is not None:
-        # Sites draw the same proportions exactly if they share out the same rows.
-        source = f"{site.manifest}|{sorted(site.where.items())}"
-        return skewed_part(records, which, count, simulation.skew, simulation.split_seed, source)
-    return even_part(records, which, count, simulation.split_seed)
-
-
-def _check_disjoint(held: Mapping[str, Sequence[Record]], sources: Mapping[str, Path]) -> None:
-    """No group may lie at two sites: one's training would hold the other's test."""
-    owner: dict[tuple[Path, str], str] = {}
-    for name, records in held.items():
-        for record in records:
-            other = owner.setdefault((sources[name], record.group), name)
-            if other != name:
-                raise ConfigurationError(
-                    f"simulation.sites: {other} and {name} share images of {sources[name]} "
-                    f'(group {record.group}); give them different part = "k/n" or where'
-                )
-
-
 # --- Training and test ---------------------------------------------------------------------------
 
 
@@ -296,9 +150,8 @@ def _with_split(
 ) -> list[Record]:
     """Rows marked `train` or `test`; what is not tested but of a tested group is left out."""
     if site.test_where:
-        fields = _fields(manifest)
-        _check_columns(site, "test_where", site.test_where, manifest, fields)
-        test = {r.name for r in records if r.label and _matches(fields[r.name], site.test_where)}
+        official = matching_names(site, "test_where", site.test_where, manifest)
+        test = {record.name for record in records if record.label and record.name in official}
     else:
         labelled = [record for record in records if record.label]
         _, held_out = split_by_group(labelled, simulation.test_fraction, simulation.split_seed)

@@ -22,7 +22,7 @@ from hica_client.session import Session
 from hica_client.site import load_site
 
 DIGITS = 6
-"""Of a probability on disk."""
+"""Decimal places of a probability on disk."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class Predictions:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote."""
+        """Read the predictions that `save` has written."""
         table = json.loads(path.read_text(encoding="utf-8"))
         return cls(
             np.array(table["probabilities"], np.float64),
@@ -89,9 +89,10 @@ def gathered(study: Study, site_files: Sequence[Path], sources: Mapping[str, str
     """What the sites of a finished federation keep of their last evaluation.
 
     Args:
-        study: That was run.
+        study: The study that was run.
         site_files: `site.toml` of every site.
-        sources: Site → within what its patients' names are unique; by default the site itself.
+        sources: Site → the manifest in which its patients' names are unique; without an entry the
+            site itself.
 
     Raises:
         CheckpointError: A site that was tested has kept none.

@@ -35,7 +35,6 @@ def run_on_ray(
     *,
     num_cpus: float = 1.0,
     num_gpus: float = 0.0,
-    address: str | None = None,
 ) -> None:
     """Run a ServerApp over sites in Ray's worker processes to its end.
 
@@ -51,7 +50,6 @@ def run_on_ray(
         run_config: `context.run_config` of the coordinator and of every site.
         num_cpus: CPU cores a site takes; decides how many run at once.
         num_gpus: GPUs a site takes; 0.5 lets two sites share one.
-        address: An existing Ray cluster (`auto`, or `ray://host:port`); None starts one here.
 
     Raises:
         ConfigurationError: Ray is not installed, or no machine of the cluster can hold a site.
@@ -59,7 +57,7 @@ def run_on_ray(
     """
     _need_ray()
     _stay_quiet()
-    _start_ray(num_cpus, num_gpus, address)
+    _start_ray(num_cpus, num_gpus)
     from flwr.simulation import run_simulation
 
     settings = dict(run_config or {})
@@ -160,15 +158,14 @@ def _stay_quiet() -> None:
     telemetry.FLWR_TELEMETRY_ENABLED = "0"  # was read from the environment when first imported
 
 
-def _start_ray(num_cpus: float, num_gpus: float, address: str | None) -> None:
-    """Connect to Ray, or start it, and see that a site fits on one machine.
+def _start_ray(num_cpus: float, num_gpus: float) -> None:
+    """Start Ray, or join the cluster of `RAY_ADDRESS`, and see that a site fits on one machine.
 
     Flower would find out only after the ServerApp has started, and leave it waiting for replies.
     """
     ray: Any = importlib.import_module("ray")
     if not ray.is_initialized():
         ray.init(
-            address=address,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 import torch
 from sklearn.decomposition import PCA
 
@@ -23,7 +22,7 @@ from hica_client.site import load_site
 from hica_server.report import Cluster, Embedding, Example, Extras, write_report
 from hica_server.state import RunState
 from hica_server.tracker import write_events
-from hica_simulations.run import Place
+from hica_simulations.place import Place
 from hica_simulations.scenario import Scenario
 
 EXAMPLES_PER_SITE = 2
@@ -35,15 +34,8 @@ def write_simulation_report(scenario: Scenario, place: Place, result: dict[str, 
     """Write `report.html` and TensorBoard events into the run directory; returns the report."""
     write_events(place.out / "events", result["rounds"])
     report = place.out / "report.html"
-    write_report(report, result, resolved_toml(scenario), make_extras(scenario, place))
+    write_report(report, result, scenario.as_toml(), make_extras(scenario, place))
     return report
-
-
-def resolved_toml(scenario: Scenario) -> str:
-    """Study and sites with every default written out, as the file they could have come from."""
-    table = scenario.study.model_dump(mode="json", exclude_none=True)
-    simulation = scenario.simulation.model_dump(mode="json", exclude_none=True)
-    return tomli_w.dumps({**table, "simulation": simulation})
 
 
 def make_extras(scenario: Scenario, place: Place) -> Extras:

@@ -12,29 +12,33 @@ test_where = { split = "test" }
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import tomli_w
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from hica.errors import ConfigurationError
 from hica.study import (
+    NO_CHANGES,
+    Changes,
     Count,
     Fraction,
     NonNegative,
     Section,
     Study,
     apply_overrides,
+    merged,
     read_toml,
     validated,
 )
 from hica_simulations.masks import MaskDamage
-from hica_simulations.phantoms import Modality
-from hica_simulations.toml_text import to_toml
+from hica_simulations.phantoms.sites import Modality
 
 SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-"""Also the name of a folder."""
+"""A name that a folder can have, too."""
 POOLED = "pooled"
 """Name of the site that the pooled baseline trains at."""
 
@@ -79,15 +83,15 @@ class SiteSource(Section):
     test_where: dict[str, str] = Field(default_factory=dict)
     """The official test rows; without it a share of the groups is held out."""
     labels: dict[str, str] | None = None
-    """In place of `simulation.labels`."""
+    """Used in place of `simulation.labels`."""
     findings: Translation | None = None
-    """In place of `simulation.findings`."""
+    """Used in place of `simulation.findings`."""
     labelled: bool = True
     """False: the training labels are taken away; the site learns in stage 1 only."""
     label_noise: Fraction = 0.0
     """Share of its labelled training rows that get another class; its test rows keep theirs."""
     shift: ShiftSection = ShiftSection()
-    """Of its phantoms."""
+    """How its machine departs from the average one, where its images are phantoms."""
 
     @property
     def share(self) -> tuple[int, int]:
@@ -194,23 +198,31 @@ class Scenario:
     study: Study
     simulation: Simulation
 
+    def as_table(self) -> dict[str, Any]:
+        """Study and sites, every default written out; without keys of None, as TOML has no null."""
+        study = self.study.model_dump(mode="json", exclude_none=True)
+        simulation = self.simulation.model_dump(mode="json", exclude_none=True)
+        return {**study, "simulation": simulation}
+
     def as_toml(self) -> str:
-        """The resolved scenario, every default written out, as `load_scenario` reads it."""
-        table = {**self.study.model_dump(), "simulation": self.simulation.model_dump()}
-        return to_toml(table)
+        """The file that this scenario could have come from, every default written out."""
+        return tomli_w.dumps(self.as_table())
 
 
-def load_scenario(path: Path, overrides: list[str] | None = None) -> Scenario:
-    """Read, override and check a study file with a `[simulation]` table.
+def load_scenario(
+    path: Path, overrides: Sequence[str] = (), changes: Changes = NO_CHANGES
+) -> Scenario:
+    """Read, change and check a study file with a `[simulation]` table.
 
     Args:
         path: The TOML file.
-        overrides: `section.key=value`, for the study and the simulation.
+        overrides: `section.key=value` of the command line, for the study and the simulation.
+        changes: Further settings of either; they go before `overrides`.
 
     Raises:
         ConfigurationError: Names the file, the key and what is allowed there.
     """
-    table = apply_overrides(read_toml(path), overrides or [])
+    table = merged(apply_overrides(read_toml(path), list(overrides)), changes)
     if "simulation" not in table:
         raise ConfigurationError(
             f"{path}: no [simulation] table; add one with a [[simulation.sites]] for each site, "

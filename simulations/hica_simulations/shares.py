@@ -16,8 +16,9 @@ from hica.images.manifest import Record
 from hica.seeds import derived_seed
 
 LEAST = 10
-"""Groups of a skewed part."""
+"""Fewest groups of a skewed part, as far as draws allow it."""
 DRAWS = 100
+"""Draws of the proportions before the last one is taken as it is."""
 
 
 def even_part(records: Sequence[Record], which: int, count: int, seed: int) -> list[Record]:

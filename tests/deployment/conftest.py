@@ -364,7 +364,7 @@ def undisturbed(tmp_path_factory, cache) -> Iterator[Callable[[Federation], dict
         if text not in results:
             folder = tmp_path_factory.mktemp("undisturbed")
             place = Place(folder, folder / "run", cache, "cpu")
-            results[text] = simulate(federation.scenario, place, baselines=False)
+            results[text] = simulate(federation.scenario, place)
             torch.use_deterministic_algorithms(False)
         return results[text]
 

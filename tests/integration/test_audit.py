@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from hica.study import read_toml
 from hica_simulations.cli import main
 from hica_simulations.experiments.audit import reconstruction
-from hica_simulations.toml_text import to_toml
 
 STUDY = Path(__file__).parents[2] / "simulations" / "studies" / "audit.toml"
 
@@ -21,7 +21,7 @@ def arguments(tmp_path, monkeypatch):
     table["simulation"]["phantoms"]["per_class"] = 10
     table["text"] = {"epochs": 0}
     table["model"]["adapter_width"] = 8
-    (tmp_path / "audit.toml").write_text(to_toml(table), encoding="utf-8")
+    (tmp_path / "audit.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
     small = ["--set", "alignment.shots=2", "--set", "alignment.rounds=1"]
     places = ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
     return ["audit", str(tmp_path / "audit.toml"), *places, *small, "--device", "cpu"]
@@ -56,7 +56,7 @@ def test_an_audit_leaves_its_tables_and_goes_on_where_it_was(
 
 def test_another_study_is_refused_in_the_same_folder(arguments, tmp_path, capsys):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "scenario.toml").write_text("another")
+    (tmp_path / "out" / "scenario.toml").write_text("another = true")
     with pytest.raises(SystemExit) as end:
         main([*arguments, "--trials", "40"])
     assert end.value.code == 2

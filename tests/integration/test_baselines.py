@@ -7,14 +7,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hica.study import changed
 from hica.towers import load_image_tower
 from hica_client.site import load_site
 from hica_simulations.experiments.baselines import clip_lora, cnn
-from hica_simulations.experiments.baselines.registry import MODELS, ON_IMAGES
-from hica_simulations.experiments.baselines.shots import ShotBaselines, shot_baselines
+from hica_simulations.experiments.baselines.every_run import simulate_with_baselines
+from hica_simulations.experiments.baselines.registry import ON_IMAGES
+from hica_simulations.experiments.baselines.shots import ShotBaselines, runnable
 from hica_simulations.partitions import build_sites
-from hica_simulations.run import Place, simulate, write_site
+from hica_simulations.place import Place
+from hica_simulations.run import simulate
 from hica_simulations.scenario import load_scenario
+from hica_simulations.site_files import write_site
 
 SCENARIO = """
 [study]
@@ -73,7 +77,7 @@ def test_every_method_is_tested_where_the_federation_is_and_trains_where_it_can(
     path = tmp_path / "scenario.toml"
     path.write_text(SCENARIO)
     place = Place(tmp_path, tmp_path / "run", tmp_path / "cache", "cpu")
-    result = simulate(load_scenario(path), place)
+    result = simulate_with_baselines(load_scenario(path), place)
     labelled = {site: table["labelled"] for site, table in result["sites"].items()}
     assert labelled == {"large": 6, "unlabelled": 0, "small": 3, "other": 6}
     tested = {"large", "unlabelled", "other"}
@@ -93,7 +97,7 @@ def test_sites_that_know_their_prevalence_use_it_with_every_method(tmp_path, pla
     for known in ("unknown", "known"):
         scenario = load_scenario(path, [f"simulation.prevalence={known}"])
         place = Place(tmp_path, tmp_path / known, tmp_path / "cache", "cpu")
-        result = simulate(scenario, place, baselines=False)
+        result = simulate(scenario, place)
         folders = build_sites(scenario, place.data, place.out, place.cache)
         sites = [write_site(folder, place.out, place) for folder in folders]
         pixels = ShotBaselines(scenario.study, sites).metrics("pixels")
@@ -139,25 +143,21 @@ def test_what_trains_the_tower_is_tested_at_all_sites_and_depends_on_nothing_bef
     monkeypatch.setattr(cnn.fit_predict, "__defaults__", (1,))
     monkeypatch.setattr(clip_lora.fit_predict, "__defaults__", (2,))
     study, sites, texts = with_weights
-    together = shot_baselines(study, sites, ["zero_shot", *ON_IMAGES], texts)
-    assert set(together) == {"zero_shot", *ON_IMAGES}
+    together = ShotBaselines(study, sites, texts)
+    together.metrics("zero_shot")
     for name in ON_IMAGES:
-        assert set(together[name]["per_site"]) == {"large", "unlabelled", "other"}
-        assert shot_baselines(study, sites, [name], texts)[name] == together[name]
-    models = MODELS | {"cnn": ("model.train=full",)}
-    whole = ShotBaselines(study, sites, models=models).metrics("cnn")
-    assert whole["n"] == together["cnn"]["n"] and whole != together["cnn"]
+        found = together.metrics(name)
+        assert set(found["per_site"]) == {"large", "unlabelled", "other"}
+        assert ShotBaselines(study, sites, texts).metrics(name) == found
 
 
 def test_untrained_factors_are_zero_shot_on_the_sites_own_features(with_weights, monkeypatch):
     monkeypatch.setattr(clip_lora.fit_predict, "__defaults__", (0,))
-    found = shot_baselines(*with_weights[:2], ["zero_shot", "clip_lora"], with_weights[2])
-    assert found["clip_lora"]["auroc"] == pytest.approx(found["zero_shot"]["auroc"], abs=1e-2)
+    baselines = ShotBaselines(*with_weights)
+    lora, zero_shot = (baselines.metrics(name)["auroc"] for name in ("clip_lora", "zero_shot"))
+    assert lora == pytest.approx(zero_shot, abs=1e-2)
 
 
 def test_without_pinned_weights_no_tower_is_trained(with_weights):
-    study, sites, texts = with_weights
-    drawn = study.model_copy(
-        update={"model": study.model.model_copy(update={"checkpoint": None, "sha256": None})}
-    )
-    assert shot_baselines(drawn, sites, list(ON_IMAGES), texts) == {}
+    drawn = changed(with_weights[0], {"model": {"checkpoint": None, "sha256": None}})
+    assert runnable(drawn, list(ON_IMAGES)) == []

@@ -10,7 +10,7 @@ from hica.privacy.accountant import epsilon
 from hica_client.ledger import spendings, verify
 from hica_client.site import load_site
 from hica_simulations.grid import run_in_process
-from hica_simulations.run import introduce
+from hica_simulations.site_files import introduce
 
 NAMES = ["east", "north", "south"]
 PRIVATE = ["privacy.epsilon=6.0", "privacy.delta=1e-3", "calibration.rounds=0"]

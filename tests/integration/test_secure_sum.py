@@ -6,7 +6,7 @@ import pytest
 from hica.errors import ConfigurationError, FederationError
 from hica.wire.messages import Kind
 from hica_simulations.grid import run_in_process
-from hica_simulations.run import introduce
+from hica_simulations.site_files import introduce
 
 NAMES = ["east", "north", "south", "west"]
 SECURE = "privacy.secure_aggregation=true"

@@ -66,7 +66,7 @@ class Pipeline:
         label_tensor = torch.tensor(list(labels), dtype=torch.long)
         return Examples(
             hidden=torch.stack([entry["hidden"] for entry in entries]),
-            weights=torch.stack([entry["weights"] for entry in entries]),
+            region_weights=torch.stack([entry["weights"] for entry in entries]),
             valid=torch.stack([entry["valid"] for entry in entries]).bool(),
             labels=label_tensor,
             positives=bank.positives(label_tensor, [record.findings for record in records]),
@@ -104,13 +104,13 @@ class Pipeline:
         pixels, mask, image_hash = pixels_of(record, self.tower.tower.preprocess, self.cache)
         regions = extract(self.method, pixels, mask, self.region_count)
         view_pixels, view_regions = make_views(pixels, regions, views, image_hash, zoomed)
-        weights, valid = to_grid(view_regions, self.tower.tower.grid, self.region_count)
+        region_weights, valid = to_grid(view_regions, self.tower.tower.grid, self.region_count)
         self.tower.eval()
         with autocast(self.device):
-            hidden = self.tower.frozen(view_pixels.to(self.device), weights.to(self.device))
+            hidden = self.tower.frozen(view_pixels.to(self.device), region_weights.to(self.device))
         hidden = hidden if hidden.dtype == torch.uint8 else hidden.half()
         return {
             "hidden": hidden.cpu().contiguous(),  # as the cache gives it: sums keep their order
-            "weights": weights.half(),
+            "weights": region_weights.half(),
             "valid": valid,
         }

@@ -14,7 +14,7 @@ class Examples:
 
     Attributes:
         hidden: [n, V, ...] output of `AdaptedTower.frozen` per view.
-        weights: [n, V, K, g, g] region weights on the patch grid.
+        region_weights: [n, V, K, g, g] region weights on the patch grid.
         valid: [n, V, K] which regions exist: a crop may have cut one away.
         labels: [n] class index, or cluster index in stage 1; -1 without.
         positives: [n, M] findings that the image's regions may show.
@@ -22,7 +22,7 @@ class Examples:
     """
 
     hidden: Tensor
-    weights: Tensor
+    region_weights: Tensor
     valid: Tensor
     labels: Tensor
     positives: Tensor
@@ -35,7 +35,7 @@ class Examples:
         """Some of the images."""
         return Examples(
             self.hidden[index],
-            self.weights[index],
+            self.region_weights[index],
             self.valid[index],
             self.labels[index],
             self.positives[index],
@@ -47,7 +47,7 @@ class Examples:
         return replace(
             self,
             hidden=self.hidden[:, :count],
-            weights=self.weights[:, :count],
+            region_weights=self.region_weights[:, :count],
             valid=self.valid[:, :count],
         )
 
@@ -61,7 +61,7 @@ def joined(shots: Examples, more: Examples) -> Examples:
 
     return Examples(
         hidden=together(shots.hidden, more.hidden),
-        weights=together(shots.weights, more.weights),
+        region_weights=together(shots.region_weights, more.region_weights),
         valid=together(shots.valid, more.valid),
         labels=torch.cat([shots.labels, more.labels]),
         positives=torch.cat([shots.positives, more.positives]),

@@ -161,8 +161,8 @@ def embed_batch(model: AlignmentModel, examples: Examples, index: Tensor, view: 
     device = model.centre.device
     hidden = examples.hidden[index, view].to(device)
     hidden = hidden if hidden.dtype == torch.uint8 else hidden.float()
-    weights = examples.weights[index, view].to(device).float()
-    images, regions = model.embed(hidden, weights)
+    region_weights = examples.region_weights[index, view].to(device).float()
+    images, regions = model.embed(hidden, region_weights)
     return Batch(
         images.float(),
         regions.float(),
@@ -217,7 +217,7 @@ def moments(model: AlignmentModel, examples: Examples, batch_size: int = EMBEDDE
             hidden = hidden if hidden.dtype == torch.uint8 else hidden.float()
             with autocast(device):
                 pooled, regions = model.features(
-                    hidden, examples.weights[index, view].to(device).float()
+                    hidden, examples.region_weights[index, view].to(device).float()
                 )
             rows = (pooled.double().cpu(), regions.cpu().double()[valid])
             sums += torch.stack([part.sum(dim=0) for part in rows])
@@ -247,7 +247,7 @@ def mean_features(
             hidden = hidden if hidden.dtype == torch.uint8 else hidden.float()
             with autocast(device):
                 pooled, parts = model.features(
-                    hidden, examples.weights[index, view].to(device).float()
+                    hidden, examples.region_weights[index, view].to(device).float()
                 )
             pooled_views.append(pooled.cpu().double())
             region_views.append(parts.cpu().double() * valid[:, view].unsqueeze(-1))

@@ -67,29 +67,29 @@ class AlignmentModel(nn.Module):
         self.classes = nn.Parameter(bank.classes.clone(), requires_grad=train_text_bank)
         self.findings = nn.Parameter(bank.findings.clone(), requires_grad=train_text_bank)
 
-    def features(self, hidden: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, hidden: Tensor, region_weights: Tensor) -> tuple[Tensor, Tensor]:
         """Images [B, D] and regions [B, K, D] before centring; absent regions are zero.
 
         Args:
             hidden: Output of `tower.frozen`, [B, ...].
-            weights: Region weights on the patch grid, [B, K, g, g].
+            region_weights: Region weights on the patch grid, [B, K, g, g].
         """
-        pooled, regions = self.tower(hidden, weights)
+        pooled, regions = self.tower(hidden, region_weights)
         if self.unit_features:
             return functional.normalize(pooled, dim=-1), functional.normalize(regions, dim=-1)
         return pooled, regions
 
-    def embed(self, hidden: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, hidden: Tensor, region_weights: Tensor) -> tuple[Tensor, Tensor]:
         """Unit embeddings of images and of their regions.
 
         Args:
             hidden: Output of `tower.frozen`, [B, ...].
-            weights: Region weights on the patch grid, [B, K, g, g].
+            region_weights: Region weights on the patch grid, [B, K, g, g].
 
         Returns:
             Images [B, D] and regions [B, K, D], unit rows.
         """
-        pooled, regions = self.features(hidden, weights)
+        pooled, regions = self.features(hidden, region_weights)
         return self.placed(pooled, 0), self.placed(regions, 1)
 
     def placed(self, features: Tensor, row: int) -> Tensor:

@@ -45,8 +45,8 @@ class _Embedding(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, hidden: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.embed(hidden, weights)
+    def forward(self, hidden: Tensor, region_weights: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.embed(hidden, region_weights)
 
 
 def per_image_gradients(
@@ -68,7 +68,7 @@ def per_image_gradients(
     device, dtype = model.centre.device, model.centre.dtype
     hidden = examples.hidden[images, views].to(device)
     hidden = hidden if hidden.dtype == torch.uint8 else hidden.to(dtype)
-    weights = examples.weights[images, views].to(device, dtype)
+    region_weights = examples.region_weights[images, views].to(device, dtype)
     shared = model.shared()
     bank = {name: value for name, value in shared.items() if name.startswith("bank.")}
     copies = {
@@ -78,15 +78,17 @@ def per_image_gradients(
     }
     embedding = _Embedding(model)
 
-    def embed(own: dict[str, Tensor], hidden: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(
+        own: dict[str, Tensor], hidden: Tensor, region_weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
         named = {f"model.{name}": value for name, value in own.items()}
-        image, regions = functional_call(embedding, named, (hidden[None], weights[None]))
+        image, regions = functional_call(embedding, named, (hidden[None], region_weights[None]))
         return image[0], regions[0]
 
     # Flash attention has no vectorised rule (it would loop over the images, as fast as this) and no
     # gradient for trained position biases.
     with sdpa_kernel(SDPBackend.MATH):
-        embedded = vmap(embed)(copies, hidden, weights)  # (R, D), (R, K, D)
+        embedded = vmap(embed)(copies, hidden, region_weights)  # (R, D), (R, K, D)
     # In the bank's gradient below rows are told apart by factors of 0, which NaN would survive.
     rows = [part.detach().nan_to_num(0.0, 0.0, 0.0).requires_grad_() for part in embedded]
     batch = Batch(

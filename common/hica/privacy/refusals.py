@@ -96,16 +96,16 @@ def _obstacle(model: AlignmentModel, hidden: Tensor | None) -> str:
     """The layer at which gradients of single images fail, and why; empty if they do not."""
     tower, device = model.tower, model.centre.device
     grid = tower.tower.grid
-    weights = torch.zeros(1, 1, grid, grid, device=device)
+    region_weights = torch.zeros(1, 1, grid, grid, device=device)
     nothing = torch.zeros(1, dtype=torch.long)
     try:
         if hidden is None:
             side = tower.tower.preprocess.size
             pixels = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device)
-            hidden = tower.frozen(pixels, weights)
+            hidden = tower.frozen(pixels, region_weights)
         one = Examples(
             hidden=hidden.unsqueeze(1),
-            weights=weights.unsqueeze(1),
+            region_weights=region_weights.unsqueeze(1),
             valid=torch.zeros(1, 1, 1, dtype=torch.bool),
             labels=nothing,
             positives=torch.zeros(1, len(model.findings), dtype=torch.bool),

@@ -1,6 +1,15 @@
 """The study: the tables of `study.toml` (`schema`) and how they are read (`reading`)."""
 
-from hica.study.reading import apply_overrides, load_study, read_toml, validated
+from hica.study.reading import (
+    NO_CHANGES,
+    Changes,
+    apply_overrides,
+    changed,
+    load_study,
+    merged,
+    read_toml,
+    validated,
+)
 from hica.study.schema import (
     Count,
     Fraction,
@@ -11,6 +20,8 @@ from hica.study.schema import (
 )
 
 __all__ = [
+    "NO_CHANGES",
+    "Changes",
     "Count",
     "Fraction",
     "Name",
@@ -18,7 +29,9 @@ __all__ = [
     "Section",
     "Study",
     "apply_overrides",
+    "changed",
     "load_study",
+    "merged",
     "read_toml",
     "validated",
 ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -13,6 +15,10 @@ from hica.errors import ConfigurationError
 from hica.study.schema import Study
 
 Model = TypeVar("Model", bound=BaseModel)
+
+Changes = Mapping[str, Any]
+"""Settings to change: section to {key: value}, and `classes` to its list of tables."""
+NO_CHANGES: Changes = MappingProxyType({})
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -58,6 +64,34 @@ def apply_overrides(table: dict[str, Any], overrides: list[str]) -> dict[str, An
                 raise ConfigurationError(f"--set {override!r}: {key} is not a table")
         target[keys[-1]] = value
     return result
+
+
+def merged(table: Mapping[str, Any], *changes: Changes) -> dict[str, Any]:
+    """`table` with some settings changed.
+
+    Args:
+        table: A parsed TOML document; not modified.
+        changes: Later ones go before earlier ones. A key's old value is replaced as a whole, also
+            where it is a table itself.
+    """
+    result = dict(table)
+    for change in changes:
+        for section, value in change.items():
+            old = result.get(section)
+            if isinstance(old, Mapping) and isinstance(value, Mapping):
+                result[section] = {**old, **value}
+            else:
+                result[section] = value
+    return result
+
+
+def changed(study: Study, *changes: Changes) -> Study:
+    """`study` with some settings changed, as `merged` changes them, and checked anew.
+
+    Raises:
+        ConfigurationError: The settings do not go together, or there is no such key.
+    """
+    return validated(Study, merged(study.model_dump(mode="json"), *changes), "study")
 
 
 def validated(model: type[Model], table: dict[str, Any], source: str) -> Model:

@@ -65,7 +65,7 @@ class Asked:
         repeat: Measurements of each way.
         out: Where a deployment that is run once leaves its files, in a folder of its name.
         sites: Number of sites of a deployment; None: the benchmark's own.
-        rounds: Its number of rounds; None: the benchmark's own.
+        rounds: Number of rounds of a deployment; None: the benchmark's own.
     """
 
     repeat: int

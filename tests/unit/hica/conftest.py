@@ -55,17 +55,17 @@ def build_examples(model: AlignmentModel, groups: Sequence[str], views: int = 2)
     generator = torch.Generator().manual_seed(3)
     shape = (n * views, 3, side, side)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    weights = torch.rand(n, views, 3, grid, grid, generator=generator)
-    weights[0, :, 2] = 0.0
+    region_weights = torch.rand(n, views, 3, grid, grid, generator=generator)
+    region_weights[0, :, 2] = 0.0
     valid = torch.ones(n, views, 3, dtype=torch.bool)
     valid[0, :, 2] = False
     valid[1] = False
-    hidden = tower.frozen(pixels, weights.flatten(0, 1))
+    hidden = tower.frozen(pixels, region_weights.flatten(0, 1))
     labels = torch.arange(n) % 2
     bank = TextBank.assemble(TEXTS, *model.unit_bank())
     return Examples(
         hidden=hidden.unflatten(0, (n, views)),
-        weights=weights,
+        region_weights=region_weights,
         valid=valid,
         labels=labels,
         positives=bank.positives(labels, [()] * n),

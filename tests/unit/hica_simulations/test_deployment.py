@@ -7,7 +7,7 @@ import pytest
 from hica.errors import FederationError
 from hica_simulations import deployment
 from hica_simulations.deployment import COORDINATOR, Deployment, largest_difference
-from hica_simulations.run import Place
+from hica_simulations.place import Place
 from hica_simulations.scenario import load_scenario
 
 SCENARIO = """

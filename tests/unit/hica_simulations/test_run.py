@@ -2,16 +2,9 @@ import json
 
 import pytest
 
-from hica.deployment.kit import read_roster
 from hica.errors import ConfigurationError
-from hica_simulations.run import (
-    PREDICTIONS,
-    Place,
-    claim,
-    finished_result,
-    introduce,
-    simulate,
-)
+from hica_simulations.place import Place
+from hica_simulations.run import PREDICTIONS, claim, finished_result, simulate
 from hica_simulations.scenario import load_scenario
 
 SCENARIO = """
@@ -43,13 +36,17 @@ def test_a_folder_belongs_to_one_study_and_its_sites(tmp_path, change):
     assert (out / "scenario.toml").read_text() == before
 
 
-def test_sites_that_were_introduced_know_each_other_and_stay_the_same(tmp_path):
-    files = [tmp_path / name / "site.toml" for name in ("north", "south")]
-    introduce(files, ["north", "south"])
-    before = [read_roster(file.parent / "kit") for file in files]
-    introduce(files, ["north", "south"])
-    assert before[0] == before[1] == read_roster(files[0].parent / "kit")
-    assert list(before[0]) == ["north", "south"]
+def test_a_folder_is_known_again_however_its_scenario_was_written(tmp_path):
+    path = tmp_path / "scenario.toml"
+    path.write_text(SCENARIO)
+    out = tmp_path / "run"
+    claim(out, load_scenario(path))
+    written = out / "scenario.toml"
+    written.write_text("# by hand\n" + written.read_text().replace(chr(34), "'"))
+    claim(out, load_scenario(path))
+    written.write_text("no TOML")
+    with pytest.raises(ConfigurationError, match="not valid TOML"):
+        claim(out, load_scenario(path))
 
 
 def test_a_secure_sum_needs_sites_that_keep_their_memory(tmp_path):
@@ -69,7 +66,6 @@ def test_a_run_killed_before_its_predictions_were_written_is_not_finished(tmp_pa
     (tmp_path / "result.json").write_text(
         json.dumps({"study_sha256": study.sha256, "baselines": {}})
     )
-    assert finished_result(tmp_path, study, baselines=False) is None
+    assert finished_result(tmp_path, study) is None
     (tmp_path / PREDICTIONS).write_text("{}")
-    assert finished_result(tmp_path, study, baselines=False) is not None
-    assert finished_result(tmp_path, study, baselines=True) is None
+    assert finished_result(tmp_path, study) is not None

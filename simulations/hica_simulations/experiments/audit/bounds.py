@@ -26,10 +26,10 @@ from scipy.stats import beta, norm
 Numbers = NDArray[np.float64]
 
 ERROR = 0.025
-"""Of each of the two rates in a bound."""
+"""Probability that the confidence limit of one of the two rates in a bound is wrong."""
 CAUTIOUS = 1e-4
-"""The same while thresholds are compared: extreme ones, at which few trials decide, look best by
-luck."""
+"""This probability while thresholds are compared: extreme ones, at which few trials decide, look
+best by luck."""
 
 
 class Counts(NamedTuple):

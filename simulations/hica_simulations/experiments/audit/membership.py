@@ -51,7 +51,7 @@ ATTACKERS: tuple[Attacker, ...] = ("insider", "outsider")
 
 
 class Trials(NamedTuple):
-    """Scores of some trials."""
+    """What some trials of an attack gave."""
 
     inside: NDArray[np.bool_]
     """[T, 2] whether each canary was in."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hica.storage import write_atomically
@@ -24,10 +23,10 @@ COLOURS = {
     "dp-1": "#0072b2",
     "control": "#8a8a8a",
 }
-"""Those of Okabe and Ito, which colour-blind readers can tell apart."""
+"""Okabe and Ito's colours, which colour-blind readers can tell apart."""
 INK, GREY = "#1c2733", "#66727f"
 LOWEST = {"prototypes": 1e-3, "update": 1e-2}
-"""Of the axes: about the least rate that the trials can tell."""
+"""Where the axes begin: about the least rate that the trials can tell."""
 TITLES = {"prototypes": "class sums", "update": "updates"}
 
 
@@ -40,7 +39,6 @@ def plot(result: dict[str, Any], curves: dict[str, Any], path: Path) -> None:
         path: Where to.
     """
     figure = Figure(figsize=(11, 7.4), layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(2, 3, width_ratios=[1, 1, 1.15])
     for row, seen in enumerate(("prototypes", "update")):
         for column, attacker in enumerate(("insider", "outsider")):
@@ -83,7 +81,7 @@ def _curves(
 
 
 def _bars(axes: Axes, result: dict[str, Any], seen: str) -> None:
-    """Both bounds of the insider on the odd patient, and the claim as a line over them."""
+    """Bars of the insider's two bounds on the odd patient, and the claim as a line over them."""
     rows = [row for row in result["membership"] if row["decisive"] and row["seen"] == seen]
     top = 1.6 * max(row["claimed"] or 0.0 for row in rows)
     for place, row in enumerate(rows):

@@ -52,12 +52,12 @@ class Recovered:
 
     Attributes:
         setting: Name of the setting.
-        attack: See the module.
-        images: Of the class, at each site.
-        targets: How many were sought.
+        attack: One of `ATTACKS`.
+        images: Images of the class at each site.
+        targets: Images that were sought.
         cosine: Mean between what was found and the truth.
-        low: Of its 95 % t-interval over targets.
-        high: The same.
+        low: Lower end of its 95 % t-interval over targets.
+        high: Upper end of that interval.
         guess: Mean cosine of a guess.
     """
 

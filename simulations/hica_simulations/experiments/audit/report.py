@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from hica.storage import write_atomically
+from hica_simulations.experiments.csv_files import write_csv
 
 SEEN = {"prototypes": "class sums", "update": "updates", "model": "model only"}
 HEAD = [
@@ -29,16 +28,11 @@ SHORT_HEAD = ["setting", "seen", "claimed", "ε ≥", "Gaussian", "insider", "TP
 def write_tables(result: dict[str, Any], out: Path) -> None:
     """Write `audit.md` and `audit.csv`."""
     write_atomically(out / "audit.md", as_markdown(result).encode())
-    rows = result["membership"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(out / "audit.csv", text.getvalue().encode())
+    write_csv(result["membership"], out / "audit.csv")
 
 
 def as_markdown(result: dict[str, Any]) -> str:
-    """Both tables and what they come to."""
+    """Membership and reconstruction as Markdown tables, and what they come to."""
     parts = [
         _markdown(HEAD, membership_rows(result)),
         *remarks(result),
@@ -48,7 +42,7 @@ def as_markdown(result: dict[str, Any]) -> str:
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
-    """The same for a terminal, where intervals have no room."""
+    """Membership and reconstruction as tables for a terminal, too narrow for intervals."""
     found = []
     for title, head, rows in (
         ("was the odd patient in?", SHORT_HEAD, membership_rows(result)),

@@ -43,10 +43,10 @@ class Verdict:
     Attributes:
         auc: Area under the ROC curve.
         tpr: Share of members found at a false positive rate of 1 % at most.
-        tpr_low: Clopper-Pearson bound of it, 95 % together with `tpr_high`.
-        tpr_high: The same.
+        tpr_low: Lower end of the 95 % Clopper-Pearson interval of `tpr`.
+        tpr_high: Upper end of that interval.
         bound: ε is at least this, at 95 % confidence.
-        gaussian_bound: The same, if the mechanism is a Gaussian one.
+        gaussian_bound: ε is at least this, at 95 % confidence, if the mechanism is Gaussian.
         ceiling: The largest `bound` that so many trials could give.
         gaussian_ceiling: The largest `gaussian_bound`.
         trials: In the second half.
@@ -149,7 +149,7 @@ def _cautious(bounds: Callable[[float], Scores]) -> Scores:
 
 
 def _counts(scores: Scores, inside: Inside, thresholds: Scores) -> Counts:
-    """Of each threshold, who scores as much or more."""
+    """How many members, and how many others, score at each threshold or above."""
     members, others = np.sort(scores[inside]), np.sort(scores[~inside])
     return Counts(
         (len(members) - np.searchsorted(members, thresholds)).astype(np.float64),

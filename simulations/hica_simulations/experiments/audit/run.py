@@ -4,7 +4,7 @@ What lies in the run directory afterwards:
 
     scenario.toml                          what was asked for, every default written out
     scores/SETTING-SEEN-ATTACKER.*         scores of the trials, where a stopped audit goes on
-    reconstruction/SETTING.json            likewise
+    reconstruction/SETTING.json            what was rebuilt in a setting, kept for the same reason
     audit.json, audit.md, audit.csv        the result
     audit.png                              ROC curves and bounds
 """
@@ -35,7 +35,8 @@ from hica_simulations.experiments.audit.report import write_tables
 from hica_simulations.experiments.audit.roc import likelihood_ratio, roc, verdict
 from hica_simulations.experiments.audit.settings import Seen, Setting, settings_of
 from hica_simulations.experiments.audit.world import CANARIES, World, make_world
-from hica_simulations.run import Place, claim
+from hica_simulations.place import Place
+from hica_simulations.run import claim
 from hica_simulations.scenario import Scenario
 
 PROTOTYPE_TRIALS = 25

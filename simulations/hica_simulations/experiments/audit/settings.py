@@ -5,36 +5,37 @@ Each takes the study as it is and changes its `[privacy]`, and what privacy does
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from hica.privacy.accountant import Charge, epsilon
 from hica.privacy.budget import Rounds, rounds_of, statistics_multiplier, training_multiplier
 from hica.steps.alignment import ALIGNMENT
-from hica.study import Study, apply_overrides, validated
+from hica.study import Study, changed
 
 EPSILONS = (1.0, 3.0, 8.0)
 DELTA = 1e-5
-"""Where the study has none."""
+"""δ of the claims where the study has none."""
 CONTROL = 0.1
 """What is left of the noise in the control: a mechanism that is broken on purpose."""
 
-PLAIN = (
-    "privacy.mechanism=none",
-    "privacy.secure_aggregation=false",
-    "privacy.noise=local",
-    "pretraining.rounds=0",
-    "calibration.rounds=0",
-)
-BLENDED = ("alignment.train_text_bank=true", "alignment.bank_start=prototypes")
+PLAIN = {
+    "privacy": {"mechanism": "none", "secure_aggregation": False, "noise": "local"},
+    "pretraining": {"rounds": 0},
+    "calibration": {"rounds": 0},
+}
+PROTOTYPES = {
+    "alignment": {"train_text_bank": True, "bank_start": "prototypes"},
+    "privacy": {"mechanism": "prototypes"},
+}
+DP_SGD = {"privacy": {"mechanism": "dp-sgd"}}
 
 Seen = Literal["prototypes", "update"]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to run a study.
+    """A way to run a study.
 
     Attributes:
         name: Short, for files.
@@ -59,17 +60,12 @@ class Setting:
         """Whether noise is added."""
         return self.training.privacy.is_private
 
-    @property
-    def is_control(self) -> bool:
-        """Whether it claims more than it keeps."""
-        return self.noise_scale < 1.0
-
     def claimed(self, seen: Seen, units: int) -> float | None:
         """ε, by the accountant, of exactly what the attacker sees; None without noise.
 
         Args:
             seen: One release of class sums, or the updates of all alignment rounds.
-            units: At the site.
+            units: Patients or images at the site, as the study counts them.
         """
         if not self.is_private:
             return None
@@ -94,25 +90,26 @@ class Setting:
         return training_multiplier(self.training, {"unlabelled": 0, "labelled": units})
 
 
-def settings_of(study: Study, epsilons: Sequence[float] = EPSILONS) -> list[Setting]:
+def settings_of(study: Study) -> list[Setting]:
     """No privacy, secure aggregation alone, DP at every ε, and the control.
+
+    The control is DP at the first ε with a tenth of its noise.
 
     Args:
         study: The study; its own `[privacy]` gives δ, the clipping and the unit.
-        epsilons: The control is the first of them with a tenth of its noise.
     """
     delta = study.privacy.delta or DELTA
-    open_ = changed(study, *PLAIN)
+    open_ = changed(study, PLAIN)
     settings = [
         Setting("none", "no privacy", open_, open_, delta),
         Setting("secure", "secure aggregation only", open_, open_, delta, summed=True),
     ]
-    private = [_private(study, epsilon, delta) for epsilon in epsilons]
+    private = [_private(study, epsilon, delta) for epsilon in EPSILONS]
     return [*settings, *private, control_of(private[0])]
 
 
 def control_of(setting: Setting) -> Setting:
-    """The same claim with a tenth of the noise: what the audit has to catch."""
+    """`setting` with its claim and a tenth of its noise: what the audit has to catch."""
     return Setting(
         "control",
         f"control: {setting.title}, noise / {1 / CONTROL:.0f}",
@@ -125,20 +122,18 @@ def control_of(setting: Setting) -> Setting:
 
 def _private(study: Study, epsilon: float, delta: float) -> Setting:
     """DP at one ε: class sums by the mechanism `prototypes`, training by `dp-sgd`."""
-    budget = (f"privacy.epsilon={epsilon!r}", f"privacy.delta={delta!r}")
-    allowed = ["alignment.contrast=bank"]
-    if study.alignment.centring == "site":
-        allowed.append("alignment.centring=global")
+    budget = {"privacy": {"epsilon": epsilon, "delta": delta}}
+    centring = study.alignment.centring
+    allowed = {
+        "alignment": {
+            "contrast": "bank",
+            "centring": "global" if centring == "site" else centring,
+        }
+    }
     return Setting(
         f"dp-{epsilon:g}",
         f"DP, ε = {epsilon:g}",
-        changed(study, *PLAIN, *budget, *allowed, *BLENDED, "privacy.mechanism=prototypes"),
-        changed(study, *PLAIN, *budget, *allowed, "privacy.mechanism=dp-sgd"),
+        changed(study, PLAIN, budget, allowed, PROTOTYPES),
+        changed(study, PLAIN, budget, allowed, DP_SGD),
         delta,
     )
-
-
-def changed(study: Study, *overrides: str) -> Study:
-    """The study with some settings changed."""
-    table = apply_overrides(study.model_dump(mode="json"), list(overrides))
-    return validated(Study, table, "study")

@@ -38,9 +38,9 @@ def class_sums(
 
     Args:
         setting: Whether and how much noise is added.
-        rows: [n, D] unit embeddings.
+        rows: [n, D] unit embeddings of the images.
         labels: [n].
-        units: [n] whose each image is.
+        units: [n] unit to which each image belongs.
         noise: Where noise comes from.
     """
     weights = unit_weights(units) if setting.is_private else np.ones(len(rows))
@@ -64,7 +64,7 @@ def round_change(
     Args:
         setting: How the site trains.
         start: Where from; put back before the round, not after it.
-        examples: What it learns from.
+        examples: The images that the site learns from.
         units: For how many its private schedule is set: the number is public.
         noise: Where noise comes from.
         generator: Order and views without privacy.

@@ -31,8 +31,9 @@ from hica_client.session import Session
 from hica_client.site import load_site
 from hica_server.publication import make_bank
 from hica_simulations.partitions import build_sites
-from hica_simulations.run import Place, write_site
+from hica_simulations.place import Place
 from hica_simulations.scenario import Scenario
+from hica_simulations.site_files import write_site
 
 CANARIES = ("typical", "odd")
 
@@ -70,7 +71,7 @@ class World:
         hospitals: The attacked one first.
         canaries: The patients looked for, an image each, in the order of `CANARIES`.
         bank: Texts; public.
-        session: Of the attacked site: its tower.
+        session: The attacked site as its client has it open; holds the tower.
         initial: Trained weights of the tower before anything was trained; public.
     """
 
@@ -122,10 +123,11 @@ class Start:
     """The public start of a setting.
 
     Attributes:
-        model: Its weights are those sent; trials change them and put them back by `reset`.
-        weights: As they are sent in every round.
-        loss: Of stage 2.
-        gradients: Of each canary's loss in all weights, as DP-SGD would clip it: unit vectors.
+        model: The model that is sent; trials change its weights and put them back by `reset`.
+        weights: The weights that are sent in every round.
+        loss: The loss of stage 2.
+        gradients: Gradient of each canary's loss in all weights, as DP-SGD would clip it: unit
+            vectors.
         rates: Learning rate of each weight. AdamW's steps are about as long as these, so that a
             change is divided by them before it is compared.
         anchor: Class and finding texts.
@@ -148,7 +150,7 @@ def make_start(world: World, study: Study) -> Start:
 
     Args:
         world: The audit's.
-        study: Of a setting.
+        study: One of the studies of a setting.
     """
     with torch.no_grad():  # the tower is shared: an earlier start may have trained it
         for name, value in world.session.pipeline.tower.trainable().items():
@@ -195,10 +197,10 @@ def gradient_of(model: AlignmentModel, image: Examples, loss: Loss) -> dict[str,
 
 
 def joined(first: Examples, second: Examples) -> Examples:
-    """Both, one after the other."""
+    """The images of `first`, then those of `second`."""
     return Examples(
         hidden=torch.cat([first.hidden, second.hidden]),
-        weights=torch.cat([first.weights, second.weights]),
+        region_weights=torch.cat([first.region_weights, second.region_weights]),
         valid=torch.cat([first.valid, second.valid]),
         labels=torch.cat([first.labels, second.labels]),
         positives=torch.cat([first.positives, second.positives]),
@@ -250,13 +252,13 @@ def _odd(model: AlignmentModel, pool: Examples, session: Session, bank: TextBank
     pixels = torch.randint(
         256, (1, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
     )
-    weights = pool.weights[:1]
+    region_weights = pool.region_weights[:1]
     tower.eval()
     shown = pixels.expand(views, -1, -1, -1).to(session.device)
-    hidden = tower.frozen(shown, weights[0].to(session.device, torch.float32)).cpu()
+    hidden = tower.frozen(shown, region_weights[0].to(session.device, torch.float32)).cpu()
     image = Examples(
         hidden=hidden.unsqueeze(0).to(pool.hidden.dtype),
-        weights=weights,
+        region_weights=region_weights,
         valid=pool.valid[:1],
         labels=torch.zeros(1, dtype=torch.long),
         positives=pool.positives[:1],

@@ -29,7 +29,7 @@ def federated_average(
         train: Gives a site's weights from those of the round and its place in `counts`; changes
             neither.
         counts: Shots of each site, by which its weights count.
-        rounds: How many.
+        rounds: Number of rounds.
     """
     shares = np.asarray(counts) / np.sum(counts)
     weights = start

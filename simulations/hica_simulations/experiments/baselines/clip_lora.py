@@ -30,15 +30,12 @@ from hica_simulations.experiments.baselines import zero_shot
 from hica_simulations.experiments.baselines.episode import TEMPERATURE, Doubles
 from hica_simulations.experiments.baselines.tuning import TunedEpisode, batches, encode, features
 
-MODEL = (
-    "model.train=lora",
-    "model.lora_rank=2",
-    "model.lora_alpha=1",
+MODEL = {
+    "model": {"train": "lora", "lora_rank": 2, "lora_alpha": 1},
     # Nothing is summed here, and a secure sum of factors is no study.
-    "privacy.secure_aggregation=false",
-    "privacy.noise=local",
-)
-"""Of the study."""
+    "privacy": {"secure_aggregation": False, "noise": "local"},
+}
+"""What it sets in the study."""
 STEPS = 96
 BATCH_SIZE = 8
 LEARNING_RATE = 4e-3

@@ -20,12 +20,12 @@ from hica.towers.adaptation import AdaptedTower
 from hica_simulations.experiments.baselines.episode import Doubles
 from hica_simulations.experiments.baselines.tuning import TunedEpisode, batches, features
 
-MODEL = ("model.train=last-2",)
-"""Of the study; `full` trains every weight, which wants a GPU."""
+MODEL = {"model": {"train": "last-2"}}
+"""What it sets in the study; `full` would train every weight, which wants a GPU."""
 EPOCHS = 8
 BATCH_SIZE = 16
 LEARNING_RATE = 1e-4
-"""Of the tower."""
+"""Learning rate of the tower."""
 HEAD_LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
 

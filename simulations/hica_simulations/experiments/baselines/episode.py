@@ -37,7 +37,7 @@ class Episode:
         test: [m, W, D] features of the test images, of at least their first view.
         test_sites: [m] number of the site that holds each test image.
         class_count: C.
-        seed: Of whatever is drawn.
+        seed: Seed of all that is drawn.
         text: [C, D] unit rows of the text bank; None where there is none.
         prompts: The text tower, for what learns at its input; None where there is none.
     """
@@ -52,14 +52,6 @@ class Episode:
     text: Floats | None = None
     prompts: Prompts | None = None
 
-    @classmethod
-    def of_one_site(
-        cls, train: Floats, labels: Labels, test: Floats, class_count: int, seed: int = 0
-    ) -> Episode:
-        """One view of each image, at one site: [n, D], [n], [m, D]."""
-        here, there = np.zeros(len(train), np.int64), np.zeros(len(test), np.int64)
-        return cls(train[:, None], labels, here, test[:, None], there, class_count, seed)
-
     @cached_property
     def shots(self) -> Doubles:
         """[n, D], image and mirror image averaged."""
@@ -67,7 +59,7 @@ class Episode:
 
     @cached_property
     def queries(self) -> Doubles:
-        """[m, D], likewise."""
+        """[m, D], image and mirror image averaged."""
         return np.asarray(self.test[:, :2].mean(axis=1), np.float64)
 
     @cached_property
@@ -81,7 +73,7 @@ class Episode:
 
     @cached_property
     def unit_queries(self) -> Doubles:
-        """[m, D], likewise, with the mean of the shots."""
+        """[m, D] unit rows, the mean of the shots subtracted before."""
         return _unit(self.queries - self.shots.mean(axis=0))
 
     @cached_property

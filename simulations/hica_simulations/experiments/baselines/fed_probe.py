@@ -33,7 +33,7 @@ FLOOR = 1e-5
 def gradient(
     weights: Doubles, rows: Doubles, targets: Doubles, anchor: Doubles, pull: float
 ) -> Doubles:
-    """Of h at the shots of one site.
+    """Gradient of h at the shots of one site.
 
     Args:
         weights: w [C, D + 1].
@@ -63,8 +63,8 @@ def fit(
         rows: [n_s, D + 1] of every site.
         targets: [n_s, C] of every site.
         pull: μ.
-        rounds: Of averaging.
-        epochs: Steps of a site in a round.
+        rounds: Rounds of averaging.
+        epochs: Steps of a site in each round.
 
     Returns:
         [C, D + 1].

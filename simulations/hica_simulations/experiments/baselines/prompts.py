@@ -87,7 +87,7 @@ def prompts_of(study: Study, dim: int, texts: Path) -> Prompts:
     """The study's own text tower, refined as for its text bank.
 
     Args:
-        study: Its classes and `[text]`.
+        study: Gives the classes and `[text]`.
         dim: D, width of the joint space.
         texts: Folder below which the corpus lies.
 

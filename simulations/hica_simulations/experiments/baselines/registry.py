@@ -1,7 +1,8 @@
-"""Every baseline by name; a name has its title in `hica_server.console.METHODS`."""
+"""Every baseline by name; its title is in `hica_simulations.experiments.titles`."""
 
 from __future__ import annotations
 
+from hica.study import Changes
 from hica_simulations.experiments.baselines import (
     clap,
     clip_lora,
@@ -24,7 +25,7 @@ from hica_simulations.experiments.baselines.tuning import FitPredictTuned
 ON_PIXELS: dict[str, FitPredict] = {
     "pixels": pixels.fit_predict,
 }
-"""Their episodes hold thumbnails."""
+"""Baselines whose episodes hold thumbnails."""
 
 ON_FEATURES: dict[str, FitPredict] = {
     "zero_shot": zero_shot.fit_predict,
@@ -38,28 +39,28 @@ ON_FEATURES: dict[str, FitPredict] = {
     "fed_norm": fed_norm.fit_predict,
     "fed_adapter": fed_adapter.fit_predict,
 }
-"""Their episodes hold features of the study's tower, frozen, and its text bank."""
+"""Baselines whose episodes hold features of the study's frozen tower, and its text bank."""
 
 ON_PROMPTS: dict[str, FitPredict] = {
     "coop": coop.fit_predict,
     "prompt_fl": prompt_fl.fit_predict,
 }
-"""As `ON_FEATURES`, and the study's text tower beside it."""
+"""Baselines whose episodes hold frozen features, the text bank and the study's text tower."""
 
 ON_IMAGES: dict[str, FitPredictTuned] = {
     "cnn": cnn.fit_predict,
     "clip_lora": clip_lora.fit_predict,
 }
-"""They train a part of the study's tower, and their episodes hold what that part starts from."""
+"""Baselines that train a part of the study's tower; their episodes hold that part's inputs."""
 
-MODELS: dict[str, tuple[str, ...]] = {
+MODELS: dict[str, Changes] = {
     "cnn": cnn.MODEL,
     "clip_lora": clip_lora.MODEL,
 }
-"""Which part: what each of `ON_IMAGES` sets in the study."""
+"""What each of `ON_IMAGES` sets in the study: which part of the tower it trains."""
 
 IN_EVERY_RUN = ("pixels", "linear_probe")
-"""Need no texts and take seconds; the others are run for the table `main`."""
+"""Baselines that need no texts and take seconds; the others are run for the table `main`."""
 
 NAMES = (*ON_PIXELS, *ON_FEATURES, *ON_PROMPTS, *ON_IMAGES)
-"""All of them."""
+"""The names of all baselines."""

@@ -16,7 +16,7 @@ from scipy.special import softmax
 
 from hica.method.metrics import SiteMetrics, combine, site_metrics
 from hica.method.prevalence import matching_intercepts
-from hica.study import Study, apply_overrides, validated
+from hica.study import Changes, Study, changed
 from hica_client.session import Session
 from hica_client.site import load_site
 from hica_simulations.experiments.baselines.episode import Doubles, Episode, Floats
@@ -44,7 +44,7 @@ Texts = Callable[[Study, int], Floats]
 
 
 SMALLEST = 1e-12
-"""Probability that a logarithm is taken of."""
+"""Least probability whose logarithm is taken."""
 
 
 class ShotBaselines:
@@ -53,9 +53,7 @@ class ShotBaselines:
     Args:
         study: The study.
         sites: Paths of `site.toml`.
-        texts: Makes the class texts that some baselines need; None where there are none.
-        models: What those that train the tower set in the study; for a CNN trained whole
-            `MODELS | {"cnn": ("model.train=full",)}`.
+        texts: Makes the class texts that some baselines need; None where none of these is run.
     """
 
     def __init__(
@@ -63,13 +61,11 @@ class ShotBaselines:
         study: Study,
         sites: Sequence[Path],
         texts: Texts | None = None,
-        models: Mapping[str, Sequence[str]] = MODELS,
     ) -> None:
         self.study = study
         self.sites = list(sites)
         self.texts = texts
-        self.models = models
-        self.sessions = self._sessions(["model.train=adapter"])
+        self.sessions = self._sessions({"model": {"train": "adapter"}})
 
     def probabilities(self, name: str) -> Doubles:
         """Class probabilities [m, C] of all test images, in the order of the sites."""
@@ -87,14 +83,14 @@ class ShotBaselines:
         )
 
     def _predicted(self, name: str) -> Doubles:
-        """The same before any prevalence is used, followed by all images beyond the shots."""
+        """Probabilities of all test images, then of all images beyond the shots, as they are."""
         if name in ON_PIXELS:
             return ON_PIXELS[name](gathered(self.sessions, thumbnails))
         if name in ON_FEATURES:
             return ON_FEATURES[name](self._on_features)
         if name in ON_PROMPTS:
             return ON_PROMPTS[name](self._on_prompts)
-        sessions = self._sessions(self.models[name])
+        sessions = self._sessions(MODELS[name])
         start = sessions[0].pipeline.tower
         episode = self._with_text(gathered(sessions, inputs), start.tower.dim)
         return ON_IMAGES[name](TunedEpisode(start, episode))
@@ -121,8 +117,9 @@ class ShotBaselines:
         """What a baseline says of every test image.
 
         Args:
-            name: Of the baseline.
-            sources: Site → within what its patients' names are unique; by default the site itself.
+            name: Name of the baseline.
+            sources: Site → the manifest in which its patients' names are unique; without an entry
+                the site itself.
         """
         parts = []
         for session, found in self._by_site(self.probabilities(name)):
@@ -140,7 +137,7 @@ class ShotBaselines:
 
     @cached_property
     def _on_prompts(self) -> Episode:
-        """The same, with the text tower."""
+        """Features of the frozen tower, with the study's text tower beside them."""
         episode = self._on_features
         folder = load_site(self.sites[0]).data.weights
         return replace(episode, prompts=prompts_of(self.study, episode.shots.shape[1], folder))
@@ -148,11 +145,10 @@ class ShotBaselines:
     def _with_text(self, episode: Episode, dim: int) -> Episode:
         return episode if self.texts is None else replace(episode, text=self.texts(self.study, dim))
 
-    def _sessions(self, overrides: Sequence[str]) -> list[Session]:
+    def _sessions(self, changes: Changes) -> list[Session]:
         """The sites in the study with some settings changed; none of these changes the shots."""
-        table = apply_overrides(self.study.model_dump(mode="json"), list(overrides))
-        changed = validated(Study, table, "study")
-        return [Session(load_site(path), changed) for path in self.sites]
+        study = changed(self.study, changes)
+        return [Session(load_site(path), study) for path in self.sites]
 
     def _by_site(self, found: Doubles) -> list[tuple[Session, Doubles]]:
         """Rows of the test images site by site, as `gathered` put them together."""
@@ -174,17 +170,12 @@ def for_prevalence(test: Doubles, rest: Doubles, shares: Doubles) -> Doubles:
 
 
 def runnable(study: Study, names: Sequence[str]) -> list[str]:
-    """Without those that use the tower where the tower's weights were drawn at random."""
+    """Those of `names` that can be run; with a tower of drawn weights only those on pixels."""
     pretrained = study.model.checkpoint is not None or study.model.pretrained is not None
     return [name for name in names if name in ON_PIXELS or pretrained]
 
 
-def shot_baselines(
-    study: Study,
-    sites: Sequence[Path],
-    names: Sequence[str] = IN_EVERY_RUN,
-    texts: Texts | None = None,
-) -> dict[str, Any]:
-    """Fit on all sites' shots, test at each site: metrics by name, as in `result.json`."""
-    baselines = ShotBaselines(study, sites, texts)
-    return {name: baselines.metrics(name) for name in runnable(study, names)}
+def shot_baselines(study: Study, sites: Sequence[Path]) -> dict[str, Any]:
+    """Metrics of the baselines of every run by name, as in `result.json`."""
+    baselines = ShotBaselines(study, sites)
+    return {name: baselines.metrics(name) for name in runnable(study, IN_EVERY_RUN)}

@@ -15,8 +15,8 @@ from typing import Any
 from hica.errors import ConfigurationError
 from hica.study import Study, validated
 from hica_server.settings import Folder
-from hica_simulations.deployment import COORDINATOR, Deployment
-from hica_simulations.run import Place
+from hica_simulations.deployment import Deployment
+from hica_simulations.place import Place
 from hica_simulations.scenario import Scenario, Simulation
 
 PER_CLASS = 4
@@ -39,7 +39,7 @@ def small_scenario(
     Nothing is centred, so each round is one exchange.
 
     Args:
-        name: Of the study.
+        name: Name of the study.
         sites: Number of hospitals.
         rounds: Alignment rounds.
         model: The study's `[model]`.
@@ -94,18 +94,6 @@ def new_deployment(scenario: Scenario, out: Path) -> Deployment:
     deployment = Deployment(scenario, Place(out, out, out / "cache", "cpu"))
     deployment.prepare()
     return deployment
-
-
-def run_to_end(deployment: Deployment) -> None:
-    """Start the hospitals and the coordinator, wait for the study's end, and stop them.
-
-    Raises:
-        FederationError: The run failed.
-    """
-    with deployment:
-        for name in (*deployment.names, COORDINATOR):
-            deployment.start(name)
-        deployment.wait()
 
 
 def step_starts(log: str) -> list[tuple[str, float]]:

@@ -14,21 +14,15 @@ A value "at round n" is a median over `WINDOW` rounds, as memory rises and falls
 
 from __future__ import annotations
 
-import csv
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 
 from hica.errors import FederationError
 from hica.progress import console
-from hica_server.progress import read_progress
-from hica_server.settings import Folder
 from hica_simulations.experiments.benchmarks.deployed import (
     new_deployment,
-    round_of,
-    run_to_end,
     small_scenario,
 )
 from hica_simulations.experiments.benchmarks.endurance_plot import plot
@@ -36,73 +30,18 @@ from hica_simulations.experiments.benchmarks.processes import (
     Process,
     left_behind,
     megabytes,
-    own_processes,
     repeating,
 )
+from hica_simulations.experiments.benchmarks.samples import Recorder, Sample, write_samples
 from hica_simulations.experiments.benchmarks.timing import Figure
 
 SETTLED = 20
 """Round from which on nothing should grow; in short runs a third of their rounds."""
 WINDOW = 5
-"""Rounds."""
+"""Rounds over which a median is taken."""
 SAMPLE_SECONDS = 2.0
 LARGEST_GROWTH = 5.0
-"""Per cent."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One look at everything.
-
-    Attributes:
-        seconds: Since the start of the run.
-        round: Alignment round, from 1; 0 before the first.
-        processes: All there were.
-        database: Bytes of the database's files.
-    """
-
-    seconds: float
-    round: int
-    processes: Sequence[Process]
-    database: int
-
-
-@dataclass
-class Recorder:
-    """Takes samples of a running deployment.
-
-    Attributes:
-        folder: The coordinator's.
-        samples: Those taken, oldest first.
-        look: Gives the processes of the deployment.
-        clock: Seconds.
-    """
-
-    folder: Folder
-    samples: list[Sample] = field(default_factory=list)
-    look: Callable[[], list[Process]] = own_processes
-    clock: Callable[[], float] = time.monotonic
-
-    def __post_init__(self) -> None:
-        self._started = self.clock()
-
-    def take(self) -> None:
-        """Take a sample; between rounds, the last one is the present one."""
-        before = self.samples[-1].round if self.samples else 0
-        number = round_of(read_progress(self.folder)) or before
-        size = database_size(self.folder.database)
-        self.samples.append(Sample(self.clock() - self._started, number, self.look(), size))
-
-
-def database_size(path: Path) -> int:
-    """Bytes of a SQLite database with its log and index, which come and go."""
-    sizes = []
-    for file in path.parent.glob(f"{path.name}*"):
-        try:
-            sizes.append(file.stat().st_size)
-        except FileNotFoundError:
-            continue
-    return sum(sizes)
+"""Most that memory may grow, in per cent."""
 
 
 @dataclass(frozen=True)
@@ -110,12 +49,14 @@ class Growth:
     """Memory of a kind of process, in bytes, and by how much it has grown.
 
     Attributes:
-        kind: Of the processes.
-        pids: How many processes of it there have been; more than run at once: it was restarted.
-        resident: Mean over them once settled and at the end.
-        anonymous: The same of what belongs to no file.
-        resident_growth: Of the process that has grown most, in per cent.
-        anonymous_growth: The same of what belongs to no file.
+        kind: What the processes run.
+        pids: How many processes of the kind there have been; more than run at once where one was
+            restarted.
+        resident: Mean resident memory over the processes, once settled and at the end.
+        anonymous: Mean of the memory that belongs to no file, once settled and at the end.
+        resident_growth: Growth of resident memory, of the process that has grown most, in per cent.
+        anonymous_growth: Growth of the memory that belongs to no file, of the process in which it
+            has grown most, in per cent.
     """
 
     kind: str
@@ -130,7 +71,7 @@ def growths(samples: Sequence[Sample], settled: int) -> list[Growth]:
     """Growth of every kind of which a process was there both times.
 
     Args:
-        samples: Of a whole run.
+        samples: The samples of a whole run.
         settled: Round from which on growth counts.
     """
     last = samples[-1].round
@@ -210,7 +151,7 @@ def endure(out: Path, sites: int = 8, rounds: int = 200) -> list[Figure]:
     recorder = Recorder(deployment.folder)
     try:
         with repeating(recorder.take, SAMPLE_SECONDS):
-            run_to_end(deployment)
+            deployment.run()
     finally:
         write_samples(recorder.samples, out)
     seen = {process.pid: process for each in recorder.samples for process in each.processes}
@@ -232,7 +173,7 @@ def as_figures(
 
     Args:
         found: Memory of each kind of process.
-        samples: Of the whole run.
+        samples: The samples of the whole run.
         settled: Round from which on growth counts.
         marks: Rounds at which the database's size is told.
     """
@@ -256,7 +197,7 @@ def as_markdown(
 
     Args:
         found: Memory of each kind of process.
-        samples: Of the whole run.
+        samples: The samples of the whole run.
         settled: Round from which on growth counts.
         marks: Rounds at which the database's size is told.
     """
@@ -281,18 +222,3 @@ def as_markdown(
     lines += ["", f"Database: {', '.join(sizes)}; at most {largest:.2f} MB."]
     lines += [f"{last} rounds in {samples[-1].seconds:.0f} s.", ""]
     return "\n".join(lines)
-
-
-def write_samples(samples: Sequence[Sample], out: Path) -> None:
-    """Write `processes.csv` and `database.csv`."""
-    with (out / "processes.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["seconds", "round", "kind", "pid", "resident", "anonymous", "peak"])
-        for sample in samples:
-            for each in sample.processes:
-                memory = (each.resident, each.anonymous, each.peak)
-                rows.writerow([f"{sample.seconds:.1f}", sample.round, each.kind, each.pid, *memory])
-    with (out / "database.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["seconds", "round", "bytes"])
-        rows.writerows([f"{s.seconds:.1f}", s.round, s.database] for s in samples)

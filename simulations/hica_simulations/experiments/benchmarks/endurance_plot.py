@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hica_simulations.experiments.benchmarks.processes import KINDS, megabytes
-
-if TYPE_CHECKING:
-    from hica_simulations.experiments.benchmarks.endurance import Sample
+from hica_simulations.experiments.benchmarks.samples import Sample
 
 COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#6b4c9a", "#8a8a00"]
-"""Those of Okabe and Ito, and two more, which colour-blind readers can tell apart."""
+"""Okabe and Ito's colours and two more, which colour-blind readers can tell apart."""
 
 TICKS = [50, 100, 200, 400, 800]
 """MB."""
@@ -27,12 +23,11 @@ def plot(samples: Sequence[Sample], settled: int, path: Path) -> None:
     """Write the picture as PNG.
 
     Args:
-        samples: Of a whole run.
+        samples: The samples of a whole run.
         settled: Round from which on growth counts; marked.
         path: Where to.
     """
     figure = Figure(figsize=(8, 6), layout="constrained")
-    FigureCanvasAgg(figure)
     memory, database = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     running = [sample for sample in samples if sample.round > 0]
     for kind, colour in zip(KINDS, COLOURS, strict=True):

@@ -48,10 +48,10 @@ def compare_features(
     def recomputed() -> None:
         batches = zip(
             torch.split(pixels, BATCH_SIZE),
-            torch.split(examples.weights[:, 0], BATCH_SIZE),
+            torch.split(examples.region_weights[:, 0], BATCH_SIZE),
             strict=True,
         )
-        train_on(torch.cat([tower.frozen(images, weights) for images, weights in batches]))
+        train_on(torch.cat([tower.frozen(images, regions) for images, regions in batches]))
 
     with tempfile.TemporaryDirectory() as folder:
         cache = TensorCache(Path(folder))

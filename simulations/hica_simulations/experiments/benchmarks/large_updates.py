@@ -17,7 +17,6 @@ from typing import Any
 from hica.errors import FederationError
 from hica_simulations.experiments.benchmarks.deployed import (
     new_deployment,
-    run_to_end,
     serverapp_log,
     small_scenario,
     step_starts,
@@ -37,7 +36,7 @@ SAMPLE_SECONDS = 0.25
 DEADLINE = 1200.0
 """Seconds that a round waits for its sites."""
 LARGEST_RATIO = 4.0
-"""Of the peak of a process of the server to the update."""
+"""Largest ratio of a server process's peak memory to the size of an update."""
 
 
 @dataclass
@@ -94,7 +93,7 @@ def measure_large_updates(
     deployment = new_deployment(scenario, out / "run")
     peaks = Peaks()
     with repeating(peaks.take, SAMPLE_SECONDS):
-        run_to_end(deployment)
+        deployment.run()
     if left := left_behind(peaks.seen.values()):
         raise FederationError(f"still there after the end: {', '.join(left)}")
     starts = step_starts(serverapp_log(deployment.folder))

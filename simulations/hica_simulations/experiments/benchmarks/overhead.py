@@ -27,7 +27,6 @@ from statistics import median
 from hica_simulations.deployment import Deployment
 from hica_simulations.experiments.benchmarks.deployed import (
     new_deployment,
-    run_to_end,
     serverapp_log,
     small_scenario,
     step_starts,
@@ -53,7 +52,7 @@ class Deployed:
         """Median seconds of a round in a new run."""
         for folder in (self.deployment.folder.run, self.deployment.folder.service):
             shutil.rmtree(folder, ignore_errors=True)
-        run_to_end(self.deployment)
+        self.deployment.run()
         return median(round_seconds(step_starts(serverapp_log(self.deployment.folder))))
 
 
@@ -119,7 +118,7 @@ def as_figures(seconds: dict[str, list[float]]) -> list[Figure]:
     """Medians and ratios.
 
     Args:
-        seconds: Of `ours`, and of stock's `torch` and `plain`, one a run.
+        seconds: Seconds of a round in each run of `ours`, and of stock's `torch` and `plain`.
     """
     ours, torch, plain = seconds["ours"], seconds["torch"], seconds["plain"]
     return [

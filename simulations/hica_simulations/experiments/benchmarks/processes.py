@@ -40,11 +40,11 @@ class Process:
     """A process and its memory at one moment.
 
     Attributes:
-        pid: Its number.
+        pid: Process id.
         born: When it was started, in clock ticks since the machine was: numbers are given again.
         kind: One of `KINDS`, where need be with `CHILD`; `other` where nothing is known of it.
         resident: Bytes in memory (RSS), shared libraries included.
-        anonymous: Of these, bytes that belong to no file: what a leak adds to.
+        anonymous: Bytes of `resident` that belong to no file: what a leak adds to.
         peak: Largest `resident` so far.
     """
 
@@ -93,7 +93,7 @@ def left_behind(seen: Iterable[Process], seconds: float = END_SECONDS) -> list[s
     """Which processes still run after all of them should have ended.
 
     Args:
-        seen: Those there were.
+        seen: The processes there were.
         seconds: What they get to end by themselves.
     """
     ends = time.monotonic() + seconds

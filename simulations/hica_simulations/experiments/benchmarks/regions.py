@@ -30,10 +30,10 @@ TEXTS = [(name, [name], [f"sign of {name}"], False) for name in ("normal", "beni
 class CropModel(AlignmentModel):
     """Encodes every region as an image of its own, as region-level CLIP variants do."""
 
-    def embed(self, hidden: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(self, hidden: Tensor, region_weights: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels [B, 3, S, S], weights of no region → images [B, D], quadrants [B, 4, D]."""
         pixels = torch.cat([hidden, quadrants(hidden).flatten(0, 1)])
-        none = weights.new_zeros((len(pixels), *weights.shape[1:]))
+        none = region_weights.new_zeros((len(pixels), *region_weights.shape[1:]))
         whole, _ = super().embed(pixels, none)
         return whole[: len(hidden)], whole[len(hidden) :].reshape(len(hidden), K, -1)
 
@@ -53,12 +53,13 @@ def random_examples(tower: AdaptedTower, count: int, regions: int) -> Examples:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
     cells = extract(build("grid"), pixels[0], None, regions) if regions else pixels[0, :0].bool()
-    weights, valid = to_grid(cells, grid, regions)
-    weights, valid = weights.expand(count, 1, -1, -1, -1), valid.expand(count, 1, -1)
+    region_weights, valid = to_grid(cells, grid, regions)
+    region_weights = region_weights.expand(count, 1, -1, -1, -1)
+    valid = valid.expand(count, 1, -1)
     labels = torch.arange(count) % len(TEXTS)
     return Examples(
-        hidden=tower.frozen(pixels, weights[:, 0]).unsqueeze(1),
-        weights=weights,
+        hidden=tower.frozen(pixels, region_weights[:, 0]).unsqueeze(1),
+        region_weights=region_weights,
         valid=valid,
         labels=labels,
         positives=labels.unsqueeze(1) == torch.arange(len(TEXTS)),

@@ -38,8 +38,9 @@ class Federation:
     """Sites with registered keys and an update each.
 
     Attributes:
-        sites: How many.
-        weights: Of an update; the same at all sites, which makes no difference in time.
+        sites: Number of sites.
+        weights: Number of weights of an update. All sites have the same update, which takes as long
+            as different ones.
         seconds: Where the last secure sum spent them: by a site (all of them together) or by the
             coordinator.
     """
@@ -62,10 +63,10 @@ class Federation:
         return total
 
     def secure(self, lost: int = 0) -> NDArray[np.float64]:
-        """The same as a session in which `lost` sites do not send their numbers.
+        """The sum by a session of the protocol, in which `lost` sites do not send their numbers.
 
         Raises:
-            MessageError: Too many of them.
+            MessageError: Too many sites are lost.
         """
         self.seconds = {SITES: 0.0, COORDINATOR: 0.0}
         terms = Terms(SHARE)

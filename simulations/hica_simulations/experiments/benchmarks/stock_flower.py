@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from hica.deployment.keys import public_path
-from hica.deployment.supervision import die_with, free_port
+from hica.deployment.supervision import free_port
 from hica.errors import FederationError
-from hica_simulations.deployment import environment, program
+from hica_simulations.deployment import environment, program, started
 from hica_simulations.experiments.benchmarks import stock_app
-from hica_simulations.toml_text import to_toml
 
 LOOPBACK = "127.0.0.1"
 CONNECTION = "stock"
@@ -42,7 +43,7 @@ class Credentials:
     Attributes:
         ca: Certificate of the authority.
         certificate: The server's, for `localhost` and loopback.
-        key: Its private key.
+        key: Private key of the server.
         nodes: Private key of each site; the public one lies beside it.
     """
 
@@ -57,7 +58,7 @@ class StockFlower:
 
     Args:
         folder: Where everything is written.
-        credentials: Of the server and of the sites.
+        credentials: Certificates and keys of the server and of the sites.
     """
 
     def __init__(self, folder: Path, credentials: Credentials) -> None:
@@ -83,7 +84,7 @@ class StockFlower:
 
         Args:
             client: Module of `stock_app` with the ClientApp.
-            rounds: How many.
+            rounds: Number of rounds.
 
         Returns:
             What `stock_app.server` has left: `seconds` and `training` of each round.
@@ -137,17 +138,8 @@ class StockFlower:
 
     def _start(self, script: str, name: str, *arguments: str) -> None:
         """Start a process of this context."""
-        parent = os.getpid()
-        with (self.folder / f"{name}.log").open("ab") as log:
-            self.processes[name] = subprocess.Popen(
-                [program(script), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._environment(),
-                start_new_session=True,  # a group that can be killed
-                preexec_fn=lambda: die_with(parent),
-            )
+        command = [program(script), *arguments]
+        self.processes[name] = started(command, self.folder / f"{name}.log", self._environment())
 
     def _flwr(self, *arguments: str | Path) -> str:
         """Run `flwr` to its end; returns what it has printed.
@@ -200,7 +192,7 @@ def write_app(folder: Path, client: str, config: Mapping[str, Any]) -> None:
     Args:
         folder: Where to; what is there is replaced.
         client: Module of `stock_app` with the ClientApp.
-        config: Its run configuration; `result`, a path, is named at the start of a run.
+        config: Run configuration of the app; `result`, a path, is named at the start of a run.
     """
     shutil.rmtree(folder, ignore_errors=True)
     package = folder / "stock_app"
@@ -222,13 +214,13 @@ def write_app(folder: Path, client: str, config: Mapping[str, Any]) -> None:
             }
         },
     }
-    (folder / "pyproject.toml").write_text(to_toml(project), encoding="utf-8")
+    (folder / "pyproject.toml").write_text(tomli_w.dumps(project), encoding="utf-8")
 
 
 def _configuration(address: str, ca: Path) -> str:
     """Flower's `config.toml`."""
     connection = {"address": address, "root-certificates": str(ca), "insecure": False}
-    return to_toml({"superlink": {"default": CONNECTION, CONNECTION: connection}})
+    return tomli_w.dumps({"superlink": {"default": CONNECTION, CONNECTION: connection}})
 
 
 def _listens(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""Cells: the runs behind a table, each in its own folder, so that a repeat runs what is left.
+"""Cells: the runs behind a table, each kept in a folder of its own.
 
 `out/cells/NAME/row.json` holds a finished cell's metrics, `predictions.json` beside it those of its
 test images; `run/` is the run directory while the cell lasts.
@@ -6,45 +6,18 @@ test images; `run/` is the run directory while the cell lasts.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import os
-import shutil
-import tempfile
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, replace
-from multiprocessing import get_context, parent_process
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hica.deployment.lockfile import hold
-from hica.device import repeatable
-from hica.errors import HicaError
-from hica.progress import console
 from hica.storage import write_atomically
-from hica.study import Study
+from hica.study import Changes
 from hica.wire.checkpoint import write_json
-from hica_client.app import forget_sessions
-from hica_simulations.experiments.baselines.episode import Floats
-from hica_simulations.experiments.baselines.shots import ShotBaselines
-from hica_simulations.partitions import build_sites
-from hica_simulations.predictions import Predictions, joined
-from hica_simulations.run import (
-    PREDICTIONS,
-    Federations,
-    Place,
-    policy_of,
-    silently,
-    simulate,
-    sources_of,
-    text_bank,
-    write_site,
-)
+from hica_simulations.place import Place
+from hica_simulations.predictions import Predictions
+from hica_simulations.run import PREDICTIONS
 from hica_simulations.scenario import Scenario, load_scenario
 
 OURS = "federated"
@@ -70,18 +43,20 @@ class Cell:
     """One run.
 
     Attributes:
-        labels: What it is called in the table, column by column; distinct from every other's.
+        labels: Its name in the table, column by column; no other cell has the same.
         study: The scenario's file.
-        overrides: `section.key=value`, applied to it.
+        changes: Settings of this cell; they go before `overrides`.
         method: `federated`, `local_only`, `pooled`, or the name of a baseline.
         measure: Called after a federation for further columns of its row.
+        overrides: `section.key=value` of the command line.
     """
 
     labels: dict[str, Any]
     study: Path
-    overrides: tuple[str, ...]
+    changes: Changes
     method: str = OURS
     measure: Measure | None = None
+    overrides: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -89,202 +64,18 @@ class Cell:
         words = "-".join(str(value) for value in self.labels.values())
         return words.replace(" ", "_").replace("/", "_")
 
+    @property
+    def settings(self) -> str:
+        """What tells its scenario from others of the same file."""
+        return json.dumps([self.overrides, self.changes], sort_keys=True)
 
-Group = deque[list[Cell]]
-"""Cells that have their texts in common, in parts that have their shots in common."""
+    def scenario(self) -> Scenario:
+        """What is run.
 
-
-def changed(cells: Sequence[Cell], overrides: Sequence[str]) -> list[Cell]:
-    """Cells with more settings, which a cell's own go before."""
-    return [replace(cell, overrides=(*overrides, *cell.overrides)) for cell in cells]
-
-
-def run_cells(
-    cells: Sequence[Cell],
-    place: Place,
-    told: Callable[[int, str], None] = lambda *_: None,
-    jobs: int = 1,
-) -> list[Row]:
-    """Run every cell that has not been run yet.
-
-    Args:
-        cells: The table's. Those of one study and seed follow each other in one process, so that
-            its texts are made once, until another process has nothing else left to do.
-        place: `out` holds `cells/NAME` for each; its other parts are shared by all.
-        told: Called with the number of finished cells and the one that has just been finished.
-        jobs: Processes, one core each.
-
-    Returns:
-        A row a cell, in their order.
-
-    Raises:
-        FederationError: Another process runs cells in this folder.
-    """
-    with hold(place.out / "table.lock", f"a table in {place.out}"):
-        _run_left(cells, place, told, jobs)
-    return [_read_row(place, cell) for cell in cells]
-
-
-def _run_left(
-    cells: Sequence[Cell], place: Place, told: Callable[[int, str], None], jobs: int
-) -> None:
-    left = [cell for cell in cells if not is_finished(folder_of(place.out, cell))]
-    groups = _groups(left)
-    finished = len(cells) - len(left)
-    if jobs == 1:
-        for cell in [cell for group in groups for part in group for cell in part]:
-            run_cell(cell, place)
-            finished += 1
-            told(finished, cell.folder)
-    else:
-        # Seed by seed, so that early results are of all studies.
-        groups.sort(key=lambda group: int(group[0][0].labels.get("seed", 0)))
-        _in_processes(groups, replace(place, workers=1), told, finished, jobs)
-
-
-def _groups(cells: Sequence[Cell]) -> list[list[list[Cell]]]:
-    """Cells by study and seed, whose texts are the same, and there by settings, whose shots are."""
-    groups: dict[Any, dict[Any, list[Cell]]] = {}
-    for cell in cells:
-        group = groups.setdefault((cell.study, cell.labels.get("seed")), {})
-        group.setdefault(cell.overrides, []).append(cell)
-    return [list(group.values()) for group in groups.values()]
-
-
-def _in_processes(
-    groups: Sequence[list[list[Cell]]],
-    place: Place,
-    told: Callable[[int, str], None],
-    finished: int,
-    jobs: int,
-) -> None:
-    """Parts of the groups, each in a process; no more are given out than are being run."""
-    waiting = [cell for group in groups for part in group for cell in part]
-    left = [Group(group) for group in groups]
-    idle: list[Group | None] = [None] * jobs
-    with ProcessPoolExecutor(jobs, get_context("spawn"), end_with_parent) as pool:
-        pending: dict[Future[None], Group] = {}
-        try:
-            while pending or any(left):
-                while idle and any(left):
-                    group = next_group(left, idle.pop(), list(pending.values()))
-                    pending[pool.submit(_run_group, group.popleft(), place)] = group
-                done, _ = wait(pending, timeout=2.0, return_when=FIRST_COMPLETED)
-                for future in done:
-                    idle.append(pending.pop(future))
-                    future.result()
-                for cell in [cell for cell in waiting if is_finished(folder_of(place.out, cell))]:
-                    waiting.remove(cell)
-                    finished += 1
-                    told(finished, cell.folder)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def next_group(left: Sequence[Group], last: Group | None, others: Sequence[Group]) -> Group:
-    """What a process goes on with: its own group, one nobody is at, or the longest.
-
-    Args:
-        left: Groups, in the order they are to be begun; at least one is not empty.
-        last: The group this process had a part of.
-        others: Those that other processes are at.
-    """
-    if last:
-        return last
-    if free := [group for group in left if group and not any(group is each for each in others)]:
-        return free[0]
-    return max(left, key=len)
-
-
-def end_with_parent() -> None:
-    """End this process as soon as the one that started it has: killed, it cannot say so itself.
-
-    What is left would run on, beside the same command given again and in the same folders.
-    """
-    parent = parent_process()
-    if parent is None:
-        return
-
-    def wait_and_end() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait_and_end, daemon=True).start()
-
-
-def _run_group(group: Sequence[Cell], place: Place) -> None:
-    console.quiet = True
-    for cell in group:
-        run_cell(cell, place)
-
-
-def run_cell(cell: Cell, place: Place) -> None:
-    """Run one cell and leave its row; what cannot be run leaves the reason."""
-    there = replace(place, out=folder_of(place.out, cell) / "run")
-    row: Row = dict(cell.labels)
-    started = time.monotonic()
-    try:
-        found, costs = _measured(cell, there)
-    except HicaError as error:
-        row |= dict.fromkeys((*METRICS, *WORST, *COSTS)) | {"error": str(error)}
-    else:
-        found.save(folder_of(place.out, cell) / PREDICTIONS)
-        metrics = found.metrics()
-        row |= {name: metrics[name] for name in (*METRICS, *WORST)}
-        row |= {**dict.fromkeys(COSTS), "seconds": time.monotonic() - started, **costs}
-        row["error"] = ""
-    write_json(_row_path(place, cell), row)
-    forget_sessions()
-    shutil.rmtree(there.out, ignore_errors=True)
-
-
-def _measured(cell: Cell, place: Place) -> tuple[Predictions, dict[str, Any]]:
-    """Predictions of a cell's method on the scenario's test images, and what it cost."""
-    scenario = load_scenario(cell.study, list(cell.overrides))
-    if cell.method == OURS:
-        started = time.monotonic()
-        result = simulate(scenario, place, baselines=False, zero_shot=False)
-        costs: dict[str, Any] = {"seconds": time.monotonic() - started}
-        costs |= {name: sum(entry[name] for entry in result["rounds"]) for name in COSTS[1:]}
-        if cell.measure is not None:
-            costs |= cell.measure(scenario, place, result)
-        return Predictions.load(place.out / PREDICTIONS), costs
-    repeatable()
-    if cell.method in (LOCAL, POOLED):
-        folders = build_sites(scenario, place.data, place.out, place.cache)
-        runs = Federations(scenario.study, folders, place, silently, sources_of(scenario))
-        found = place.out / "baselines" / cell.method
-        if cell.method == POOLED:
-            runs.pooled()
-            return Predictions.load(found / PREDICTIONS), {}
-        alone = [folder for folder in folders if folder.labelled and folder.test]
-        for folder in alone:
-            runs.local_only(folder)
-        return joined([Predictions.load(found / folder.name / PREDICTIONS) for folder in alone]), {}
-    return _baselines(cell, scenario, place).predictions(cell.method, sources_of(scenario)), {}
-
-
-_BASELINES: dict[Any, tuple[ShotBaselines, tempfile.TemporaryDirectory[str]]] = {}
-"""Those of the last scenario, as many cells differ in the baseline alone, and their sites' folder,
-which outlives the first of these cells and goes with the baselines."""
-
-
-def _baselines(cell: Cell, scenario: Scenario, place: Place) -> ShotBaselines:
-    key = (cell.study, cell.overrides)
-    if key not in _BASELINES:
-        _BASELINES.clear()
-        kept = tempfile.TemporaryDirectory(prefix="hica-")
-        out = Path(kept.name)
-        folders = build_sites(scenario, place.data, out, place.cache)
-        policy = policy_of(scenario.study)
-        files = [write_site(folder, out, place, policy) for folder in folders]
-
-        def texts(study: Study, dim: int) -> Floats:
-            return text_bank(study, dim, place.data).classes.numpy()
-
-        _BASELINES[key] = ShotBaselines(scenario.study, files, texts), kept
-    return _BASELINES[key][0]
+        Raises:
+            ConfigurationError: The file or a setting is wrong.
+        """
+        return load_scenario(self.study, self.overrides, self.changes)
 
 
 def folder_of(out: Path, cell: Cell) -> Path:
@@ -305,12 +96,18 @@ def copy_cell(source: Path, target: Path) -> None:
             write_atomically(target / name, (source / name).read_bytes())
 
 
-def _row_path(place: Place, cell: Cell) -> Path:
-    return folder_of(place.out, cell) / ROW
+def write_row(out: Path, cell: Cell, row: Row) -> None:
+    """Keep the row of a cell of a table whose folder is `out`; from now on it is finished.
+
+    Raises:
+        StorageError: The disk is full or the folder may not be written.
+    """
+    write_json(folder_of(out, cell) / ROW, row)
 
 
-def _read_row(place: Place, cell: Cell) -> Row:
-    row: Row = json.loads(_row_path(place, cell).read_text(encoding="utf-8"))
+def read_row(out: Path, cell: Cell) -> Row:
+    """The row of a finished cell of a table whose folder is `out`."""
+    row: Row = json.loads((folder_of(out, cell) / ROW).read_text(encoding="utf-8"))
     return {**row, **cell.labels}  # JSON knows no infinity
 
 
@@ -318,17 +115,3 @@ def predictions_of(out: Path, cell: Cell) -> Predictions | None:
     """Predictions of a finished cell of a table; None where it could not be run."""
     path = folder_of(out, cell) / PREDICTIONS
     return Predictions.load(path) if path.exists() else None
-
-
-def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Write rows; a column that a row does not have is empty there.
-
-    Raises:
-        StorageError: The disk is full or the folder may not be written.
-    """
-    text = io.StringIO()
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode())

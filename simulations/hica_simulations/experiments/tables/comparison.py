@@ -15,13 +15,14 @@ import numpy as np
 from hica.errors import ConfigurationError
 from hica.method.metrics import Interval
 from hica.storage import write_atomically
+from hica.study import NO_CHANGES, Changes, merged
+from hica_simulations.experiments.csv_files import write_csv
 from hica_simulations.experiments.tables.cells import (
     OURS,
     Cell,
     Measure,
     Row,
     predictions_of,
-    write_csv,
 )
 from hica_simulations.experiments.tables.pages import Table, markdown, write_page
 from hica_simulations.experiments.tables.plots import differences_plot, shots_plot
@@ -29,16 +30,19 @@ from hica_simulations.experiments.tables.statistics import patients_interval, se
 from hica_simulations.predictions import Predictions
 from hica_simulations.scenario import Scenario, load_scenario
 
+METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auroc": "AUROC"}
+"""What most tables show, with its titles."""
+
 
 class Variant(NamedTuple):
     """What one line of a table runs.
 
     Attributes:
-        overrides: `section.key=value`.
+        changes: Settings of the scenario.
         method: `federated`, `local_only`, `pooled`, or the name of a baseline.
     """
 
-    overrides: tuple[str, ...] = ()
+    changes: Changes = NO_CHANGES
     method: str = OURS
 
 
@@ -46,8 +50,8 @@ class Figure(NamedTuple):
     """How a number that is no share is shown.
 
     Attributes:
-        title: Of its column.
-        scale: What it is multiplied by.
+        title: Title of the column.
+        scale: Factor on the number.
         digits: After the point.
     """
 
@@ -68,15 +72,15 @@ class Comparison:
     """A table of variants.
 
     Attributes:
-        title: What it is about.
+        title: Title of the table.
         reference: The variant that the others are compared with.
-        variants: Of a study; the reference among them.
-        metrics: Which are shown, of those in a row, with their titles.
-        compared: Of which differences are shown, `auroc` or another with patients behind it.
-        everywhere: Overrides of all variants.
+        variants: Gives the variants of a study, the reference among them.
+        metrics: Columns of a row that are shown, with their titles.
+        compared: Metrics whose differences are shown: `accuracy`, `balanced_accuracy`, `auroc`.
+        everywhere: Settings of all variants.
         rarely: Variants that are run at the largest number of shots alone.
         against: Variants that are compared with another one than `reference`.
-        figures: Further columns of a row that are shown, but for shares.
+        figures: Further columns of a row that are shown and are no shares.
         measure: Called after each federation for further columns of its row.
         extra: Computes further columns when the table is written.
         remark: What a reader must know beside what every table's note says.
@@ -85,9 +89,9 @@ class Comparison:
     title: str
     reference: str
     variants: Variants
-    metrics: Mapping[str, str]
-    compared: tuple[str, ...] = ("auroc",)
-    everywhere: tuple[str, ...] = ()
+    metrics: Mapping[str, str] = field(default_factory=lambda: dict(METRICS))
+    compared: tuple[str, ...] = ("accuracy", "auroc")
+    everywhere: Changes = field(default_factory=dict)
     rarely: frozenset[str] = frozenset()
     against: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, Figure] = field(default_factory=dict)
@@ -107,7 +111,7 @@ class Comparison:
         Args:
             studies: Files of scenarios.
             shots: Labelled images of each class and site.
-            seeds: Of shots and splits.
+            seeds: Seeds that draw shots and splits.
             methods: The variants wanted; all without it. What they are compared with always is.
 
         Raises:
@@ -116,7 +120,8 @@ class Comparison:
         made = []
         for study in studies:
             for seed in seeds:
-                scenario = load_scenario(study, [f"study.seed={seed}"])  # variants may draw, too
+                # With the seed, as variants may be drawn from it.
+                scenario = load_scenario(study, changes={"study": {"seed": seed}})
                 variants = self.variants(scenario)
                 if unknown := sorted(set(methods) - variants.keys()):
                     raise ConfigurationError(
@@ -142,13 +147,13 @@ class Comparison:
             "method": name,
             "seed": seed,
         }
-        drawn = (
-            f"alignment.shots={shots}",
-            f"study.seed={seed}",
-            f"simulation.split_seed={seed}",
-        )
-        overrides = (*self.everywhere, *drawn, *variant.overrides)
-        return Cell(labels, study, overrides, variant.method, self.measure)
+        drawn = {
+            "alignment": {"shots": shots},
+            "study": {"seed": seed},
+            "simulation": {"split_seed": seed},
+        }
+        changes = merged(self.everywhere, drawn, variant.changes)
+        return Cell(labels, study, changes, variant.method, self.measure)
 
     def _reference_of(self, name: str) -> str:
         return self.against.get(name, self.reference)
@@ -202,7 +207,7 @@ class Comparison:
         """Means over the seeds and paired differences from the reference.
 
         Args:
-            rows: Of all cells.
+            rows: The rows of all cells.
             out: Folder of the table, whose cells hold predictions.
             extra: Further columns that are shares.
         """
@@ -239,7 +244,7 @@ def difference(ours: Sequence[Row], theirs: Sequence[Row], metric: str, out: Pat
 
     Args:
         ours: Rows of one method, in the order of the seeds.
-        theirs: Of another.
+        theirs: Rows of another method, in the same order.
         metric: One that `patients_interval` knows.
         out: Folder of the table, whose cells hold predictions.
     """
@@ -271,7 +276,7 @@ def _comparable(ours: Sequence[Row], theirs: Sequence[Row], metric: str) -> bool
 
 def _predictions(out: Path, row: Row) -> Predictions | None:
     labels = {name: row[name] for name in ("study", "shots", "method", "seed")}
-    return predictions_of(out, Cell(labels, Path(), ()))
+    return predictions_of(out, Cell(labels, Path(), {}))
 
 
 def _same_images(ours: Predictions, theirs: Predictions) -> bool:

@@ -25,7 +25,7 @@ from hica.study import Study
 from hica.text.bank import TextBank
 from hica.towers.from_study import adapted_tower
 from hica_simulations.experiments.tables.comparison import Comparison, Figure, Variant
-from hica_simulations.run import Place
+from hica_simulations.place import Place
 from hica_simulations.scenario import Scenario
 
 LAST = "last-2"
@@ -48,14 +48,14 @@ def variants(scenario: Scenario) -> Mapping[str, Variant]:
     for way in WAYS:
         kind, _, blocks = way.partition("-")
         layers = min(own, int(blocks) + 1) if kind == "last" else own
-        found[way] = Variant((f"model.train={way}", f"model.layers={layers}"))
+        found[way] = Variant({"model": {"train": way, "layers": layers}})
     return found
 
 
 def measured(
     scenario: Scenario, place: Place, result: Mapping[str, Any]
 ) -> dict[str, float | None]:
-    """Further columns of a finished federation."""
+    """Further columns of the row of a finished federation."""
     steps = training_steps(result)
     answers = sum(len(entry["participants"]) for entry in steps)
     study = scenario.study
@@ -77,7 +77,7 @@ def training_steps(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def training_seconds(result: Mapping[str, Any]) -> float:
-    """Wall clock of all of them."""
+    """Wall clock of the rounds in which sites trained."""
     return float(sum(entry["seconds"] for entry in training_steps(result)))
 
 
@@ -138,7 +138,7 @@ def _examples(
     hidden = model.tower.eval().frozen(pixels.to(device), grid.to(device))
     return Examples(
         hidden=hidden.unsqueeze(1).cpu(),
-        weights=grid.unsqueeze(1),
+        region_weights=grid.unsqueeze(1),
         valid=torch.ones(grid.shape[:2], dtype=torch.bool).unsqueeze(1),
         labels=labels,
         positives=bank.positives(labels, [()] * len(labels)).cpu(),
@@ -147,7 +147,7 @@ def _examples(
 
 
 def _peak_memory(device: torch.device) -> float | None:
-    """Of the GPU, or of this process, libraries included; None where the system does not tell.
+    """Peak memory in bytes, of the GPU or of this process; None where the system does not tell.
 
     Not `ru_maxrss`: Linux hands that of the process which started this one down to it.
     """
@@ -163,6 +163,7 @@ TABLE = Comparison(
     title="What ways of training cost",
     reference=LAST,
     variants=variants,
+    compared=("auroc",),
     metrics={"auroc": "AUROC"},
     figures={
         "training_seconds": Figure("training, s"),

@@ -6,12 +6,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hica.storage import write_atomically
-from hica_server.console import METHODS
 from hica_simulations.experiments.baselines.registry import NAMES
 from hica_simulations.experiments.baselines.shots import runnable
 from hica_simulations.experiments.tables.cells import LOCAL, OURS, POOLED, Row
-from hica_simulations.experiments.tables.comparison import Comparison, Variant, difference, rows_of
+from hica_simulations.experiments.tables.comparison import (
+    METRICS,
+    Comparison,
+    Variant,
+    difference,
+    rows_of,
+)
 from hica_simulations.experiments.tables.pages import Table, markdown
+from hica_simulations.experiments.titles import METHODS
 from hica_simulations.scenario import Scenario
 
 PROBE = "linear_probe"
@@ -30,14 +36,7 @@ TABLE = Comparison(
     title="Methods over shots",
     reference=OURS,
     variants=variants,
-    metrics={
-        "accuracy": "accuracy",
-        "balanced_accuracy": "balanced",
-        "auroc": "AUROC",
-        "ece": "ECE",
-        "worst_auroc": "worst site's AUROC",
-    },
-    compared=("accuracy", "auroc"),
+    metrics={**METRICS, "ece": "ECE", "worst_auroc": "worst site's AUROC"},
     rarely=frozenset({LOCAL, POOLED, *SLOW}),
 )
 cells = TABLE.cells

@@ -9,7 +9,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hica_simulations.experiments.tables.cells import Row
@@ -17,7 +16,7 @@ from hica_simulations.experiments.tables.statistics import seeds_interval
 
 COLOURS: list[Any] = [*matplotlib.color_sequences["tab10"], *matplotlib.color_sequences["Dark2"]]
 DISTINCT = 10
-"""So many of them cannot be taken for one another; lines after them are dashed."""
+"""The first so many colours cannot be taken for one another; later lines are dashed."""
 GREY = "#b4bdc6"
 METRIC = "auroc"
 WORDS = "AUROC, %"
@@ -71,7 +70,7 @@ def differences_plot(
     A row of panels a study, and in it a panel a metric.
 
     Args:
-        rows: Of one number of shots.
+        rows: Rows of a single number of shots.
         reference: What methods are compared with.
         path: The picture.
         metrics: Titles of the metrics.
@@ -84,7 +83,6 @@ def differences_plot(
     figure = Figure(
         figsize=(2.9 * len(metrics) + 2.4, height * len(studies) + 0.4), layout="constrained"
     )
-    FigureCanvasAgg(figure)
     grid = figure.subplots(len(studies), len(metrics), squeeze=False, sharex="col")
     for line, study in zip(grid, studies, strict=True):
         for axes, (metric, title) in zip(line, metrics.items(), strict=True):
@@ -109,7 +107,7 @@ def differences_plot(
 def _values(
     rows: Sequence[Row], study: str, method: str, other: str, metric: str
 ) -> tuple[list[float], list[float]]:
-    """Of two methods in the seeds that both have a value for."""
+    """A metric of two methods, in the seeds in which both have a value."""
     ours, theirs = (
         {
             row["seed"]: row[metric]
@@ -128,7 +126,6 @@ def _distinct(rows: Sequence[Row], label: str) -> list[Any]:
 
 def _figure(count: int, height: float) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(3.2 * count + 1.8, max(height, 2.0)), layout="constrained")
-    FigureCanvasAgg(figure)
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 
 from hica_simulations.experiments.baselines.shots import runnable
 from hica_simulations.experiments.tables.cells import OURS
-from hica_simulations.experiments.tables.comparison import Comparison, Variant
+from hica_simulations.experiments.tables.comparison import METRICS, Comparison, Variant
 from hica_simulations.scenario import Scenario
 
-KNOWN = "simulation.prevalence=known"
+KNOWN = {"simulation": {"prevalence": "known"}}
 BASELINES = ("linear_probe", "fed_avg", "cnn")
 
 
@@ -27,20 +27,14 @@ def variants(scenario: Scenario) -> Mapping[str, Variant]:
     """Ours and the strongest baselines, each without and with the prevalence."""
     methods = (OURS, *runnable(scenario.study, BASELINES))
     plain = {name: Variant(method=name) for name in methods}
-    return plain | {known(name): Variant((KNOWN,), name) for name in methods}
+    return plain | {known(name): Variant(KNOWN, name) for name in methods}
 
 
 TABLE = Comparison(
     title="Known prevalence",
     reference=OURS,
     variants=variants,
-    metrics={
-        "accuracy": "accuracy",
-        "balanced_accuracy": "balanced",
-        "auroc": "AUROC",
-        "ece": "ECE",
-    },
-    compared=("accuracy", "auroc"),
+    metrics={**METRICS, "ece": "ECE"},
     against={known(name): known(OURS) for name in BASELINES},
     remark=(
         "Prevalence is the shares of the classes among a site's training images; no test image "

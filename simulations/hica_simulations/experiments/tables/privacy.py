@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hica.method.metrics import paired_interval
 from hica.storage import write_atomically
-from hica_simulations.experiments.tables.cells import Cell, Row, write_csv
+from hica.study import Changes, merged
+from hica_simulations.experiments.csv_files import write_csv
+from hica_simulations.experiments.tables.cells import Cell, Row
 from hica_simulations.experiments.tables.pages import Table, markdown, write_page
 from hica_simulations.scenario import load_scenario
 
@@ -26,31 +27,36 @@ NO_NOISE = 1e5
 """ε in the place of ∞."""
 DELTA = 1e-3
 """Well below one over the 120 to 240 shots that a federation of four sites learns from."""
-EVERYWHERE = (
-    "model.train=adapter",
-    "model.layers=0",
-    "alignment.scaling=none",
-    "pretraining.rounds=0",
-)
+EVERYWHERE = {
+    "model": {"train": "adapter", "layers": 0},
+    "alignment": {"scaling": "none"},
+    "pretraining": {"rounds": 0},
+}
 """Features of the frozen tower: with few patients nothing more can be learnt privately."""
-PROTOTYPES = ("privacy.mechanism=prototypes", "alignment.bank_start=means", "calibration.rounds=0")
-METHODS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "dp-sgd": (
-        "privacy.mechanism=dp-sgd",
-        "privacy.training_share=0.5",
-        "calibration.rounds=0",
-        "alignment.bank_start=means",
-        "alignment.rounds=4",
-        "alignment.batch_size=1000",  # every patient in every step
-        "federation.quorum=3",
-    ),
+PROTOTYPES = {
+    "privacy": {"mechanism": "prototypes"},
+    "alignment": {"bank_start": "means"},
+    "calibration": {"rounds": 0},
+}
+METHODS: dict[str, Changes] = {
+    "none": {},
+    "dp-sgd": {
+        "privacy": {"mechanism": "dp-sgd", "training_share": 0.5},
+        "calibration": {"rounds": 0},
+        "alignment": {
+            "bank_start": "means",
+            "rounds": 4,
+            "batch_size": 1000,  # every patient in every step
+        },
+        "federation": {"quorum": 3},
+    },
     "prototypes": PROTOTYPES,
-    "prototypes in a secure sum": (
-        *PROTOTYPES,
-        "privacy.secure_aggregation=true",
-        "privacy.noise=distributed",
-        "federation.quorum=3",
+    "prototypes in a secure sum": merged(
+        PROTOTYPES,
+        {
+            "privacy": {"secure_aggregation": True, "noise": "distributed"},
+            "federation": {"quorum": 3},
+        },
     ),
 }
 COLOURS = {
@@ -81,8 +87,7 @@ def cells(
 
 
 def _cell(study: Path, method: str, shots: int, budget: float, seed: int) -> Cell:
-    spent = [] if method == "none" else [f"privacy.epsilon={min(budget, NO_NOISE)}"]
-    delta = [] if method == "none" else [f"privacy.delta={DELTA}"]
+    spent = {} if method == "none" else {"epsilon": min(budget, NO_NOISE), "delta": DELTA}
     labels = {
         "study": load_scenario(study).study.study.name,
         "method": method,
@@ -90,8 +95,8 @@ def _cell(study: Path, method: str, shots: int, budget: float, seed: int) -> Cel
         "epsilon": budget,
         "seed": seed,
     }
-    changes = (f"alignment.shots={shots}", f"study.seed={seed}", *spent, *delta)
-    return Cell(labels, study, (*EVERYWHERE, *METHODS[method], *changes))
+    drawn = {"alignment": {"shots": shots}, "study": {"seed": seed}, "privacy": spent}
+    return Cell(labels, study, merged(EVERYWHERE, METHODS[method], drawn))
 
 
 def write(rows: Sequence[Row], out: Path) -> str:
@@ -143,7 +148,6 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     studies = list(dict.fromkeys(row["study"] for row in rows))
     shots = sorted({row["shots"] for row in rows})
     figure = Figure(figsize=(3.2 * len(shots) + 1.8, 2.8 * len(studies)), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(len(studies), len(shots), sharex=True, sharey="row", squeeze=False)
     for study, line in zip(studies, panels, strict=True):
         for count, axes in zip(shots, line, strict=True):
@@ -182,7 +186,7 @@ def _panel(axes: Axes, rows: Sequence[Row], study: str, shots: int) -> None:
 def _values(
     rows: Sequence[Row], metric: str, study: str, shots: int, method: str, budget: float
 ) -> list[float]:
-    """Of every seed, in the order of the rows; without those that could not be run."""
+    """A metric of every seed, in the order of the rows, without cells that could not be run."""
     wanted = (study, shots, method, budget)
     return [
         row[metric]
@@ -197,7 +201,7 @@ def _percent(values: Sequence[float]) -> str:
 
 
 def _difference(ours: Sequence[float], free: Sequence[float]) -> str:
-    """Ours less the other, seed by seed."""
+    """Mean of `ours` less `free`, in points, with its interval over the seeds."""
     if len(ours) != len(free) or len(ours) < 2:
         return "–"
     found = paired_interval([100 * (one - other) for one, other in zip(ours, free, strict=True)])

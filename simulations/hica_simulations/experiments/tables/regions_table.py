@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hica.study import NO_CHANGES, merged
 from hica_simulations.experiments.tables.comparison import Comparison, Variant
 from hica_simulations.scenario import Scenario
 
 OWN = "own regions"
 BLENDED = "regions in the prediction"
-BLEND = ("alignment.region_blend=0.25",)
+BLEND = {"alignment": {"region_blend": 0.25}}
 METHODS = ("masks", "otsu", "superpixels", "grid", "token-cut")
 WITH_WEIGHTS = ("sam", "hf-sam", "unet")
 COUNT = 4
@@ -30,26 +31,26 @@ def variants(scenario: Scenario) -> Mapping[str, Variant]:
     methods = [*METHODS]
     if regions.checkpoint is not None:
         methods += [name for name in WITH_WEIGHTS if own in (name, *METHODS)]
-    found: dict[str, tuple[str, ...]] = {OWN: ()}
+    found = {OWN: NO_CHANGES}
     for name in methods:
         if (name, COUNT) != (own, count):
-            found[name] = (f"regions.method={name}", f"regions.count={COUNT}")
-    found |= {f"K = {number}": (f"regions.count={number}",) for number in COUNTS if number != count}
-    masks: dict[str, tuple[str, ...]] = {"masks": found.get("masks", ())}
+            found[name] = {"regions": {"method": name, "count": COUNT}}
+    for number in COUNTS:
+        if number != count:
+            found[f"K = {number}"] = {"regions": {"count": number}}
+    masks = {"masks": found.get("masks", NO_CHANGES)}
     if own == "masks":
-        damaged = {f"masks: {damage}": (f"simulation.masks={damage}",) for damage in DAMAGES}
+        damaged = {f"masks: {damage}": {"simulation": {"masks": damage}} for damage in DAMAGES}
         found |= damaged
-        masks = {OWN: (), **damaged}
-    found |= {f"{name}; {BLENDED}": (*change, *BLEND) for name, change in masks.items()}
-    return {name: Variant(overrides) for name, overrides in found.items()}
+        masks = {OWN: NO_CHANGES, **damaged}
+    found |= {f"{name}; {BLENDED}": merged(changes, BLEND) for name, changes in masks.items()}
+    return {name: Variant(changes) for name, changes in found.items()}
 
 
 TABLE = Comparison(
     title="Which regions, how many, and how exact",
     reference=OWN,
     variants=variants,
-    metrics={"accuracy": "accuracy", "balanced_accuracy": "balanced", "auroc": "AUROC"},
-    compared=("accuracy", "auroc"),
     against={f"masks: {damage}; {BLENDED}": f"{OWN}; {BLENDED}" for damage in DAMAGES},
     remark=(
         f"Methods have K = {COUNT} regions. Whole images are classified; lines with {BLENDED} "

@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Hashable, Iterable, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hica.errors import ConfigurationError
 from hica.storage import write_atomically
+from hica.study import Changes, merged
 from hica_simulations.experiments.baselines.registry import NAMES
 from hica_simulations.experiments.tables import table_named
 from hica_simulations.experiments.tables.cells import (
@@ -24,13 +25,12 @@ from hica_simulations.experiments.tables.cells import (
     OURS,
     POOLED,
     Cell,
-    changed,
     copy_cell,
     folder_of,
     is_finished,
-    run_cells,
 )
-from hica_simulations.run import Place
+from hica_simulations.experiments.tables.run_cells import run_cells
+from hica_simulations.place import Place
 
 LESIONS, BREAST = "breast_lesions", "breast_ultrasound"
 PNEUMONIA, KINDS, TUBERCULOSIS = "pneumonia", "pneumonia_kinds", "tuberculosis"
@@ -55,9 +55,9 @@ class Part:
         table: One of `hica_simulations.experiments.tables.TABLES`.
         studies: Files of `simulations/studies`, without suffix.
         shots: Labelled images of each class and site.
-        seeds: How many.
+        seeds: Number of seeds.
         methods: Lines of it; all without.
-        overrides: `section.key=value`, applied to all.
+        changes: Settings of all, which a line's own go before.
     """
 
     name: str
@@ -66,11 +66,11 @@ class Part:
     shots: tuple[int, ...] = (20,)
     seeds: int = SEEDS
     methods: tuple[str, ...] = ()
-    overrides: tuple[str, ...] = ()
+    changes: Changes = field(default_factory=dict)
 
 
 TERMS = ("without the local term", "without the cross-class term")
-"""The paper's Table II, beside stage 1."""
+"""The terms that the paper's Table II leaves out; stage 1 is the third part of that table."""
 
 ALL = 1000
 """Shots: more than any class has, so a site learns from all its images."""
@@ -98,11 +98,11 @@ SLOW = {LOCAL, POOLED, *NAMES} - {"zero_shot", "nearest_mean", "linear_probe", "
 
 
 def quick(part: Part) -> Part:
-    """The same table with two seeds, two numbers of shots, two rounds and one study: no result."""
+    """`part` with two seeds, two numbers of shots, two rounds and one study: a check, no result."""
     methods = tuple(name for name in part.methods if name not in SLOW)
-    less = ("alignment.rounds=2", "pretraining.max_images=30")
+    less = {"alignment": {"rounds": 2}, "pretraining": {"max_images": 30}}
     return replace(
-        part, studies=part.studies[:1], shots=(1, 2), seeds=2, methods=methods, overrides=less
+        part, studies=part.studies[:1], shots=(1, 2), seeds=2, methods=methods, changes=less
     )
 
 
@@ -117,7 +117,7 @@ def rebuild(
     """Run what is left of every table and put each into the page as soon as it is done.
 
     Args:
-        parts: Which tables.
+        parts: The tables.
         studies: Folder of the studies.
         place: `out` gets a folder a table; its other parts are shared by all.
         page: Markdown with the comments named above; pictures go beside it.
@@ -152,22 +152,22 @@ def cells_of(part: Part, studies: Path) -> list[Cell]:
     files = [studies / f"{name}.toml" for name in part.studies]
     seeds = range(FIRST_SEED, FIRST_SEED + part.seeds)
     cells = table_named(part.table).cells(files, part.shots, seeds, part.methods)
-    return changed(cells, part.overrides)
+    return [replace(cell, changes=merged(part.changes, cell.changes)) for cell in cells]
 
 
 def copy_shared(cells: Iterable[Cell], out: Path, shared: MutableMapping[Hashable, Path]) -> None:
     """Copy runs that an earlier table has made: most tables have the study's own recipe as a line.
 
     Args:
-        cells: Of a table.
-        out: Its folder.
+        cells: All cells of a table.
+        out: Folder of the table.
         shared: Folders of the runs of the tables before, to which this table's are added.
     """
     for cell in cells:
         if cell.measure is not None:  # its row has columns that no other table's has
             continue
         folder = folder_of(out, cell)
-        earlier = shared.setdefault((cell.study, cell.method, cell.overrides), folder)
+        earlier = shared.setdefault((cell.study, cell.method, cell.settings), folder)
         if is_finished(earlier) and not is_finished(folder):
             copy_cell(earlier, folder)
 

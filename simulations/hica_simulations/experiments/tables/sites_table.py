@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hica.errors import ConfigurationError
-from hica_simulations.experiments.tables.comparison import Comparison, Variant
-from hica_simulations.experiments.tables.inline_toml import inline
+from hica.study import NO_CHANGES, Changes, merged
+from hica_simulations.experiments.tables.comparison import METRICS, Comparison, Variant
 from hica_simulations.scenario import Scenario, SiteSource
 
 OWN = "own sites"
@@ -19,11 +19,11 @@ COUNTS = (1, 2, 4, 8)
 SKEWS = (1.0, 0.1)
 MANY = 8
 """Sites of which one is bad: krum needs 5, a trimmed mean that cuts a fifth off, too."""
-RULES: dict[str, tuple[str, ...]] = {
-    "mean": ("federation.aggregation=mean",),
-    "trimmed mean": ("federation.aggregation=trimmed-mean", "federation.trim=0.2"),
-    "median": ("federation.aggregation=median",),
-    "krum": ("federation.aggregation=krum", "federation.malicious=1"),
+RULES: dict[str, Changes] = {
+    "mean": {"federation": {"aggregation": "mean"}},
+    "trimmed mean": {"federation": {"aggregation": "trimmed-mean", "trim": 0.2}},
+    "median": {"federation": {"aggregation": "median"}},
+    "krum": {"federation": {"aggregation": "krum", "malicious": 1}},
 }
 
 
@@ -35,18 +35,18 @@ def variants(scenario: Scenario) -> Mapping[str, Variant]:
     """
     shared, own = _shared(scenario), len(scenario.simulation.sites)
     quorum = scenario.study.federation.quorum
-    found: dict[str, tuple[str, ...]] = {OWN: ()}
+    found = {OWN: NO_CHANGES}
     for count in COUNTS:
         if count != own or count == MANY:  # what noise is compared with is always a line
-            fewest = f"federation.quorum={min(quorum, count)}"
-            found[_sites(count)] = (_shared_out(shared, count), fewest)
+            fewest = {"federation": {"quorum": min(quorum, count)}}
+            found[_sites(count)] = merged(_shared_out(shared, count), fewest)
     for alpha in SKEWS:
-        found[f"label skew: α = {alpha:g}"] = (f"simulation.skew={alpha}",)
+        found[f"label skew: α = {alpha:g}"] = {"simulation": {"skew": alpha}}
     sizes = [2**place for place in reversed(range(own))]
-    found["sites of unequal size"] = (f"simulation.sizes={inline(sizes)}",)
+    found["sites of unequal size"] = {"simulation": {"sizes": sizes}}
     for name, rule in RULES.items():
-        found[_noisy(name)] = (_shared_out(shared, MANY, label_noise=1.0), *rule)
-    return {name: Variant(overrides) for name, overrides in found.items()}
+        found[_noisy(name)] = merged(_shared_out(shared, MANY, label_noise=1.0), rule)
+    return {name: Variant(changes) for name, changes in found.items()}
 
 
 def _sites(count: int) -> str:
@@ -73,7 +73,7 @@ def _shared(scenario: Scenario) -> SiteSource:
     return sites[0]
 
 
-def _shared_out(site: SiteSource, count: int, label_noise: float = 0.0) -> str:
+def _shared_out(site: SiteSource, count: int, label_noise: float = 0.0) -> Changes:
     """The data in `count` equal parts, the first of which has noise in its labels."""
     table = site.model_dump(mode="json", exclude_defaults=True)
     sites = [
@@ -81,20 +81,14 @@ def _shared_out(site: SiteSource, count: int, label_noise: float = 0.0) -> str:
         for which in range(1, count + 1)
     ]
     sites[0]["label_noise"] = label_noise
-    return f"simulation.sites={inline(sites)}"
+    return {"simulation": {"sites": sites}}
 
 
 TABLE = Comparison(
     title="How many sites, how unlike, and one that is wrong",
     reference=OWN,
     variants=variants,
-    metrics={
-        "accuracy": "accuracy",
-        "balanced_accuracy": "balanced",
-        "auroc": "AUROC",
-        "worst_auroc": "worst site's AUROC",
-    },
-    compared=("accuracy", "auroc"),
+    metrics={**METRICS, "worst_auroc": "worst site's AUROC"},
     against={_noisy(name): _sites(MANY) for name in RULES},
     remark=(
         "Sites share out the same data and hold out tests of their own: patients are compared "

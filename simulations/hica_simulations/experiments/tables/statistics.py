@@ -35,10 +35,11 @@ def patients_interval(
     """Mean paired difference over seeds, with a 95 % percentile interval over patients.
 
     Args:
-        pairs: Ours and theirs of every seed, of the same test images in the same order.
+        pairs: Predictions of both methods for every seed, on the same test images in the same
+            order.
         metric: `accuracy`, `balanced_accuracy` or `auroc`.
         resamples: Bootstrap draws.
-        seed: Of those draws.
+        seed: Seed of the draws.
 
     Raises:
         ValueError: The two of a pair are not of the same images.

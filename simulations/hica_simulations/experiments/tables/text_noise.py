@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hica.study import NO_CHANGES, merged
 from hica_simulations.experiments.tables.comparison import Comparison, Variant
 from hica_simulations.experiments.tables.texts import (
     of_another_class,
@@ -38,15 +39,15 @@ def variants(scenario: Scenario) -> Mapping[str, Variant]:
         of_another_class(classes),
         without_findings(classes),
     )
-    changes: dict[str, tuple[str, ...]] = {"": ()}
-    for damage, changed in zip(DAMAGES, texts, strict=True):
-        changes[f": {damage}"] = changed.overrides(scenario.simulation)
-    starts: dict[str, tuple[str, ...]] = {OWN: ()}
+    damages = {"": NO_CHANGES}
+    for damage, damaged in zip(DAMAGES, texts, strict=True):
+        damages[f": {damage}"] = damaged.changes(scenario.simulation)
+    starts = {OWN: NO_CHANGES}
     if scenario.study.alignment.starts_at_means:  # else it starts at the texts anyhow
-        starts[AT_TEXTS] = ("alignment.bank_start=text",)
+        starts[AT_TEXTS] = {"alignment": {"bank_start": "text"}}
     return {
-        f"{start}{damage}": Variant((*overrides, *first))
-        for damage, overrides in changes.items()  # lines of the same texts follow each other
+        f"{start}{damage}": Variant(merged(changes, first))
+        for damage, changes in damages.items()  # lines of the same texts follow each other
         for start, first in starts.items()
     }
 
@@ -55,10 +56,8 @@ TABLE = Comparison(
     title="What noise in the texts does",
     reference=OWN,
     variants=variants,
-    metrics={"accuracy": "accuracy", "balanced_accuracy": "balanced", "auroc": "AUROC"},
-    compared=("accuracy", "auroc"),
     # The guard against texts that cannot be told apart would refuse some of the damaged ones.
-    everywhere=("text.max_similarity=0.998",),
+    everywhere={"text": {"max_similarity": 0.998}},
     against={f"{AT_TEXTS}: {damage}": AT_TEXTS for damage in DAMAGES},
     remark="Words are dropped and shuffled anew with every seed.",
 )

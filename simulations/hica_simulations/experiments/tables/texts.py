@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from hica.seeds import derived_seed
+from hica.study import Changes
 from hica.study.schema import ClassSection
-from hica_simulations.experiments.tables.inline_toml import inline
 from hica_simulations.scenario import Simulation, Translation
 
 Classes = Sequence[ClassSection]
@@ -29,7 +29,7 @@ class Texts(NamedTuple):
     classes: list[ClassSection]
     findings: dict[str, str]
 
-    def overrides(self, simulation: Simulation) -> tuple[str, ...]:
+    def changes(self, simulation: Simulation) -> Changes:
         """Puts the texts into a scenario, and its manifests' findings into the new words."""
         sites = []
         for site in simulation.sites:
@@ -37,11 +37,13 @@ class Texts(NamedTuple):
             if site.findings is not None:
                 table["findings"] = self._translated(site.findings)
             sites.append(table)
-        return (
-            f"classes={inline([item.model_dump(mode='json') for item in self.classes])}",
-            f"simulation.findings={inline(self._translated(simulation.findings))}",
-            f"simulation.sites={inline(sites)}",
-        )
+        return {
+            "classes": [item.model_dump(mode="json") for item in self.classes],
+            "simulation": {
+                "findings": self._translated(simulation.findings),
+                "sites": sites,
+            },
+        }
 
     def _translated(self, columns: Translation) -> Translation:
         """Without terms whose finding is gone: a scenario may name no unknown one."""

@@ -50,7 +50,7 @@ def records(draw_site):
 
 
 def assert_equal(one, other):
-    for name in ("hidden", "weights", "valid", "labels", "positives"):
+    for name in ("hidden", "region_weights", "valid", "labels", "positives"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
     assert one.groups == other.groups
 
@@ -59,8 +59,8 @@ def test_shapes_types_and_labels(records, tmp_path):
     records = [replace(records[0], findings=("y",)), replace(records[1], label=None), records[3]]
     examples = Counted(tmp_path).prepare(records, views=3)
     assert examples.hidden.shape == (3, 3, 1 + 2, 128)
-    assert examples.hidden.dtype == examples.weights.dtype == torch.float16
-    assert examples.weights.shape == (3, 3, 2, 8, 8)
+    assert examples.hidden.dtype == examples.region_weights.dtype == torch.float16
+    assert examples.region_weights.shape == (3, 3, 2, 8, 8)
     # One connected mass in the round image; eight stripes in the square one, of which two count.
     assert examples.valid[:, 0].tolist() == [[True, False], [True, True], [True, True]]
     assert examples.labels.tolist() == [0, -1, 1]
@@ -76,7 +76,7 @@ def test_what_is_cached_is_what_the_tower_gives(records, tmp_path, train):
     image = Image.open(records[0].image).convert("RGB")
     pixels = tower.tower.preprocess.pixels(image)
     both = torch.stack([pixels, pixels.flip(-1)])  # the first two views
-    expected = tower.frozen(both, examples.weights[0].float())
+    expected = tower.frozen(both, examples.region_weights[0].float())
     if train == "full":
         assert examples.hidden.dtype == torch.uint8
     torch.testing.assert_close(examples.hidden[0].float(), expected.float(), rtol=2e-3, atol=2e-3)

@@ -47,7 +47,7 @@ def make_examples(n: int = 12, dim: int = 128, views: int = 3, regions: int = 2)
     hidden[:, :, 0] += 2 * unit_rows(2, dim, 3)[labels].unsqueeze(1)
     return Examples(
         hidden=hidden.half(),
-        weights=torch.ones(n, views, regions, 8, 8).half(),
+        region_weights=torch.ones(n, views, regions, 8, 8).half(),
         valid=torch.ones(n, views, regions, dtype=torch.bool),
         labels=labels,
         positives=make_bank(dim).positives(labels, [()] * n),
@@ -134,7 +134,7 @@ def test_moments_equal_a_slow_loop_and_skip_absent_regions() -> None:
     for i in range(5):
         for v in range(2):
             pooled, regions = model.tower(
-                examples.hidden[i, v][None].float(), examples.weights[i, v][None].float()
+                examples.hidden[i, v][None].float(), examples.region_weights[i, v][None].float()
             )
             row = pooled[0].detach().double()
             whole += torch.stack([row, row**2])
@@ -168,7 +168,7 @@ def test_further_images_show_their_one_view_in_the_place_of_all() -> None:
     assert torch.equal(both.hidden[:3], shots.hidden)
     for view in range(4):
         assert torch.equal(both.hidden[3:, view], more.hidden[[4, 1], 0])
-        assert torch.equal(both.weights[3:, view], more.weights[[4, 1], 0])
+        assert torch.equal(both.region_weights[3:, view], more.region_weights[[4, 1], 0])
         assert torch.equal(both.valid[3:, view], more.valid[[4, 1], 0])
     assert torch.equal(both.labels[3:], more.labels[[4, 1]])
     assert both.first_views(2).hidden.shape[1] == 2
@@ -178,9 +178,9 @@ def test_features_are_placed_by_centre_scale_and_share() -> None:
     model, examples = make_model(), make_examples(n=4, views=1)
     model.centre.copy_(torch.randn(2, 128))
     model.scale.copy_(torch.rand(2, 128) + 0.5)
-    hidden, weights = examples.hidden[:, 0].float(), examples.weights[:, 0].float()
-    images, regions = model.embed(hidden, weights)
-    pooled, parts = model.features(hidden, weights)
+    hidden, region_weights = examples.hidden[:, 0].float(), examples.region_weights[:, 0].float()
+    images, regions = model.embed(hidden, region_weights)
+    pooled, parts = model.features(hidden, region_weights)
     for found, raw, row in ((images, pooled, 0), (regions, parts, 1)):
         standard = (raw - model.centre[row]) / model.scale[row]
         unit = standard / standard.norm(dim=-1, keepdim=True)
@@ -191,7 +191,9 @@ def test_unit_features_have_norm_one_and_absent_regions_stay_zero() -> None:
     model, examples = make_model(), make_examples(n=5, views=2)
     examples.valid[3] = False
     model.unit_features = True
-    images, regions = model.features(examples.hidden[:, 0].float(), examples.weights[:, 0].float())
+    images, regions = model.features(
+        examples.hidden[:, 0].float(), examples.region_weights[:, 0].float()
+    )
     torch.testing.assert_close(images.norm(dim=-1), torch.ones(5))
     norms = regions.norm(dim=-1)
     assert (((norms - 1).abs() < 1e-5) | (norms == 0)).all()
@@ -216,7 +218,7 @@ def test_views_are_averaged_on_the_sphere() -> None:
             **{
                 **vars(examples),
                 "hidden": examples.hidden[:, v : v + 1],
-                "weights": examples.weights[:, v : v + 1],
+                "region_weights": examples.region_weights[:, v : v + 1],
                 "valid": examples.valid[:, v : v + 1],
             }
         )

@@ -228,7 +228,7 @@ def test_the_noise_has_the_deviation_that_is_claimed(adapter, new_examples, monk
     examples = replace(
         examples,
         hidden=examples.hidden[:, :1],
-        weights=examples.weights[:, :1],
+        region_weights=examples.region_weights[:, :1],
         valid=examples.valid[:, :1],
     )
     signal = sum_of(adapter, examples, schedule) / 5.0

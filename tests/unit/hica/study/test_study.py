@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from hica.errors import ConfigurationError
-from hica.study import Study, apply_overrides, load_study, validated
+from hica.study import Study, apply_overrides, changed, load_study, merged, validated
 
 MINIMAL = {
     "study": {"name": "toy"},
@@ -70,13 +70,13 @@ def test_an_unknown_adaptation_is_refused(train: str) -> None:
 
 def test_overrides_are_read_as_toml_and_leave_the_table_alone() -> None:
     table = {"alignment": {"margin": 0.1}}
-    changed = apply_overrides(
+    found = apply_overrides(
         table, ["alignment.margin=0.3", "model.train=last-2", "text.epochs=0", "x.flag=true"]
     )
-    assert changed["alignment"]["margin"] == 0.3
-    assert changed["model"]["train"] == "last-2"
-    assert changed["text"]["epochs"] == 0
-    assert changed["x"]["flag"] is True
+    assert found["alignment"]["margin"] == 0.3
+    assert found["model"]["train"] == "last-2"
+    assert found["text"]["epochs"] == 0
+    assert found["x"]["flag"] is True
     assert table == {"alignment": {"margin": 0.1}}
 
 
@@ -89,6 +89,22 @@ def test_a_malformed_override_is_refused(override: str) -> None:
 def test_an_override_below_a_value_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="name is not a table"):
         apply_overrides({"study": {"name": "x"}}, ["study.name.first=1"])
+
+
+def test_settings_are_changed_key_by_key_and_the_last_change_counts() -> None:
+    table = {"study": {"name": "x"}, "simulation": {"labels": {"a": "b"}}, "classes": [1]}
+    labels = {"simulation": {"labels": {"c": "d"}}}
+    found = merged(table, {"study": {"seed": 1}}, labels, {"study": {"seed": 2}, "classes": [2]})
+    assert found == {"study": {"name": "x", "seed": 2}, **labels, "classes": [2]}
+    assert table["study"] == {"name": "x"}
+
+
+def test_a_changed_study_is_checked_anew() -> None:
+    study = validated(Study, MINIMAL, "a")
+    assert changed(study, {"alignment": {"shots": 3}}).alignment.shots == 3
+    assert study.alignment.shots != 3
+    with pytest.raises(ConfigurationError, match=r"study: alignment.shot: unknown key"):
+        changed(study, {"alignment": {"shot": 3}})
 
 
 def test_the_hash_depends_on_content_not_on_spelling() -> None:

@@ -192,11 +192,11 @@ def test_quadrants_are_the_quarters_in_reading_order_at_full_size():
 def test_crops_are_encoded_as_images_of_their_own(tower):
     bank = random_bank(128)
     examples = random_examples(tower, 3, 0)
-    pixels, weights = examples.hidden[:, 0], examples.weights[:, 0]
-    images, regions = CropModel(tower, bank, True).embed(pixels, weights)
+    pixels, region_weights = examples.hidden[:, 0], examples.region_weights[:, 0]
+    images, regions = CropModel(tower, bank, True).embed(pixels, region_weights)
     model = AlignmentModel(tower, bank, True)
-    expected = model.embed(quadrants(pixels)[:, 2], weights)[0]
-    torch.testing.assert_close(images, model.embed(pixels, weights)[0])
+    expected = model.embed(quadrants(pixels)[:, 2], region_weights)[0]
+    torch.testing.assert_close(images, model.embed(pixels, region_weights)[0])
     torch.testing.assert_close(regions[:, 2], expected)
 
 
@@ -204,7 +204,7 @@ def test_crops_are_encoded_as_images_of_their_own(tower):
 def test_random_examples_have_as_many_valid_regions_as_asked_for(tower, regions):
     examples = random_examples(tower, 6, regions)
     assert examples.hidden.shape == (6, 1, 3, 64, 64)
-    assert examples.weights.shape == (6, 1, regions, 8, 8)
+    assert examples.region_weights.shape == (6, 1, regions, 8, 8)
     assert examples.valid.shape == (6, 1, regions)
     assert bool(examples.valid.all())
     assert examples.positives.sum(dim=1).tolist() == [1] * 6

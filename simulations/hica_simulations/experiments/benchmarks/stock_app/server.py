@@ -15,7 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordD
 from flwr.serverapp import Grid, ServerApp
 
 WIDTH = 128
-"""Of the adapter: norm, down and up are 33,280 weights."""
+"""Width of the adapter: its norm, down and up layers have 33,280 weights."""
 SHAPES = {
     "norm.weight": (WIDTH,),
     "norm.bias": (WIDTH,),

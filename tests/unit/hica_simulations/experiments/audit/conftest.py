@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
+import tomli_w
 import torch
 
 from hica.study import read_toml
 from hica_simulations.experiments.audit.settings import settings_of
 from hica_simulations.experiments.audit.world import make_world
-from hica_simulations.run import Place
+from hica_simulations.place import Place
 from hica_simulations.scenario import load_scenario
-from hica_simulations.toml_text import to_toml
 
 STUDY = Path(__file__).parents[5] / "simulations" / "studies" / "audit.toml"
 SMALL = (
@@ -29,7 +29,7 @@ def small_audit(tmp_path_factory) -> Path:
     table = read_toml(STUDY)
     table["simulation"]["sites"] = table["simulation"]["sites"][:2]
     path = tmp_path_factory.mktemp("study") / "audit.toml"
-    path.write_text(to_toml(table), encoding="utf-8")
+    path.write_text(tomli_w.dumps(table), encoding="utf-8")
     return path
 
 

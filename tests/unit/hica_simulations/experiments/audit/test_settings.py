@@ -31,6 +31,5 @@ def test_nothing_is_claimed_without_noise(toy_study):
 
 def test_the_control_claims_what_it_does_not_keep(toy_study):
     *_, control = settings_of(toy_study())
-    assert control.is_control
     assert control.noise_scale == CONTROL
     assert control.claimed("prototypes", 8) == pytest.approx(1.0, rel=0.05)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 
 from hica.method.local_training import Schedule, train
@@ -13,9 +14,8 @@ from hica_client.secure import question_of
 from hica_client.session import Session
 from hica_client.site import load_site
 from hica_simulations.experiments.audit.site_side import class_sums, round_change
-from hica_simulations.experiments.audit.world import make_start, rows_of, subset, units_of
-from hica_simulations.run import policy_of
-from hica_simulations.toml_text import to_toml
+from hica_simulations.experiments.audit.world import make_start, rows_of, units_of
+from hica_simulations.site_files import policy_of
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def client(world, place, tmp_path):
     site = (place.out / "sites" / "north" / "site.toml").read_text()
 
     def session(study):
-        (tmp_path / "site.toml").write_text(site + to_toml({"policy": policy_of(study)}))
+        (tmp_path / "site.toml").write_text(site + tomli_w.dumps({"policy": policy_of(study)}))
         return Session(load_site(tmp_path / "site.toml"), study)
 
     return session
@@ -36,7 +36,7 @@ def noise_of(session, request):
 
 @pytest.fixture
 def episode(world):
-    return subset(world.hospitals[0].pool, world.hospitals[0].episode)
+    return world.hospitals[0].pool.rows(torch.tensor(world.hospitals[0].episode))
 
 
 @pytest.mark.parametrize("name", ["dp-1", "dp-8"])

@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from hica_simulations.experiments.baselines import coop
-from hica_simulations.experiments.baselines.episode import Episode
 
 
 def shots_of(episode):
@@ -34,8 +33,8 @@ def test_training_lowers_the_loss_and_leaves_the_start_alone(prompted):
     assert after < before
 
 
-def test_an_episode_without_a_text_tower_says_so():
-    plain = Episode.of_one_site(np.eye(2), np.arange(2), np.eye(2), 2)
+def test_an_episode_without_a_text_tower_says_so(one_site):
+    plain = one_site(np.eye(2), np.arange(2), np.eye(2), 2)
     with pytest.raises(ValueError, match="needs a text tower"):
         coop.fit_predict(plain)
 

@@ -31,8 +31,8 @@ def test_rows_of_each_site_are_found(episode):
     assert all(np.all(episode.sites[rows] == n) for n, rows in enumerate(episode.by_site))
 
 
-def test_an_episode_without_texts_says_so():
-    plain = Episode.of_one_site(np.eye(2), np.arange(2), np.eye(2), 2)
+def test_an_episode_without_texts_says_so(one_site):
+    plain = one_site(np.eye(2), np.arange(2), np.eye(2), 2)
     with pytest.raises(ValueError, match="needs class texts"):
         _ = plain.class_texts
 

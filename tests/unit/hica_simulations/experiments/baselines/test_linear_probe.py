@@ -10,7 +10,9 @@ from hica_simulations.experiments.baselines.linear_probe import STRENGTHS
 
 
 def fit_predict(train, labels, test, classes, seed):
-    return linear_probe.fit_predict(Episode.of_one_site(train, labels, test, classes, seed))
+    here, there = np.zeros(len(train), np.int64), np.zeros(len(test), np.int64)
+    episode = Episode(train[:, None], labels, here, test[:, None], there, classes, seed)
+    return linear_probe.fit_predict(episode)
 
 
 def blobs(per_class, classes=3, dim=6, seed=0):

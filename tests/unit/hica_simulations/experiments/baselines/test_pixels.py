@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from hica.errors import DataError
-from hica_simulations.experiments.baselines.episode import Episode
 from hica_simulations.experiments.baselines.pixels import SIDE, fit_predict, thumbnails
 
 
@@ -23,9 +22,9 @@ def test_a_missing_image_is_named(tmp_path):
         thumbnails([tmp_path / "absent.png"])
 
 
-def test_brightness_is_seen():
+def test_brightness_is_seen(one_site):
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 20)
     pixels = 0.3 + 0.3 * labels[:, None] + 0.05 * rng.standard_normal((40, SIDE * SIDE))
-    episode = Episode.of_one_site(pixels, labels, pixels, 2)
+    episode = one_site(pixels, labels, pixels, 2)
     assert np.all(fit_predict(episode).argmax(axis=1) == labels)

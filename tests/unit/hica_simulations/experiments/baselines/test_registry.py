@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from hica_server.console import METHODS
 from hica_simulations.experiments.baselines.registry import (
     IN_EVERY_RUN,
     MODELS,
@@ -16,6 +15,7 @@ from hica_simulations.experiments.baselines.registry import (
     ON_PIXELS,
     ON_PROMPTS,
 )
+from hica_simulations.experiments.titles import METHODS
 
 EVERY = ON_PIXELS | ON_FEATURES | ON_PROMPTS
 
@@ -72,7 +72,7 @@ on_images = pytest.mark.parametrize("tuned", ON_IMAGES, indirect=True)
 
 def test_what_trains_the_tower_says_which_part():
     assert set(MODELS) == set(ON_IMAGES)
-    assert all(any(one.startswith("model.train=") for one in chosen) for chosen in MODELS.values())
+    assert all("train" in changes["model"] for changes in MODELS.values())
 
 
 @on_images

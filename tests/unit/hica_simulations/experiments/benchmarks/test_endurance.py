@@ -7,17 +7,19 @@ from PIL import Image
 from hica_server.settings import Folder
 from hica_simulations.experiments.benchmarks.endurance import (
     Growth,
-    Recorder,
-    Sample,
     as_figures,
     as_markdown,
     database_at,
-    database_size,
     growths,
-    write_samples,
 )
 from hica_simulations.experiments.benchmarks.endurance_plot import plot
 from hica_simulations.experiments.benchmarks.processes import Process
+from hica_simulations.experiments.benchmarks.samples import (
+    Recorder,
+    Sample,
+    database_size,
+    write_samples,
+)
 
 MB = 1_000_000
 

@@ -10,7 +10,7 @@ from hica_simulations.experiments.benchmarks.overhead import (
     round_seconds,
     stock_seconds,
 )
-from hica_simulations.run import Place
+from hica_simulations.place import Place
 
 STARTS = [
     ("zero-shot evaluation", 0.0),

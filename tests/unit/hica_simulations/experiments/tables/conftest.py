@@ -8,7 +8,6 @@ import pytest
 from hica_simulations.experiments.tables.cells import COSTS, METRICS, WORST, Cell
 from hica_simulations.predictions import Predictions
 from hica_simulations.run import PREDICTIONS
-from hica_simulations.scenario import load_scenario
 
 STUDIES = Path(__file__).parents[5] / "simulations" / "studies"
 
@@ -26,9 +25,7 @@ def loaded(study):
     def loaded(module, name, seeds=(3,), shots=(5,)):
         cells = module.cells([study(name)], shots, seeds)
         assert len({cell.folder for cell in cells}) == len(cells)
-        return {
-            cell.labels["method"]: load_scenario(cell.study, list(cell.overrides)) for cell in cells
-        }
+        return {cell.labels["method"]: cell.scenario() for cell in cells}
 
     return loaded
 
@@ -51,7 +48,7 @@ def save():
 
     def save(out, row, predictions):
         labels = {name: row[name] for name in ("study", "shots", "method", "seed")}
-        predictions.save(out / "cells" / Cell(labels, Path(), ()).folder / PREDICTIONS)
+        predictions.save(out / "cells" / Cell(labels, Path(), {}).folder / PREDICTIONS)
 
     return save
 

@@ -3,22 +3,21 @@ import csv
 import pytest
 
 from hica_simulations.experiments.tables.comparison import Comparison, Figure, Variant
-from hica_simulations.scenario import load_scenario
 
 
 def variants(scenario):
     seed = scenario.study.study.seed
     return {
         "own": Variant(),
-        "other": Variant((f"alignment.margin=0.{seed}",)),
+        "other": Variant({"alignment": {"margin": seed / 10}}),
         "probe": Variant(method="linear_probe"),
-        "probe, damaged": Variant(("alignment.views=1",), "linear_probe"),
+        "probe, damaged": Variant({"alignment": {"views": 1}}, "linear_probe"),
     }
 
 
 def table(**more):
     metrics = {"accuracy": "accuracy", "auroc": "AUROC"}
-    return Comparison("Title", "own", variants, metrics, **more)
+    return Comparison("Title", "own", variants, metrics, ("auroc",), **more)
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def cell_of(text, name, number):
 
 
 def test_every_line_is_run_with_every_seed_and_number_of_shots(study):
-    compared = table(rarely=frozenset({"probe"}), everywhere=("text.epochs=1",))
+    compared = table(rarely=frozenset({"probe"}), everywhere={"text": {"epochs": 1}})
     cells = compared.cells([study("phantoms")], [1, 5], [3, 4])
     told = [tuple(cell.labels[name] for name in ("seed", "shots", "method")) for cell in cells]
     names = ("own", "other", "probe", "probe, damaged")
@@ -44,7 +43,7 @@ def test_every_line_is_run_with_every_seed_and_number_of_shots(study):
         for name in names
         if name != "probe" or shots == 5
     ]
-    scenario = load_scenario(cells[1].study, list(cells[1].overrides))
+    scenario = cells[1].scenario()
     assert (scenario.study.alignment.shots, scenario.study.study.seed) == (5, 3)
     assert scenario.simulation.split_seed == 3 and scenario.study.text.epochs == 1
     assert scenario.study.alignment.margin == 0.3  # variants know the seed

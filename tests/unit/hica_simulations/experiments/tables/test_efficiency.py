@@ -5,7 +5,7 @@ import torch
 
 from hica_simulations.experiments.tables import efficiency
 from hica_simulations.experiments.tables.efficiency import WAYS, costs, measured
-from hica_simulations.run import Place
+from hica_simulations.place import Place
 from hica_simulations.scenario import load_scenario
 
 
@@ -15,7 +15,7 @@ def test_every_way_of_training_is_taken_with_the_layers_it_reaches(study, layers
     assert tuple(lines) == WAYS
     for way, line in lines.items():
         reached = min(layers, 2) if way == "last-1" else layers
-        assert line.overrides == (f"model.train={way}", f"model.layers={reached}")
+        assert line.changes == {"model": {"train": way, "layers": reached}}
 
 
 @pytest.mark.parametrize("name", ["breast_lesions", "pneumonia", "tuberculosis", "phantoms"])

@@ -24,7 +24,7 @@ def rows(row, tmp_path):
                 labels = {"study": "s", "shots": shots, "method": method, "seed": seed}
                 metrics = dict.fromkeys(("accuracy", "auroc", "balanced_accuracy", "ece"), value)
                 made.append({**labels, **metrics, "worst_auroc": value, "error": ""})
-                folder = tmp_path / "cells" / Cell(labels, tmp_path, ()).folder
+                folder = tmp_path / "cells" / Cell(labels, tmp_path, {}).folder
                 found = Predictions(
                     np.eye(2)[[0, 1, 0]], np.array([0, 1, 1]), list("abc"), ["n"] * 3
                 )

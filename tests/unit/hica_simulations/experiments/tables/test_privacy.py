@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from hica_simulations.experiments.tables.privacy import BUDGETS, METHODS, as_markdown, cells, write
-from hica_simulations.scenario import load_scenario
 
 ROOT = Path(__file__).parents[5]
 BREAST = ROOT / "simulations" / "studies" / "breast_ultrasound.toml"
@@ -28,7 +27,7 @@ def test_every_mechanism_is_run_at_every_budget_with_every_seed(made):
 
 def test_every_cell_is_a_study_that_is_taken(made):
     for cell in made:
-        study = load_scenario(cell.study, list(cell.overrides)).study
+        study = cell.scenario().study
         budget = cell.labels["epsilon"]
         assert study.privacy.is_private == (cell.labels["method"] != "none")
         assert study.alignment.shots == cell.labels["shots"]

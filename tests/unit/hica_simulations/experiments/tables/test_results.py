@@ -14,8 +14,7 @@ from hica_simulations.experiments.tables.results import (
     put_into,
     quick,
 )
-from hica_simulations.run import Place
-from hica_simulations.scenario import load_scenario
+from hica_simulations.place import Place
 
 ROOT = Path(__file__).parents[5]
 STUDIES = ROOT / "simulations" / "studies"
@@ -35,7 +34,7 @@ def test_every_table_is_on_the_page_but_that_of_privacy_and_one_for_a_gpu():
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
 def test_every_cell_of_the_page_can_be_run(part):
     for cell in cells_of(quick(part), STUDIES):
-        study = load_scenario(cell.study, list(cell.overrides)).study
+        study = cell.scenario().study
         assert study.study.seed in (FIRST_SEED, FIRST_SEED + 1)
         assert study.alignment.shots in (1, 2)
 
@@ -73,7 +72,7 @@ def finish(folder, row="{}"):
 
 def test_a_run_of_an_earlier_table_is_not_made_again(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
-    recipe, change = ("alignment.shots=4",), ("alignment.shots=4", "alignment.views=1")
+    recipe, change = {"alignment": {"shots": 4}}, {"alignment": {"shots": 4, "views": 1}}
     earlier = [Cell({"method": "federated"}, Path("a.toml"), recipe)]
     later = [
         Cell({"method": "own"}, Path("a.toml"), recipe),
@@ -95,7 +94,7 @@ def test_a_run_of_the_table_itself_is_kept(tmp_path):
     shared = {}
     for name, row in (("one", "first"), ("two", "second")):
         finish(tmp_path / name / "cells" / "federated", row)
-        copy_shared([Cell({"method": "federated"}, Path("a.toml"), ())], tmp_path / name, shared)
+        copy_shared([Cell({"method": "federated"}, Path("a.toml"), {})], tmp_path / name, shared)
     assert (tmp_path / "two" / "cells" / "federated" / "row.json").read_text() == "second"
 
 
@@ -114,7 +113,7 @@ def test_tables_are_put_into_the_page_one_after_the_other(tmp_path, monkeypatch)
     class Module:
         @staticmethod
         def cells(files, shots, seeds, methods):
-            return [Cell({"seed": seed}, file, ()) for file in files for seed in seeds]
+            return [Cell({"seed": seed}, file, {}) for file in files for seed in seeds]
 
         @staticmethod
         def write(rows, out):

@@ -82,7 +82,7 @@ def test_manifests_name_findings_in_the_new_words(study):
         words_shuffled(before.study.classes, 0),
         without_findings(before.study.classes),
     ):
-        after = load_scenario(path, list(changed.overrides(before.simulation)))
+        after = load_scenario(path, changes=changed.changes(before.simulation))
         assert after.study.classes == changed.classes
         old, new = (each.simulation.sites[-1].findings for each in (before, after))
         for column, terms in old.items():

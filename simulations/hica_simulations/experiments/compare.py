@@ -7,12 +7,15 @@ seeds' differences says what the seeds support, where two separate intervals wou
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hica.method.metrics import paired_interval
 from hica.wire.checkpoint import write_json
-from hica_simulations.run import Place, Watching, silently, simulate
+from hica_simulations.experiments.baselines.every_run import simulate_with_baselines
+from hica_simulations.place import Place
+from hica_simulations.run import Watching, silently, simulate
 from hica_simulations.scenario import load_scenario
 
 METRICS = ("accuracy", "balanced_accuracy", "auroc")
@@ -75,16 +78,15 @@ def _methods_of_seed(
     study: Path, overrides: list[str], place: Place, seed: int, watching: Watching
 ) -> dict[str, Any]:
     """Metrics of every method at one seed, all on the same shots and test images."""
-    with_seed = [*overrides, f"study.seed={seed}"]
-
-    def run(name: str, changes: list[str], baselines: bool) -> dict[str, Any]:
-        there = Place(place.data, place.out / name, place.cache, place.device, place.engine)
-        return simulate(load_scenario(study, [*with_seed, *changes]), there, baselines, watching)
-
-    result = run(f"seed-{seed}", [], baselines=True)
+    with_seed = {"study": {"seed": seed}}
+    scenario = load_scenario(study, overrides, with_seed)
+    there = replace(place, out=place.out / f"seed-{seed}")
+    result = simulate_with_baselines(scenario, there, watching)
     methods = {FEDERATED: result["final"], **result["baselines"]}
-    if load_scenario(study, with_seed).study.pretraining.rounds:
-        plain = run(f"seed-{seed}-no-stage-1", ["pretraining.rounds=0"], baselines=False)
+    if scenario.study.pretraining.rounds:
+        without = load_scenario(study, overrides, {**with_seed, "pretraining": {"rounds": 0}})
+        there = replace(place, out=place.out / f"seed-{seed}-no-stage-1")
+        plain = simulate(without, there, watching)
         methods[NO_STAGE_1] = plain["final"]
     return methods
 

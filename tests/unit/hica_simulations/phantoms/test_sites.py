@@ -8,15 +8,14 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 from hica.errors import ConfigurationError
 from hica.images.manifest import read_manifest
 from hica_simulations.experiments.baselines import linear_probe
-from hica_simulations.experiments.baselines.episode import Episode
-from hica_simulations.phantoms import (
+from hica_simulations.phantoms.sites import (
     FINDINGS,
     MEAN,
     SPREAD,
     SiteShift,
     draw_phantom,
+    draw_site,
     labels_of,
-    make_phantoms,
 )
 
 PLAIN = SiteShift("plain")
@@ -33,9 +32,9 @@ def drawn(modality, label, count, site=PLAIN, size=96):
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_manifest_lists_images_with_labels_masks_and_findings(tmp_path, modality):
-    manifests = make_phantoms(tmp_path, modality, [PLAIN, SiteShift("other")], 2, size=32)
-    assert list(manifests) == ["plain", "other"]
-    records = read_manifest(manifests["plain"])
+    manifest = draw_site(tmp_path, modality, PLAIN, 2, size=32)
+    assert manifest == tmp_path / "plain" / "manifest.csv"
+    records = read_manifest(manifest)
     assert [record.label for record in records] == [x for x in labels_of(modality) for _ in "12"]
     assert len({record.group for record in records}) == len(records)
     for record in records:
@@ -47,7 +46,8 @@ def test_manifest_lists_images_with_labels_masks_and_findings(tmp_path, modality
 
 def test_an_image_depends_on_its_seed_site_class_and_number_only(tmp_path):
     def files(root, sites, per_class, seed):
-        make_phantoms(root, "ultrasound", sites, per_class, size=32, seed=seed)
+        for site in sites:
+            draw_site(root, "ultrasound", site, per_class, size=32, seed=seed)
         return {
             str(path.relative_to(root)): path.read_bytes() for path in root.rglob("images/*.png")
         }
@@ -122,14 +122,14 @@ def test_ultrasound_classes_differ_in_the_coarseness_of_the_lesion():
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-def test_thumbnails_do_not_give_the_class_away(modality):
+def test_thumbnails_do_not_give_the_class_away(modality, one_site):
     labels = labels_of(modality)
     images = np.array([drawn(modality, label, 60, size=32)[0] for label in labels])
     small = images.reshape(len(labels), 60, 16, 2, 16, 2).mean(axis=(3, 5))
     pixels = small.reshape(len(labels), 60, -1) / 255
     classes = np.repeat(np.arange(len(labels)), 40), np.repeat(np.arange(len(labels)), 20)
     train, test = pixels[:, :40].reshape(-1, 256), pixels[:, 40:].reshape(-1, 256)
-    probabilities = linear_probe.fit_predict(Episode.of_one_site(train, classes[0], test, 3))
+    probabilities = linear_probe.fit_predict(one_site(train, classes[0], test, 3))
     assert np.mean(probabilities.argmax(axis=1) == classes[1]) < 0.65
 
 
@@ -151,4 +151,4 @@ def test_sites_shift_gain_blur_and_speckle(modality):
 
 def test_unknown_modality_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="'mri'; choose one of ultrasound, xray"):
-        make_phantoms(tmp_path, "mri", [PLAIN], 1)
+        draw_site(tmp_path, "mri", PLAIN, 1)

@@ -1,0 +1,1 @@
+"""Drawn images with lesion masks, for studies without patient data: `sites` draws a site's own."""
