@@ -1,15 +1,22 @@
-"""Small models and examples, and float64 throughout where gradients are compared."""
+"""Small models and examples, a site that holds them, and float64 where gradients are compared."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
+from hica.errors import CheckpointError
 from hica.images.preprocess import Preprocess
 from hica.method.examples import Examples
+from hica.method.local_training import Batch, embed_all
 from hica.method.model import AlignmentModel
-from hica.text.bank import TextBank
+from hica.steps.state import Bank, State
+from hica.study import Study
+from hica.text.bank import ClassTexts, TextBank
 from hica.towers import ImageTower, load_image_tower
 from hica.towers.adaptation import adapt
 
@@ -48,21 +55,27 @@ def build_model(name: str, train: str, **arguments: bool) -> AlignmentModel:
     return model
 
 
-def build_examples(model: AlignmentModel, groups: Sequence[str], views: int = 2) -> Examples:
+def build_examples(
+    model: AlignmentModel,
+    groups: Sequence[str],
+    views: int = 2,
+    texts: Sequence[ClassTexts] = TEXTS,
+    seed: int = 3,
+) -> Examples:
     """Random pixels; image 0 shows one region less, and of image 1 no region is valid."""
     tower, n = model.tower, len(groups)
     side, grid = tower.tower.preprocess.size, tower.tower.grid
-    generator = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(seed)
     shape = (n * views, 3, side, side)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     region_weights = torch.rand(n, views, 3, grid, grid, generator=generator)
-    region_weights[0, :, 2] = 0.0
+    region_weights[:1, :, 2] = 0.0
     valid = torch.ones(n, views, 3, dtype=torch.bool)
-    valid[0, :, 2] = False
-    valid[1] = False
+    valid[:1, :, 2] = False
+    valid[1:2] = False
     hidden = tower.frozen(pixels, region_weights.flatten(0, 1))
     labels = torch.arange(n) % 2
-    bank = TextBank.assemble(TEXTS, *model.unit_bank())
+    bank = TextBank.assemble(texts, *model.unit_bank())
     return Examples(
         hidden=hidden.unflatten(0, (n, views)),
         region_weights=region_weights,
@@ -71,6 +84,94 @@ def build_examples(model: AlignmentModel, groups: Sequence[str], views: int = 2)
         positives=bank.positives(labels, [()] * n),
         groups=tuple(groups),
     )
+
+
+class StubSite:
+    """A site whose images are in memory: what a step sees of it (`hica.steps.step.SiteData`).
+
+    Attributes:
+        model: The study's, with the weights of a coordinator that has trained nothing yet.
+        looked: Every part whose images were looked at.
+        state: What was kept.
+    """
+
+    def __init__(self, study: Study, patients: Mapping[str, Sequence[str]], name: str = "north"):
+        self.study, self.name = study, name
+        tower = adapt(load("tiny"), study.model.train, adapter_width=study.model.adapter_width)
+        rows = [unit_rows(count, tower.tower.dim, count) for count in self._texts(study)]
+        bank = TextBank.assemble(study.class_texts, *rows)
+        private, trained = study.privacy.is_private, study.alignment.train_text_bank
+        self.model = AlignmentModel(tower, bank, trained, unit_features=private)
+        self.parts = {
+            part: self.draw(groups, 2 if part == "labelled" else 1, seed)
+            for seed, (part, groups) in enumerate(patients.items())
+        }
+        self.looked: list[str] = []
+        self.state: dict[str, Mapping[str, np.ndarray]] = {}
+        self.rest_shares: np.ndarray | None = None
+        self.shots_in_pool = np.zeros(len(patients.get("unlabelled", ())), dtype=bool)
+
+    @staticmethod
+    def _texts(study: Study) -> tuple[int, int]:
+        return len(study.classes), len(study.finding_names)
+
+    def draw(self, groups: Sequence[str], views: int, seed: int) -> Examples:
+        """Random images of these patients."""
+        return build_examples(self.model, groups, views, self.study.class_texts, seed)
+
+    def asked_with(self) -> State:
+        """The state of the coordinator that has trained nothing yet."""
+        dtype, dim = self.study.federation.dtype, self.model.centre.shape[1]
+        return State(
+            shared={
+                name: value.detach().numpy().astype(dtype)
+                for name, value in self.model.shared().items()
+            },
+            bank=Bank(self.model.classes.detach().numpy(), self.model.findings.detach().numpy()),
+            centre=np.zeros((2, dim), np.float32),
+            scale=np.ones((2, dim), np.float32),
+            bias=np.zeros(len(self.study.classes)),
+            centroids=unit_rows(self.study.pretraining.clusters, dim, 9).double().numpy(),
+        )
+
+    def size(self, part: str) -> int:
+        return len(self.parts.get(part, ()))
+
+    def examples(self, part: str) -> Examples:
+        self.looked.append(part)
+        return self.parts[part]
+
+    def embedded(self, part: str, model: AlignmentModel) -> Batch:
+        return embed_all(model, self.examples(part).first_views(1))
+
+    def positives(self, part: str, rows: Tensor, labels: Tensor) -> Tensor:
+        bank = TextBank.assemble(self.study.class_texts, *self.model.unit_bank())
+        return bank.positives(labels, [()] * len(rows))
+
+    def has_kept(self, name: str) -> bool:
+        return name in self.state
+
+    def kept(self, name: str) -> Any:
+        if name not in self.state:
+            raise CheckpointError(f"{name}: missing")
+        return self.state[name]
+
+    def keep(self, kept: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+        self.state |= kept
+
+
+PATIENTS = {
+    "labelled": ["p0", "p1", "p2", "p3"],
+    "unlabelled": ["p0", "p1", "p4", "p4", "p5", "p5"],
+    "centre": ["p0", "p1", "p4"],
+    "test": ["q0", "q1", "q2", "q3", "q4", "q5"],
+}
+
+
+@pytest.fixture
+def new_site() -> Callable[..., StubSite]:
+    """`new_site(study, labelled=[…], …)`: patients of each part, where not those of `PATIENTS`."""
+    return lambda study, name="north", **parts: StubSite(study, PATIENTS | parts, name)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,14 @@ from flwr.app import Message
 
 from hica.method.metrics import SiteMetrics
 from hica.method.model import AlignmentModel
+from hica.steps.alignment import ALIGNMENT
+from hica.steps.calibration import CALIBRATION
+from hica.steps.centre import CENTRE
+from hica.steps.clusters import LLOYD
+from hica.steps.evaluation import EVALUATION
+from hica.steps.pretraining import PRETRAINING
+from hica.steps.prototypes import PROTOTYPES
+from hica.steps.state import Bank, State
 from hica.text.bank import TextBank
 from hica.wire.checkpoint import has_state, load_state
 from hica.wire.messages import Kind, Request, SiteError, spec_of
@@ -33,24 +41,27 @@ class Asker:
             study.class_texts, torch.from_numpy(rows[:2]), torch.from_numpy(rows[2:])
         )
         model = AlignmentModel(session.pipeline.tower, bank, study.alignment.train_text_bank)
-        shared = {f"shared.{k}": v.detach().numpy().copy() for k, v in model.shared().items()}
-        self.spec = spec_of(shared)
-        self.payload = {
-            **shared,
-            "anchor.classes": rows[:2],
-            "anchor.findings": rows[2:],
-            "centre": np.zeros((2, DIM), np.float32),
-            "scale": np.ones((2, DIM), np.float32),
-            "bias": np.zeros(2),
-        }
+        shared = {name: v.detach().numpy().copy() for name, v in model.shared().items()}
+        self.payload = State(
+            shared=shared,
+            bank=Bank(rows[:2], rows[2:]),
+            centre=np.zeros((2, DIM), np.float32),
+            scale=np.ones((2, DIM), np.float32),
+            bias=np.zeros(2),
+        ).arrays()
+        self.spec = spec_of({f"shared.{name}": value for name, value in shared.items()})
 
     def message(self, kind, round_=0, settings=None, **arrays):
-        """The site's answer as it comes over the wire, in a process just started."""
+        """The site's answer as it comes over the wire, in a process just started.
+
+        Arrays are added to those that every request has, or take their place; None takes one away.
+        """
         forget_sessions()
         payload = {} if kind == Kind.CAPABILITIES else {**self.payload, **arrays}
+        payload = {name: value for name, value in payload.items() if value is not None}
         request = Request(kind, self.study, round_, settings or {}, payload)
         with InProcessGrid(app, [{"site": str(self.site_file)}], {}) as grid:
-            [answer] = grid.send_and_receive([Message(encode_request(request), 1, kind.value)])
+            [answer] = grid.send_and_receive([Message(encode_request(request), 1, kind)])
         return answer
 
     def __call__(self, kind, spec, round_=0, settings=None, **arrays):
@@ -89,7 +100,7 @@ def test_a_node_without_a_site_says_what_to_set(ask):
 
 
 def test_moments_are_sums_over_the_images_and_the_sites_own_centre_is_kept(ask):
-    reply = ask(Kind.MOMENTS, SUMS)
+    reply = ask(CENTRE.kind, SUMS)
     assert reply.arrays["counts"][0] == 8
     kept = load_state(ask.state, "centre")[0]["centre"]
     np.testing.assert_allclose(
@@ -98,29 +109,29 @@ def test_moments_are_sums_over_the_images_and_the_sites_own_centre_is_kept(ask):
 
 
 def test_moments_are_of_no_more_images_than_the_study_says(draw_site, toy_study):
-    reply = Asker(draw_site("north"), toy_study("alignment.centre_images=5"))(Kind.MOMENTS, SUMS)
+    reply = Asker(draw_site("north"), toy_study("alignment.centre_images=5"))(CENTRE.kind, SUMS)
     assert reply.arrays["counts"][0] == 5 and reply.examples == 5
 
 
 def test_only_the_last_request_of_k_means_fixes_the_pseudo_labels(ask):
     spec = {"sums": ((3, DIM), "float64"), "counts": ((3,), "float64")}
-    start = ask(Kind.CLUSTERS, spec, settings={"step": "start"})
+    start = ask(LLOYD.kind, spec, settings={"step": "start"})
     centroids = start.arrays["sums"] / start.arrays["counts"][:, None]
     assert start.arrays["counts"].sum() == 8
-    ask(Kind.CLUSTERS, spec, settings={"step": "lloyd"}, centroids=centroids)
+    ask(LLOYD.kind, spec, settings={"step": "lloyd"}, centroids=centroids)
     assert not has_state(ask.state, "pseudo_labels")
-    reply = ask(Kind.CLUSTERS, spec, settings={"step": "assign"}, centroids=centroids)
+    assert ask(LLOYD.kind, {}, settings={"step": "assign"}, centroids=centroids).examples == 0
     labels = load_state(ask.state, "pseudo_labels")[0]["labels"]
-    assert np.bincount(labels, minlength=3).tolist() == reply.arrays["counts"].tolist()
+    lloyd = ask(LLOYD.kind, spec, settings={"step": "lloyd"}, centroids=centroids)
+    assert np.bincount(labels, minlength=3).tolist() == lloyd.arrays["counts"].tolist()
 
 
 def test_pretraining_goes_on_after_a_restart_of_the_site_but_not_without_its_state(ask):
-    centroids = np.random.default_rng(1).normal(size=(3, DIM))
-    spec = {"sums": ((3, DIM), "float64"), "counts": ((3,), "float64")}
+    centroids = np.random.default_rng(1).normal(size=(3, DIM)) / DIM**0.5 / 4
     arguments = {"settings": {"rate": 1.0}, "centroids": centroids}
-    assert "pseudo_labels: missing" in ask.failure(Kind.PRETRAIN, **arguments)
-    ask(Kind.CLUSTERS, spec, settings={"step": "assign"}, centroids=centroids)
-    reply = ask(Kind.PRETRAIN, ask.spec, **arguments)
+    assert "pseudo_labels: missing" in ask.failure(PRETRAINING.kind, **arguments)
+    ask(LLOYD.kind, {}, settings={"step": "assign"}, centroids=centroids)
+    reply = ask(PRETRAINING.kind, ask.spec, **arguments)
     assert reply.examples == 8
     assert not np.array_equal(
         reply.arrays["shared.tower.adapter.up.weight"],
@@ -128,28 +139,19 @@ def test_pretraining_goes_on_after_a_restart_of_the_site_but_not_without_its_sta
     )
     for file in ask.state.glob("pseudo_labels*"):
         file.unlink()
-    assert "state folder of north was emptied" in ask.failure(Kind.PRETRAIN, **arguments)
+    assert "state folder of north was emptied" in ask.failure(PRETRAINING.kind, **arguments)
 
 
-def test_a_round_repeats_to_the_bit_and_another_round_draws_anew(ask):
-    first, again = (ask(Kind.ALIGN, ask.spec, 3, {"rate": 1.0}) for _ in range(2))
-    other = ask(Kind.ALIGN, ask.spec, 4, {"rate": 1.0})
+def test_a_round_repeats_to_the_bit(ask):
+    first, again = (ask(ALIGNMENT.kind, ask.spec, 1, {"rate": 0.5}) for _ in range(2))
     assert same(first, again) and first.details == again.details
-    assert not same(first, other)
     assert first.examples == 8
-
-
-def test_the_rate_scales_the_step_of_tower_and_bank(ask):
-    still = ask(Kind.ALIGN, ask.spec, settings={"rate": 0.0})
-    for name in ask.spec:
-        np.testing.assert_array_equal(still.arrays[name], ask.payload[name])
-    moved = ask(Kind.ALIGN, ask.spec, settings={"rate": 1.0})
     for name in ("shared.tower.adapter.up.weight", "shared.bank.classes", "shared.bank.findings"):
-        assert not np.array_equal(moved.arrays[name], ask.payload[name])
+        assert not np.array_equal(first.arrays[name], ask.payload[name])
 
 
 def test_prototypes_are_class_sums_of_unit_vectors(ask):
-    reply = ask(Kind.PROTOTYPES, SUMS)
+    reply = ask(PROTOTYPES.kind, SUMS)
     assert reply.arrays["counts"].tolist() == [4, 4]
     norms = np.linalg.norm(reply.arrays["sums"], axis=1)
     assert (norms > 0).all() and (norms <= 4 + 1e-6).all()
@@ -157,7 +159,9 @@ def test_prototypes_are_class_sums_of_unit_vectors(ask):
 
 def test_a_newton_step_sums_over_the_episode_at_the_intercepts_sent(ask):
     spec = {"gradient": ((2,), "float64"), "hessian": ((2, 2), "float64")}
-    level, tilted = (ask(Kind.CALIBRATE, spec, bias=np.array(b)) for b in ([0.0, 0.0], [3.0, -3.0]))
+    level, tilted = (
+        ask(CALIBRATION.kind, spec, bias=np.array(b)) for b in ([0.0, 0.0], [3.0, -3.0])
+    )
     assert level.examples == tilted.examples == 8
     assert tilted.arrays["gradient"][0] > level.arrays["gradient"][0] + 1  # class 0 favoured more
     np.testing.assert_allclose(tilted.arrays["gradient"].sum(), 0.0, atol=1e-6)
@@ -165,7 +169,7 @@ def test_a_newton_step_sums_over_the_episode_at_the_intercepts_sent(ask):
 
 def test_intercepts_move_predictions(ask):
     all_first, all_second = (
-        ask(Kind.EVALUATE, {}, bias=np.array(b)).details for b in ([50.0, -50.0], [-50.0, 50.0])
+        ask(EVALUATION.kind, {}, bias=np.array(b)).details for b in ([50.0, -50.0], [-50.0, 50.0])
     )
     assert all_first["confusion"] == [[4, 0], [4, 0]]
     assert all_second["confusion"] == [[0, 4], [0, 4]]
@@ -174,22 +178,22 @@ def test_intercepts_move_predictions(ask):
 def test_a_site_that_knows_its_prevalence_predicts_for_its_own_patients(draw_site, toy_study):
     path = draw_site("north", images=40)
     study = toy_study("alignment.shots=3")
-    plain = Asker(path, study)(Kind.EVALUATE, {}, bias=np.array([50.0, -50.0])).details
+    plain = Asker(path, study)(EVALUATION.kind, {}, bias=np.array([50.0, -50.0])).details
     assert plain["confusion"] == [[10, 0], [10, 0]]
     known = "[data]\nprevalence = { round = 0.2, square = 0.8 }\n"
     path.write_text(path.read_text().replace("[data]\n", known))
     ask = Asker(path, study)
-    reply = ask(Kind.EVALUATE, {}, bias=np.array([50.0, -50.0]))
+    reply = ask(EVALUATION.kind, {}, bias=np.array([50.0, -50.0]))
     assert reply.arrays == {}
     kept = load_state(ask.state, "predictions")[0]["probabilities"]
     # Test images are like those beyond the shots, of which 4 - 3 of 20 - 6 are round.
     assert kept[:, 0].mean() == pytest.approx(1 / 14, abs=0.05)
-    again = ask(Kind.EVALUATE, {}, bias=np.array([-50.0, 50.0]))
+    again = ask(EVALUATION.kind, {}, bias=np.array([-50.0, 50.0]))
     assert again.details["confusion"] == reply.details["confusion"]  # its own intercepts, not ours
 
 
 def test_evaluation_tells_metrics_and_nothing_else(ask):
-    reply = ask(Kind.EVALUATE, {})
+    reply = ask(EVALUATION.kind, {})
     metrics = SiteMetrics.from_dict(reply.details, 2, "north")
     assert (metrics.n, metrics.counts) == (8, (4, 4))
     assert reply.arrays == {}
@@ -197,8 +201,54 @@ def test_evaluation_tells_metrics_and_nothing_else(ask):
 
 def test_weights_that_do_not_fit_are_refused_in_words(ask):
     wrong = np.zeros((3, DIM), np.float32)
-    reason = ask.failure(Kind.ALIGN, {"rate": 1.0}, **{"shared.bank.classes": wrong})
+    reason = ask.failure(ALIGNMENT.kind, {"rate": 1.0}, **{"shared.bank.classes": wrong})
     assert "'bank.classes' has shape (3, 128)" in reason
+    unknown = np.zeros(1, np.float32)
+    reason = ask.failure(ALIGNMENT.kind, {"rate": 1.0}, **{"shared.tower.backdoor": unknown})
+    assert "weights do not fit the study's model: ['tower.backdoor'] differ" in reason
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"bias": None}, "train.align: arrays missing or not asked for: ['bias']"),
+        ({"extra": np.zeros(1)}, "train.align: arrays missing or not asked for: ['extra']"),
+        (
+            {"centre": np.zeros((2, 3), np.float32)},
+            "array 'centre' has shape (2, 3) and type float32, expected (2, 128) and float32",
+        ),
+        ({"bias": np.array([0.0, 2e6])}, "array 'bias' holds values from 0 to 2e+06, possible are"),
+    ],
+)
+def test_arrays_that_are_not_as_declared_are_refused_and_no_image_is_prepared(
+    ask, monkeypatch, change, words
+):
+    def never(*_):
+        raise AssertionError("an image was looked at")
+
+    monkeypatch.setattr(Session, "examples", never)
+    assert words in ask.failure(ALIGNMENT.kind, {"rate": 1.0}, **change)
+
+
+@pytest.mark.parametrize(
+    ("round_", "settings", "words"),
+    [
+        (0, {"rate": 0.7}, "train.align, round 0, with {'rate': 0.7}"),
+        (0, {}, "train.align, round 0, with {}"),
+        (2, {"rate": 1.0}, "train.align, round 2, with {'rate': 1.0}"),
+        (
+            0,
+            {"rate": 1.0, "epochs": 100},
+            "train.align, round 0, with {'rate': 1.0, 'epochs': 100}",
+        ),
+    ],
+)
+def test_a_request_that_is_no_turn_of_the_plan_is_not_answered(ask, round_, settings, words):
+    answer = ask.message(ALIGNMENT.kind, round_, settings)
+    with pytest.raises(SiteError) as error:
+        decode_reply(answer.content, ALIGNMENT.kind, round_, ask.spec)
+    assert f"a run of study {ask.study.sha256[:12]} never asks for {words}" in str(error.value)
+    assert "so it was not approved with it: nothing leaves" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +291,7 @@ def test_studies_are_told_apart_at_one_site(ask):
         Request(Kind.CAPABILITIES, ask.study), study=type(ask.study).model_validate(table)
     )
     with InProcessGrid(app, [{"site": str(ask.site_file)}], {}) as grid:
-        [answer] = grid.send_and_receive([Message(encode_request(fewer), 1, fewer.kind.value)])
+        [answer] = grid.send_and_receive([Message(encode_request(fewer), 1, fewer.kind)])
     other = decode_reply(answer.content, Kind.CAPABILITIES, 0, {})
     assert (reply.details["labelled"], other.details["labelled"]) == (8, 4)
 
@@ -252,11 +302,11 @@ PRIVATE = ["privacy.epsilon=3.0", "privacy.delta=1e-5", "calibration.rounds=0"]
 @pytest.mark.parametrize(
     ("study", "kind"),
     [
-        ([*PRIVATE, "privacy.mechanism=dp-sgd"], Kind.CALIBRATE),
-        ([*PRIVATE, "privacy.mechanism=dp-sgd", "pretraining.rounds=0"], Kind.CLUSTERS),
-        ([*PRIVATE, "privacy.mechanism=prototypes", "pretraining.rounds=0"], Kind.ALIGN),
-        (["calibration.rounds=0"], Kind.CALIBRATE),
-        (["alignment.centring=none"], Kind.MOMENTS),
+        ([*PRIVATE, "privacy.mechanism=dp-sgd"], CALIBRATION.kind),
+        ([*PRIVATE, "privacy.mechanism=dp-sgd", "pretraining.rounds=0"], LLOYD.kind),
+        ([*PRIVATE, "privacy.mechanism=prototypes", "pretraining.rounds=0"], ALIGNMENT.kind),
+        (["calibration.rounds=0"], CALIBRATION.kind),
+        (["alignment.centring=none"], CENTRE.kind),
         ([], Kind.KEYS),
     ],
 )

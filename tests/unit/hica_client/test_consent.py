@@ -3,14 +3,15 @@ import io
 
 import pytest
 import tomli_w
+from rich.console import Console
 
 from hica.deployment import keys
 from hica.deployment.kit import roster_json
+from hica.steps.plan import STEPS, kinds_asked
 from hica.wire.messages import Kind
 from hica_client.approval import approved, decisions
 from hica_client.cli import main
-from hica_client.consent import LEAVES, privacy_words, region_words
-from hica_client.policy import kinds_of
+from hica_client.consent import BESIDE_STEPS, privacy_words, region_words, show
 from hica_client.site import load_site
 
 
@@ -42,8 +43,8 @@ def test_everything_that_is_decided_on_is_shown(run, study):
     for each in study.classes:
         for text in (each.name, *each.prompts, *each.findings):
             assert text in words
-    for kind in kinds_of(study):
-        assert kind.value in out
+    for kind in kinds_asked(study):
+        assert kind in out
     assert "regions" in words and region_words(study) in words
     assert "shared.*" in out and "sums, counts" in words
     assert "The study has no privacy mechanism" in words
@@ -95,7 +96,21 @@ def test_weights_that_would_be_fetched_are_told(toy_study, changes, words):
 
 
 def test_every_kind_is_explained():
-    assert LEAVES.keys() == set(Kind)
+    assert BESIDE_STEPS.keys() == set(Kind)
+    asked = [step for step in STEPS if step.kind]
+    assert all(step.leaves for step in asked)
+    # One row of the table is for all steps of a kind.
+    assert len({(step.kind, step.leaves) for step in asked}) == len({step.kind for step in asked})
+
+
+def test_arrays_are_listed_as_far_as_the_study_asks_for_them(toy_study):
+    for study, there in (
+        (toy_study(), False),
+        (toy_study("alignment.scaling=global"), True),
+    ):
+        shown = io.StringIO()
+        show(study, Console(file=shown, width=300))
+        assert ("squares" in shown.getvalue().replace("squares too", "")) is there
 
 
 def test_a_yes_is_recorded_with_user_and_time(run, study, enrolled_site, monkeypatch):

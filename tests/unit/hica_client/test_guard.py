@@ -19,15 +19,18 @@ from flwr.app import (
 from flwr.supercore.task_identity import TaskIdentity
 
 from hica.deployment.kit import roster_sha256
-from hica.errors import CheckpointError, DataError
+from hica.errors import CheckpointError, DataError, MessageError
+from hica.steps.alignment import ALIGNMENT
+from hica.steps.centre import CENTRE
+from hica.steps.plan import steps_of
 from hica.wire.messages import Kind, Reply, Request, SiteError, failure
 from hica.wire.records import decode_reply, encode_reply, encode_request, payload_bytes
 from hica_client import app as client
-from hica_client import departure
+from hica_client import egress
 from hica_client.approval import approve, decisions, revoke
 from hica_client.audit import verify
 from hica_client.guard import Guard
-from hica_client.policy import ARRAYS
+from hica_client.policy import arrays_of
 from hica_client.site import PolicySection, load_site
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -61,15 +64,15 @@ def with_policy(site, **fields):
     return site.model_copy(update={"policy": PolicySection(**{"min_count": 3, **fields})})
 
 
-def message(study, kind=Kind.ALIGN, round_=3, type_=None):
+def message(study, kind=ALIGNMENT.kind, round_=3, type_=None):
     request = Request(kind, study, round_, {}, {"centre": np.zeros(2, np.float32)})
-    return Message(encode_request(request), 1, type_ or kind.value)
+    return Message(encode_request(request), 1, type_ or kind)
 
 
-def raw(header, kind=Kind.ALIGN):
+def raw(header, kind=ALIGNMENT.kind):
     text = header if isinstance(header, str) else json.dumps(header)
     record = RecordDict({"message": ConfigRecord({"header": text}), "arrays": ArrayRecord()})
-    return Message(record, 1, kind.value)
+    return Message(record, 1, kind)
 
 
 def context(study, settings=None):
@@ -89,14 +92,14 @@ def replying(reply, **records):
 
 
 def update(**changes):
-    return replace(Reply(Kind.ALIGN, "north", 3, 8, {"loss": 0.5}, WEIGHTS), **changes)
+    return replace(Reply(ALIGNMENT.kind, "north", 3, 8, {"loss": 0.5}, WEIGHTS), **changes)
 
 
 def never(message, context):
     raise AssertionError("the app was called")
 
 
-def reason(answer, kind=Kind.ALIGN, round_=3):
+def reason(answer, kind=ALIGNMENT.kind, round_=3):
     """Why the site says it does not answer; nothing else may be in the reply."""
     assert dict(answer.content.array_records["arrays"]) == {}
     with pytest.raises(SiteError) as error:
@@ -126,7 +129,7 @@ def test_an_approved_request_is_answered_and_logged_in_full(site, study):
     asked = message(study)
     answer = Guard(site).answer(asked, context(study), replying(update()))
     spec = {name: (array.shape, str(array.dtype)) for name, array in WEIGHTS.items()}
-    assert decode_reply(answer.content, Kind.ALIGN, 3, spec).examples == 8
+    assert decode_reply(answer.content, ALIGNMENT.kind, 3, spec).examples == 8
     found = entry(site)
     buffer = io.BytesIO()
     np.save(buffer, WEIGHTS["shared.a"])
@@ -164,7 +167,7 @@ def test_a_message_that_is_an_error_or_of_another_kind_than_it_says(site, study)
     error = Message(Error(0, "lost"), reply_to=message(study))
     refused(site, Guard(site).answer(error, context(study), never), "has no content")
     site.audit_log.unlink(), site.audit_log.with_suffix(".head").unlink()
-    other = message(study, Kind.MOMENTS, type_=Kind.ALIGN.value)
+    other = message(study, CENTRE.kind, type_=ALIGNMENT.kind)
     refused(site, Guard(site).answer(other, context(study), never), "is a 'train.moments'")
 
 
@@ -177,9 +180,9 @@ def test_a_message_that_is_an_error_or_of_another_kind_than_it_says(site, study)
         ("[]", "header is not a JSON object"),
         (" " * 4_000_001, "at most 4000000 are read"),
         ({"protocol": 99}, "protocol 99"),
-        ({"protocol": 1, "kind": "train.align", "round": "3"}, "'round' is missing or no int"),
+        ({"protocol": 2, "kind": "train.align", "round": "3"}, "'round' is missing or no int"),
         (
-            {"protocol": 1, "kind": "train.align", "round": 3, "study": {}, "settings": {}},
+            {"protocol": 2, "kind": "train.align", "round": 3, "study": {}, "settings": {}},
             "study received: study: Field required",
         ),
     ],
@@ -190,7 +193,7 @@ def test_a_header_that_cannot_be_read(site, study, header, words):
 
 
 def test_a_message_without_header(site, study):
-    empty = Message(RecordDict(), 1, Kind.ALIGN.value)
+    empty = Message(RecordDict(), 1, ALIGNMENT.kind)
     refused(site, Guard(site).answer(empty, context(study), never), "no header")
 
 
@@ -248,16 +251,17 @@ def test_a_run_started_with_anything_but_the_approved_study(site, study, setting
         (update(details={"a": [{"b": float("-inf")}]}), "details hold NaN or infinite values"),
         (update(details={"a": "x" * 1000}), "details of 1009 bytes, at most 500 may leave"),
         (update(site="south"), "the app answers as 'south'"),
-        (failure(Kind.ALIGN, "south", 3, "no"), "the app answers as 'south'"),
+        (failure(ALIGNMENT.kind, "south", 3, "no", MessageError()), "the app answers as 'south'"),
         (update(round=4), "answers round 4, asked was round 3"),
-        (update(kind=Kind.MOMENTS), "is a 'train.moments', expected 'train.align'"),
+        (update(kind=CENTRE.kind), "is a 'train.moments', expected 'train.align'"),
         (update(examples=-1), "claims -1 examples"),
         (update(details={"failed": "see arrays"}), "the reason of a failure comes with arrays"),
     ],
 )
 def test_a_reply_that_may_not_leave(site, study, monkeypatch, reply, words):
-    monkeypatch.setattr(departure, "MAX_DETAILS_BYTES", 500)
-    site = with_policy(site, tensors={name for names in ARRAYS.values() for name in names})
+    monkeypatch.setattr(egress, "MAX_DETAILS_BYTES", 500)
+    declared = {name for step in steps_of(study) for name in arrays_of(step, study)}
+    site = with_policy(site, tensors={*declared, "shared.?"})
     answer = Guard(site).answer(message(study), context(study), replying(reply))
     refused(site, answer, words, study=study.sha256, examples=0)
 
@@ -338,7 +342,7 @@ def test_what_is_wrong_with_the_data_stays_in_the_log_of_the_site(site, study, c
     def raising(message, context):
         raise error
 
-    said = failure(Kind.ALIGN, "north", 3, f"DataError: {error}")
+    said = failure(ALIGNMENT.kind, "north", 3, f"DataError: {error}", error)
     for app in (raising, replying(said)):
         answer = Guard(site).answer(message(study), context(study), app)
         assert "its data cannot be used; why is in the log of the site" in reason(answer)
@@ -360,7 +364,8 @@ def test_the_app_itself_logs_what_is_wrong_with_the_data(enrolled_site, study, c
 
 
 def test_why_the_app_could_not_answer_leaves_and_is_logged(site, study):
-    said = failure(Kind.ALIGN, "north", 3, "CheckpointError: pseudo_labels: missing")
+    error = CheckpointError("pseudo_labels: missing")
+    said = failure(ALIGNMENT.kind, "north", 3, f"CheckpointError: {error}", error)
     answer = Guard(site).answer(message(study), context(study), replying(said))
     assert "pseudo_labels: missing" in reason(answer)
     found = entry(site)
@@ -434,7 +439,7 @@ def test_a_list_of_keys_that_was_not_approved_stops_every_request(site, secure):
 
 def test_masked_arrays_are_in_the_log_as_what_they_are(site, secure):
     arrays = {"shared.a": np.ones((2, 3), np.uint32), "examples": np.ones(1, np.uint64)}
-    said = Reply(Kind.ALIGN, "north", 3, arrays=arrays)
+    said = Reply(ALIGNMENT.kind, "north", 3, arrays=arrays)
     Guard(site).answer(message(secure), context(secure), replying(said))
     found = entry(site)
     assert (found["examples"], found["details"]) == (0, [])

@@ -1,60 +1,39 @@
 import pytest
-from hica_server.plan import make_plan
 
-from hica.wire.messages import Kind
-from hica_client.policy import ARRAYS, conflicts, kinds_of, may_leave
+from hica.steps.alignment import ALIGNMENT
+from hica.steps.centre import CENTRE
+from hica.steps.clusters import ASSIGN, LLOYD
+from hica.steps.evaluation import EVALUATION
+from hica.steps.plan import all_kinds, kinds_asked
+from hica.steps.pretraining import PRETRAINING
+from hica.wire.messages import SECURE_SUM
+from hica_client.policy import arrays_of, conflicts, may_leave
 from hica_client.site import PolicySection
-
-ASKS = {
-    "moments": Kind.MOMENTS,
-    "cluster": Kind.CLUSTERS,
-    "pretrain": Kind.PRETRAIN,
-    "prototypes": Kind.PROTOTYPES,
-    "align": Kind.ALIGN,
-    "calibrate": Kind.CALIBRATE,
-    "evaluate": Kind.EVALUATE,
-}
-"""What each step of the coordinator asks for."""
-
 
 PRIVATE = ["privacy.epsilon=3.0", "privacy.delta=1e-5", "calibration.rounds=0"]
 
 
-class Recorder:
-    """In the place of a coordinator: notes which of its steps are taken."""
-
-    def __init__(self):
-        self.taken = []
-
-    def __getattr__(self, name):
-        return lambda *_: self.taken.append(name)
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        [],
-        ["pretraining.rounds=0"],
-        ["alignment.bank_start=text"],
-        ["alignment.train_text_bank=false", "pretraining.rounds=0"],
-        ["calibration.rounds=0"],
-        ["alignment.centring=none"],
-        [*PRIVATE, "privacy.mechanism=dp-sgd"],
-        [*PRIVATE, "privacy.mechanism=prototypes", "pretraining.rounds=0"],
-    ],
-)
-def test_the_kinds_of_a_study_are_those_its_plan_asks_for(toy_study, overrides):
-    study, recorder = toy_study(*overrides), Recorder()
-    for step in make_plan(study):
-        step.run(recorder)
-    asked = {ASKS[name] for name in recorder.taken}
-    assert set(kinds_of(study)) == asked | {Kind.CAPABILITIES}
-    assert len(kinds_of(study)) == len(set(kinds_of(study)))
-
-
 def test_the_policy_of_a_new_site_allows_a_new_study(toy_study):
     assert conflicts(PolicySection(), toy_study("federation.min_count=5")) == []
-    assert ARRAYS.keys() == set(Kind)
+
+
+def test_the_arrays_of_an_answer_are_those_that_its_step_declares(toy_study):
+    study = toy_study()
+    assert arrays_of(CENTRE, study) == ["sums", "counts"]
+    scaled = toy_study("alignment.scaling=global")
+    assert arrays_of(CENTRE, scaled) == ["sums", "counts", "squares"]
+    assert arrays_of(ASSIGN, study) == arrays_of(EVALUATION, study) == []
+    bank = ["shared.bank.classes", "shared.bank.findings"]
+    assert arrays_of(ALIGNMENT, study) == ["shared.tower.*", *bank]
+    assert arrays_of(ALIGNMENT, toy_study("alignment.train_text_bank=false")) == ["shared.tower.*"]
+
+
+def test_squares_that_are_held_back_matter_where_the_study_scales(toy_study):
+    patterns = ("sums", "counts", "gradient", "hessian", "shared.*")
+    policy = PolicySection(tensors=patterns, min_count=3)
+    assert conflicts(policy, toy_study()) == []
+    [words] = conflicts(policy, toy_study("alignment.scaling=global"))
+    assert "needs the arrays squares, which policy.tensors does not allow" in words
 
 
 def test_counts_of_too_few_patients(toy_study):
@@ -71,7 +50,8 @@ def test_kinds_that_are_needed_but_not_allowed(toy_study):
 
 
 def test_a_kind_that_is_not_needed_may_be_forbidden(toy_study):
-    kinds = tuple(kind for kind in Kind if kind not in (Kind.CLUSTERS, Kind.PRETRAIN))
+    others = (LLOYD.kind, PRETRAINING.kind)
+    kinds = tuple(kind for kind in all_kinds() if kind not in others)
     policy = PolicySection(kinds=kinds, min_count=3)
     assert conflicts(policy, toy_study("pretraining.rounds=0")) == []
     assert len(conflicts(policy, toy_study())) == 1
@@ -113,9 +93,9 @@ SECURE = "privacy.secure_aggregation=true"
 
 
 def test_a_secure_study_asks_for_the_exchanges_of_a_sum(toy_study):
-    new = {Kind.KEYS, Kind.SHARES, Kind.SURVIVORS, Kind.UNMASK}
-    assert set(kinds_of(toy_study(SECURE))) - set(kinds_of(toy_study())) == new
-    policy = PolicySection(kinds=tuple(set(Kind) - new), min_count=3)
+    new = set(map(str, SECURE_SUM))
+    assert set(kinds_asked(toy_study(SECURE))) - set(kinds_asked(toy_study())) == new
+    policy = PolicySection(kinds=tuple(set(all_kinds()) - new), min_count=3)
     [words] = conflicts(policy, toy_study(SECURE))
     assert "needs query.keys, query.shares, query.survivors, query.unmask" in words
 
@@ -133,6 +113,8 @@ def test_what_is_summed_beside_the_arrays_may_be_held_back(toy_study):
     assert conflicts(PolicySection(tensors=patterns, min_count=3), toy_study()) == []
     [words] = conflicts(PolicySection(tensors=patterns, min_count=3), toy_study(SECURE))
     assert "needs the arrays examples, loss" in words
+    assert arrays_of(LLOYD, toy_study(SECURE)) == ["sums", "counts", "examples", "loss"]
+    assert arrays_of(ASSIGN, toy_study(SECURE)) == []  # in no sum
 
 
 def test_a_private_study_needs_a_budget_that_the_site_has_decided_on(toy_study):

@@ -11,9 +11,16 @@ from flwr.app import Message
 from hica.deployment import keys
 from hica.deployment.keys import read_public
 from hica.deployment.kit import roster_json
+from hica.method.model import AlignmentModel
 from hica.secure_sum.collector import Collector
 from hica.secure_sum.forms import masked_spec, terms_of, values_of
 from hica.secure_sum.wire import Deal, SignedKeys, Unmasking
+from hica.steps.alignment import ALIGNMENT
+from hica.steps.centre import CENTRE
+from hica.steps.clusters import ASSIGN
+from hica.steps.evaluation import EVALUATION
+from hica.steps.prototypes import PROTOTYPES
+from hica.steps.state import Bank, State
 from hica.text.bank import TextBank
 from hica.wire.messages import Kind, Request, SiteError, spec_of
 from hica.wire.records import decode_reply, encode_request
@@ -43,14 +50,14 @@ class Federation:
         }
         self.hand_out(roster)
         rows = np.eye(6, DIM, dtype=np.float32)
-        self.bank = {"anchor.classes": rows[:2], "anchor.findings": rows[2:]}
-        self.payload = {
-            **self.bank,
-            "centre": np.zeros((2, DIM), np.float32),
-            "scale": np.ones((2, DIM), np.float32),
-            "bias": np.zeros(2),
-            **self.shared(),
-        }
+        self.bank = Bank(rows[:2], rows[2:])
+        self.payload = State(
+            shared=self.weights(),
+            bank=self.bank,
+            centre=np.zeros((2, DIM), np.float32),
+            scale=np.ones((2, DIM), np.float32),
+            bias=np.zeros(2),
+        ).arrays()
 
     def hand_out(self, roster, *to):
         """Lay the list of keys into the kits of these sites; without any, of all."""
@@ -59,23 +66,22 @@ class Federation:
             kit.mkdir(exist_ok=True)
             (kit / "keys.json").write_bytes(roster_json(roster))
 
-    def shared(self):
-        rows = torch.from_numpy(self.bank["anchor.classes"])
-        findings = torch.from_numpy(self.bank["anchor.findings"])
-        bank = TextBank.assemble(self.study.class_texts, rows, findings)
-        request = Request(Kind.ALIGN, self.study)
+    def weights(self):
+        bank = TextBank.assemble(self.study.class_texts, *map(torch.from_numpy, self.bank))
         file = self.files["east"]
-        session = session_for(file, load_site(file), request)
-        from hica.method.model import AlignmentModel
-
+        session = session_for(file, load_site(file), Request(ALIGNMENT.kind, self.study))
         model = AlignmentModel(session.pipeline.tower, bank, True)
-        return {f"shared.{k}": v.detach().numpy().copy() for k, v in model.shared().items()}
+        return {name: v.detach().numpy().copy() for name, v in model.shared().items()}
+
+    def spec(self):
+        """Of an update."""
+        return spec_of({n: v for n, v in self.payload.items() if n.startswith("shared.")})
 
     def ask(self, site, kind, settings, round_=0, arrays=None):
         """The site's answer, in the clear or not; raises what the site says it could not do."""
         request = Request(kind, self.study, round_, settings, arrays or {})
         with InProcessGrid(app, [{"site": str(self.files[site])}], {}) as grid:
-            [answer] = grid.send_and_receive([Message(encode_request(request), 1, kind.value)])
+            [answer] = grid.send_and_receive([Message(encode_request(request), 1, kind)])
         assert not answer.has_error(), answer.error.reason
         return answer.content
 
@@ -103,27 +109,27 @@ class Federation:
             "sealed": {a: {d: e.hex() for d, e in row.items()} for a, row in sealed.items()},
         }
 
-    def masked(self, site, kind, spec, settings=None, round_=0, **arrays):
+    def masked(self, site, step, spec, settings=None, round_=0, **arrays):
         """Exchange 2."""
         settings = {**(settings or {}), "sum": self.part}
-        content = self.ask(site, kind, settings, round_, {**self.payload, **arrays})
-        return decode_reply(content, kind, round_, masked_spec(kind, self.study, spec))
+        content = self.ask(site, step.kind, settings, round_, {**self.payload, **arrays})
+        return decode_reply(content, step.kind, round_, masked_spec(step, self.study, spec))
 
-    def collect(self, kind, spec, settings=None, round_=0, **arrays):
+    def collect(self, step, spec, settings=None, round_=0, **arrays):
         """Exchange 2 of all; returns their answers."""
-        replies = {s: self.masked(s, kind, spec, settings, round_, **arrays) for s in self.here}
+        replies = {s: self.masked(s, step, spec, settings, round_, **arrays) for s in self.here}
         for site, reply in replies.items():
             self.collector.add(site, reply.arrays)
         return replies
 
-    def finish(self, kind):
+    def finish(self, step):
         """Exchanges 3 and 4, and the sum."""
         listed = {"session": self.number, "survivors": self.collector.survivors}
         signed = {s: self.told(s, Kind.SURVIVORS, listed)["signature"] for s in self.here}
         listed["signatures"] = signed
         shares = {s: Unmasking.from_json(self.told(s, Kind.UNMASK, listed)) for s in self.here}
         totals = self.collector.total(shares)
-        return values_of(totals, kind, self.study, len(self.collector.group.keys))
+        return values_of(totals, step, self.study, len(self.collector.group.keys))
 
 
 @pytest.fixture
@@ -140,22 +146,22 @@ def refused():
     return lambda words: pytest.raises(SiteError, match=words)
 
 
-def plain(federation, site, kind, spec, settings=None):
+def plain(federation, site, step, spec, settings=None):
     """The same site's answer in a study without secure aggregation."""
     table = federation.study.privacy.model_copy(update={"secure_aggregation": False})
     study = federation.study.model_copy(update={"privacy": table})
-    request = Request(kind, study, 0, settings or {}, federation.payload)
+    request = Request(step.kind, study, 0, settings or {}, federation.payload)
     with InProcessGrid(app, [{"site": str(federation.files[site])}], {}) as grid:
-        [answer] = grid.send_and_receive([Message(encode_request(request), 1, kind.value)])
-    return decode_reply(answer.content, kind, 0, spec)
+        [answer] = grid.send_and_receive([Message(encode_request(request), 1, step.kind)])
+    return decode_reply(answer.content, step.kind, 0, spec)
 
 
 def test_the_sum_is_that_of_the_plain_answers_and_no_answer_tells_its_own(federation):
     sites = federation()
     sites.begin()
-    replies = sites.collect(Kind.MOMENTS, SUMS)
-    values = sites.finish(Kind.MOMENTS)
-    answers = [plain(sites, site, Kind.MOMENTS, SUMS) for site in SITES]
+    replies = sites.collect(CENTRE, SUMS)
+    values = sites.finish(CENTRE)
+    answers = [plain(sites, site, CENTRE, SUMS) for site in SITES]
     for name in SUMS:
         expected = np.sum([answer.arrays[name] for answer in answers], axis=0)
         np.testing.assert_allclose(values[name], expected, rtol=0, atol=1e-8)
@@ -166,13 +172,13 @@ def test_the_sum_is_that_of_the_plain_answers_and_no_answer_tells_its_own(federa
 
 def test_of_updates_the_weighted_changes_are_summed_and_the_loss_is_hidden(federation):
     sites = federation()
-    spec = spec_of(sites.shared())
+    spec = sites.spec()
     rate = {"rate": 1.0}
     sites.gone = {"west"}
     sites.begin()
-    replies = sites.collect(Kind.ALIGN, spec, rate)
-    values = sites.finish(Kind.ALIGN)
-    answers = [plain(sites, site, Kind.ALIGN, spec, rate) for site in sites.here]
+    replies = sites.collect(ALIGNMENT, spec, rate)
+    values = sites.finish(ALIGNMENT)
+    answers = [plain(sites, site, ALIGNMENT, spec, rate) for site in sites.here]
     for name in spec:
         expected = sum(answer.arrays[name] - sites.payload[name] for answer in answers)
         np.testing.assert_allclose(values[name], expected, rtol=0, atol=1e-6)
@@ -186,15 +192,14 @@ def test_without_a_secure_sum_nothing_leaves(federation, refused):
     words = "train.moments was asked without it: nothing leaves"
     for settings in ({}, {"sum": None}, {"sum": []}):
         with refused(words):
-            decode_reply(
-                sites.ask("north", Kind.MOMENTS, settings, 0, sites.payload), Kind.MOMENTS, 0, SUMS
-            )
+            content = sites.ask("north", CENTRE.kind, settings, 0, sites.payload)
+            decode_reply(content, CENTRE.kind, 0, SUMS)
 
 
 def test_metrics_leave_as_they_are(federation):
     sites = federation()
-    content = sites.ask("north", Kind.EVALUATE, {}, 0, sites.payload)
-    assert decode_reply(content, Kind.EVALUATE, 0, {}).details["n"] == 8
+    content = sites.ask("north", EVALUATION.kind, {}, 0, sites.payload)
+    assert decode_reply(content, EVALUATION.kind, 0, {}).details["n"] == 8
 
 
 def test_a_study_without_it_has_no_sessions(federation, toy_study, refused):
@@ -207,11 +212,11 @@ def test_a_study_without_it_has_no_sessions(federation, toy_study, refused):
 def test_pseudo_labels_are_told_without_a_sum_and_answered_with_nothing(federation):
     sites = federation()
     arrays = {**sites.payload, "centroids": np.eye(3, DIM)}
-    content = sites.ask("north", Kind.CLUSTERS, {"step": "assign"}, 0, arrays)
-    reply = decode_reply(content, Kind.CLUSTERS, 0, {})
+    content = sites.ask("north", ASSIGN.kind, {"step": "assign"}, 0, arrays)
+    reply = decode_reply(content, ASSIGN.kind, 0, {})
     assert (reply.examples, reply.details) == (0, {})
     file = sites.files["north"]
-    session = session_for(file, load_site(file), Request(Kind.ALIGN, sites.study))
+    session = session_for(file, load_site(file), Request(ALIGNMENT.kind, sites.study))
     assert session.kept("pseudo_labels")["labels"].shape == (8,)
 
 
@@ -227,10 +232,10 @@ def test_a_site_that_was_restarted_has_dropped_out_and_takes_part_in_the_next(fe
     forget_sessions()
     gc.collect()
     with refused("takes no part in that session of a secure sum: it was restarted"):
-        sites.masked("north", Kind.MOMENTS, SUMS)
+        sites.masked("north", CENTRE, SUMS)
     sites.begin("cd" * 16)
-    sites.collect(Kind.MOMENTS, SUMS)
-    sites.finish(Kind.MOMENTS)
+    sites.collect(CENTRE, SUMS)
+    sites.finish(CENTRE)
 
 
 def test_a_new_session_ends_the_one_before_it(federation, refused):
@@ -238,16 +243,16 @@ def test_a_new_session_ends_the_one_before_it(federation, refused):
     sites.begin()
     sites.told("north", Kind.KEYS, {"session": "cd" * 16})
     with refused("takes no part in that session"):
-        sites.masked("north", Kind.MOMENTS, SUMS)
+        sites.masked("north", CENTRE, SUMS)
 
 
 def test_no_step_is_taken_twice(federation, refused):
     sites = federation()
     sites.begin()
-    sites.collect(Kind.MOMENTS, SUMS)
+    sites.collect(CENTRE, SUMS)
     with refused("out of order"):
-        sites.masked("north", Kind.PROTOTYPES, {"sums": ((2, DIM), "float64")})
-    sites.finish(Kind.MOMENTS)
+        sites.masked("north", PROTOTYPES, {"sums": ((2, DIM), "float64")})
+    sites.finish(CENTRE)
     with refused("takes no part in that session"):
         sites.told("north", Kind.UNMASK, {"session": NUMBER, "survivors": [], "signatures": {}})
 
@@ -285,7 +290,7 @@ def test_envelopes_are_read_strictly(federation, refused, sealed):
     sites.begin()
     sites.part["sealed"] = sealed
     with refused("sealed"):
-        sites.masked("north", Kind.MOMENTS, SUMS)
+        sites.masked("north", CENTRE, SUMS)
 
 
 def test_a_site_without_the_list_of_keys_says_how_to_get_it(federation, refused):
@@ -313,16 +318,16 @@ def test_the_same_question_is_answered_again_in_the_same_group_only(federation, 
     sites = federation()
     for number in ("01" * 16, "02" * 16):
         sites.begin(number)
-        sites.collect(Kind.MOMENTS, SUMS)
-        sites.finish(Kind.MOMENTS)
+        sites.collect(CENTRE, SUMS)
+        sites.finish(CENTRE)
     sites.gone = {"west"}
     sites.begin("03" * 16)
-    sites.collect(Kind.MOMENTS, SUMS)
+    sites.collect(CENTRE, SUMS)
     words = r"the same question was answered together with east, north, south, west, now the sum "
     with refused(words):
-        sites.finish(Kind.MOMENTS)
+        sites.finish(CENTRE)
     sites.begin("04" * 16)  # another question is another matter
-    sites.collect(Kind.MOMENTS, SUMS, round_=1)
+    sites.collect(CENTRE, SUMS, round_=1)
     listed = {"session": sites.number, "survivors": sites.collector.survivors}
     assert sites.told("north", Kind.SURVIVORS, listed, 1)["signature"]
 
@@ -330,29 +335,30 @@ def test_the_same_question_is_answered_again_in_the_same_group_only(federation, 
 def test_a_question_whose_sum_was_never_uncovered_may_be_answered_in_another_group(federation):
     sites = federation()
     sites.begin("01" * 16)
-    sites.collect(Kind.MOMENTS, SUMS)
+    sites.collect(CENTRE, SUMS)
     sites.gone = {"west"}
     sites.begin("02" * 16)
-    sites.collect(Kind.MOMENTS, SUMS)
-    sites.finish(Kind.MOMENTS)
+    sites.collect(CENTRE, SUMS)
+    sites.finish(CENTRE)
 
 
 def test_sites_that_are_asked_different_questions_uncover_nothing(federation, refused):
-    """All but one with a rate of zero: their changes are known, so the sum would be the one's."""
+    """All but one with features made small: were their changes known, so would be the one's."""
     sites = federation()
-    spec = spec_of(sites.shared())
+    spec = sites.spec()
     sites.begin()
     for site in SITES:
-        rate = {"rate": 1.0 if site == "west" else 0.0}
-        sites.collector.add(site, sites.masked(site, Kind.ALIGN, spec, rate).arrays)
+        scale = np.full((2, DIM), 1.0 if site == "west" else 4096.0, np.float32)
+        reply = sites.masked(site, ALIGNMENT, spec, {"rate": 1.0}, scale=scale)
+        sites.collector.add(site, reply.arrays)
     listed = {"session": sites.number, "survivors": sites.collector.survivors}
     listed["signatures"] = {s: sites.told(s, Kind.SURVIVORS, listed)["signature"] for s in SITES}
     with refused("1 sites have signed what this site has"):
         sites.told("west", Kind.UNMASK, listed)
     others = ("east", "north", "south")
     shares = {s: Unmasking.from_json(sites.told(s, Kind.UNMASK, listed)) for s in others}
-    totals = values_of(sites.collector.total(shares), Kind.ALIGN, sites.study, len(SITES))
-    changes = plain(sites, "west", Kind.ALIGN, spec, {"rate": 1.0})
+    totals = values_of(sites.collector.total(shares), ALIGNMENT, sites.study, len(SITES))
+    changes = plain(sites, "west", ALIGNMENT, spec, {"rate": 1.0})
     for name in spec:  # nothing like west's own, as its masks with the others do not cancel
         change = changes.arrays[name] - sites.payload[name]
         assert np.abs(totals[name] - change).max() > 0.1

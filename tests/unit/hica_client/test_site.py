@@ -3,7 +3,7 @@ from importlib import resources
 import pytest
 
 from hica.errors import ConfigurationError
-from hica.wire.messages import Kind
+from hica.steps.plan import all_kinds
 from hica_client.site import load_site
 
 GOOD = '[site]\nname = "north"\n[data]\nmanifest = "images/manifest.csv"\n'
@@ -69,7 +69,7 @@ def test_the_policy_of_the_example_is_the_one_without_a_policy(written):
     example = resources.files("hica_client").joinpath("example_site.toml").read_text()
     shown, default = load_site(written(example)).policy, load_site(written(GOOD)).policy
     assert shown.model_dump(exclude={"kinds"}) == default.model_dump(exclude={"kinds"})
-    assert set(shown.kinds) == set(default.kinds) == set(Kind)
+    assert set(shown.kinds) == set(default.kinds) == set(all_kinds())
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,10 @@ def test_the_policy_of_the_example_is_the_one_without_a_policy(written):
         (GOOD + "prevalence = { a = 0.6, b = 0.6 }\n", "of prevalence add up to 1.2; give one of"),
         (GOOD + "prevalence = { a = 1.5 }\n", "data.prevalence.a: Input should be less than or"),
         (GOOD + "manifest", "not valid TOML"),
-        (GOOD + '[policy]\nkinds = ["train.all"]\n', "policy.kinds.0: Input should be 'query.cap"),
+        (
+            GOOD + '[policy]\nkinds = ["train.all", "train.align"]\n',
+            "policy: kinds: train.all: no kind of request; known are query.capabili",
+        ),
         (GOOD + "[policy]\nmin_count = 0\n", "policy.min_count: Input should be greater than 0"),
         (GOOD + "[policy]\nmax_reply_bytes = 0\n", "policy.max_reply_bytes: Input should be"),
         (GOOD + '[policy]\ntensors = "*"\n', "policy.tensors: "),

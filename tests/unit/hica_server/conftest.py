@@ -2,9 +2,10 @@
 
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +14,28 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from hica.deployment.keys import generate, public_path, read_private
+from hica.deployment.keys import PublicKey, generate, public_path, read_private
 from hica.method.calibration import curvature
 from hica.method.metrics import site_metrics
-from hica.method.pseudo_labels import assign, cluster_sums, site_start
+from hica.method.pseudo_labels import cluster_sums, site_start
+from hica.steps.alignment import ALIGNMENT
+from hica.steps.calibration import CALIBRATION
+from hica.steps.centre import CENTRE
+from hica.steps.clusters import LLOYD
+from hica.steps.evaluation import EVALUATION
+from hica.steps.plan import plan
+from hica.steps.prototypes import PROTOTYPES
+from hica.steps.state import Bank, State
+from hica.steps.step import Step
 from hica.study import Study, apply_overrides, validated
 from hica.wire.messages import Kind, Reply, Request
 from hica.wire.records import decode_request, encode_reply
+from hica.wire.weight_names import BANK_CLASSES
+from hica_server.coordinator import Coordinator
 from hica_server.enrolment import enroll
+from hica_server.participants import Roster
 from hica_server.settings import Folder
+from hica_server.state import RunState
 from hica_simulations.grid import InProcessGrid
 
 Answer = RecordDict | str | None
@@ -89,16 +103,16 @@ class FakeSite:
         self.features = draws.normal(size=(unlabelled, dim))
         self.labels = np.arange(labelled) % 2
         self.requests: list[Request] = []
-        self.changes: dict[Kind, Callable[[Reply], Reply]] = {}
+        self.changes: dict[str, Callable[[Reply], Reply]] = {}
 
     def __call__(self, message: Message) -> RecordDict:
-        kind = Kind(message.metadata.message_type)
+        kind = message.metadata.message_type
         request = decode_request(message.content, kind)
         self.requests.append(request)
         reply = self.reply(request)
         return encode_reply(self.changes.get(kind, lambda same: same)(reply))
 
-    def asked(self) -> list[Kind]:
+    def asked(self) -> list[str]:
         return [request.kind for request in self.requests]
 
     def reply(self, request: Request) -> Reply:
@@ -107,7 +121,7 @@ class FakeSite:
         if kind == Kind.CAPABILITIES:
             told = {"tower": "good", "device": "cpu", "classes": {}, "notes": []}
             return replace(empty, details={**self.counts, **told})
-        if kind == Kind.MOMENTS:
+        if kind == CENTRE.kind:
             sums = np.stack([self.features.sum(axis=0), np.zeros(self.dim)])
             counts = np.array([len(self.features), 0.0])
             arrays = {"sums": sums, "counts": counts}
@@ -115,23 +129,25 @@ class FakeSite:
                 squares = np.square(self.features).sum(axis=0)
                 arrays["squares"] = np.stack([squares, np.zeros(self.dim)])
             return replace(empty, arrays=arrays)
-        if kind == Kind.CLUSTERS:
+        if kind == LLOYD.kind:
+            if request.settings["step"] == "assign":
+                return empty
             if request.settings["step"] == "start":
                 parts = site_start(self.features, request.study.pretraining.clusters, 0)
             else:
                 parts = cluster_sums(self.features, request.arrays["centroids"])
             return replace(empty, arrays=parts._asdict())
-        if kind == Kind.PROTOTYPES:
+        if kind == PROTOTYPES.kind:
             shots = self.features[: len(self.labels)]
             sums = np.stack([shots[self.labels == c].sum(axis=0) for c in range(2)])
             counts = np.bincount(self.labels, minlength=2).astype(float)
             return replace(empty, arrays={"sums": sums, "counts": counts})
-        if kind == Kind.CALIBRATE:
+        if kind == CALIBRATION.kind:
             scores = self.features[: len(self.labels), :2]
             parts = curvature(scores, self.labels, request.arrays["bias"])
             arrays = {"gradient": parts.gradient, "hessian": parts.hessian}
             return replace(empty, examples=parts.images, arrays=arrays)
-        if kind == Kind.EVALUATE:
+        if kind == EVALUATION.kind:
             truth = np.arange(self.counts["test"]) % 2
             groups = [str(i) for i in range(len(truth))]
             sure = np.eye(2)[truth] * 0.8 + 0.1
@@ -142,11 +158,8 @@ class FakeSite:
             for name, value in request.arrays.items()
             if name.startswith("shared.")
         }
-        examples = self.counts["labelled" if kind == Kind.ALIGN else "unlabelled"]
+        examples = self.counts["labelled" if kind == ALIGNMENT.kind else "unlabelled"]
         return replace(empty, examples=examples, details={"loss": self.step}, arrays=arrays)
-
-    def pseudo_labels(self, centroids: np.ndarray) -> np.ndarray:
-        return assign(self.features, centroids)
 
 
 STUDY = {
@@ -154,6 +167,82 @@ STUDY = {
     "classes": [{"name": "a", "prompts": ["one"]}, {"name": "b", "prompts": ["two"]}],
     "federation": {"retries": 1, "deadline": 5},
 }
+
+
+class SmallRun:
+    """A coordinator, the grid of its sites, and the turns of its plan, to be taken one by one.
+
+    Attributes:
+        grid: Its nodes are the sites, from 1 on.
+        study: What is done.
+        state: Weights and bank drawn, and nothing learnt yet.
+        told: What `record` was called with.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        sites: Iterable[Callable[[Message], Answer]],
+        roster: Roster | None = None,
+        registered: Mapping[str, PublicKey] | None = None,
+        state: RunState | None = None,
+    ) -> None:
+        self.study = study
+        self.grid = FakeGrid(dict(enumerate(sites, start=1)))
+        self.state = state or RunState(study.sha256, learnt=start_of())
+        self.told: list[dict[str, Any]] = []
+        self.coordinator = Coordinator(
+            self.grid, study, self.state, self.told.append, roster, registered=registered
+        )
+
+    def meet(self) -> "SmallRun":
+        """Meet the sites whose tower is "good"."""
+        self.coordinator.sites.meet("good")
+        return self
+
+    def take(self, step: Step, number: int = 0) -> "SmallRun":
+        """Take the turn of a step that comes after so many others of it."""
+        turns = [turn for turn in plan(self.study) if turn.step is step]
+        self.coordinator.take(turns[number])
+        return self
+
+    def take_all(self, name: str, round_: int = 0) -> "SmallRun":
+        """Take all turns of steps of a name that belong to a round."""
+        for turn in plan(self.study):
+            if (turn.step.name, turn.round) == (name, round_):
+                self.coordinator.take(turn)
+        return self
+
+    @property
+    def learnt(self) -> State:
+        return self.state.learnt
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last entry of the history."""
+        return self.state.rounds[-1]
+
+
+def start_of(dim: int = 4) -> State:
+    """What a run starts from: six weights of a tower, and a bank that is trained, too."""
+    rows = np.random.default_rng(0).normal(size=(2, dim))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return State(
+        shared={
+            "tower.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+            BANK_CLASSES: rows.copy(),
+        },
+        bank=Bank(rows, np.zeros((0, dim), np.float32)),
+        centre=np.zeros((2, dim), np.float32),
+        scale=np.ones((2, dim), np.float32),
+        bias=np.zeros(2),
+    )
+
+
+@pytest.fixture
+def make_run(make_study: Callable[..., Study]) -> Callable[..., SmallRun]:
+    """`make_run(site, …, overrides=[…], roster=…)`: before it has met its sites."""
+    return lambda *sites, overrides=(), **more: SmallRun(make_study(*overrides), sites, **more)
 
 
 @pytest.fixture

@@ -8,9 +8,11 @@ from flwr.app import Message, RecordDict
 
 from hica.deployment.keys import PublicKey
 from hica.errors import MessageError
-from hica.secure_sum.forms import SUMMED, integers_of, question_of, terms_of
+from hica.secure_sum.forms import integers_of, question_of, terms_of
 from hica.secure_sum.party import Party
 from hica.secure_sum.wire import SignedKeys
+from hica.steps.plan import turn_of
+from hica.steps.step import Answer
 from hica.wire.messages import Kind, Reply, Request, failure
 from hica.wire.records import decode_request, encode_reply
 
@@ -30,13 +32,13 @@ class SecureSite:
     def __init__(self, site: Any, key: Any, registered: dict[str, PublicKey]) -> None:
         self.site, self.name = site, site.name
         self.key, self.registered = key, registered
-        self.silent: list[Kind] = []
-        self.changes: dict[Kind, Change] = {}
+        self.silent: list[str] = []
+        self.changes: dict[str, Change] = {}
         self.sessions: list[str] = []
-        self.asked: list[Kind] = []
+        self.asked: list[str] = []
 
     def __call__(self, message: Message) -> RecordDict | None:
-        kind = Kind(message.metadata.message_type)
+        kind = message.metadata.message_type
         self.asked.append(kind)
         if kind in self.silent:
             self.silent.remove(kind)
@@ -45,7 +47,7 @@ class SecureSite:
         try:
             reply = self.reply(request)
         except MessageError as error:
-            reply = failure(kind, self.name, request.round, str(error))
+            reply = failure(kind, self.name, request.round, str(error), error)
         changed = self.changes.get(kind, lambda same: same)(reply)
         return None if changed is None else encode_reply(changed)
 
@@ -73,12 +75,12 @@ class SecureSite:
             return replace(empty, details=shares.to_json())
         self.site.requests.append(request)
         reply = self.site.reply(request)
-        assigned = request.kind == Kind.CLUSTERS and told["step"] == "assign"
-        if request.kind not in SUMMED or assigned:
-            return reply if not assigned else empty
+        if request.kind == Kind.CAPABILITIES or not (step := turn_of(request).step).in_sum:
+            return reply
         sealed = told["sum"]["sealed"][self.name]
         self.party.receive({site: bytes.fromhex(each) for site, each in sealed.items()})
         sites = len(self.party.group.keys)
-        arrays = integers_of(reply, request.study, request.arrays, sites)
+        answer = Answer(reply.arrays, reply.examples, reply.details)
+        arrays = integers_of(step, answer, request.study, request.arrays, sites)
         self.party.mask(arrays, question_of(request))
         return replace(empty, arrays=arrays)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from hica.errors import CheckpointError, FederationError
+from hica.steps.step import Update
 from hica.wire.checkpoint import load_state, save_state
-from hica_server.aggregation import Update, factors, make_aggregator, product_mean
+from hica_server.aggregation import factors, make_aggregator, product_mean
 
 RULES = ("mean", "adam", "yogi", "trimmed-mean", "median", "krum")
 SHAPES = {"adapter.weight": (3, 4), "adapter.bias": (3,), "scale": ()}

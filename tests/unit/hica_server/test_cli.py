@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 
 from hica.deployment.keys import fingerprint, generate, public_path, read_public
 from hica.errors import FederationError
+from hica.steps.state import Bank, State
 from hica.study import Study, load_study, validated
 from hica.wire.checkpoint import write_json
 from hica_server.cli import main
@@ -45,13 +46,12 @@ def study() -> Study:
 def finished(tmp_path, study) -> Path:
     """A run directory as `run_study` leaves it, of two made-up weights."""
     run = tmp_path / "run"
-    state = RunState(
-        study.sha256,
+    learnt = State(
         shared={"tower.w": np.arange(6, dtype=np.float32).reshape(2, 3)},
-        anchor={"classes": np.ones((3, 4), np.float32), "findings": np.ones((8, 4), np.float32)},
+        bank=Bank(np.ones((3, 4), np.float32), np.ones((8, 4), np.float32)),
         centre=np.zeros((2, 4), np.float32),
     )
-    save_model(run, study, state)
+    save_model(run, study, RunState(study.sha256, learnt))
     write_json(run / "study.json", study.model_dump(mode="json"))
     interval = {"value": 0.8125, "low": 0.7, "high": 0.9}
     final = {"accuracy": interval, "balanced_accuracy": interval, "auroc": interval}

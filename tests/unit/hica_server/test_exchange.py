@@ -3,17 +3,19 @@ import pytest
 from flwr.app import Array, Message
 
 from hica.errors import FederationError, MessageError
+from hica.steps.alignment import ALIGNMENT
 from hica.wire.messages import Kind, Reply, Request
 from hica.wire.records import encode_reply, payload_bytes
-from hica_server.exchange import Terms, exchange
+from hica_server.exchange import GO_ON, Limits, QuorumError, exchange
 
 SPEC = {"weight": ((2,), "float32")}
-TERMS = Terms(quorum=1, deadline=5.0, retries=0)
+KIND = ALIGNMENT.kind
+LIMITS = Limits(quorum=1, deadline=5.0, retries=0)
 
 
 def reply(site, round_=3, values=(1.0, 2.0), dtype=np.float32):
     arrays = {"weight": np.asarray(values, dtype)}
-    return encode_reply(Reply(Kind.ALIGN, site, round_, 10, {}, arrays))
+    return encode_reply(Reply(KIND, site, round_, 10, {}, arrays))
 
 
 def always(answer):
@@ -30,12 +32,12 @@ def in_turn(*answers):
 def ask(make_grid, make_study):
     """Ask the nodes of a script; returns the outcome and the grid."""
 
-    def ask(answers, names=None, terms=TERMS, check=None, away=None):
+    def ask(answers, names=None, limits=LIMITS, check=None, away=None):
         grid = make_grid(answers)
         grid.away = away or {}
         nodes = names or {node: f"site{node}" for node in answers}
-        request = Request(Kind.ALIGN, make_study(), round=3)
-        return exchange(grid, nodes, request, SPEC, terms, check), grid
+        request = Request(KIND, make_study(), round=3)
+        return exchange(grid, nodes, request, SPEC, limits, check), grid
 
     return ask
 
@@ -110,8 +112,8 @@ def test_an_answer_of_a_node_that_was_not_asked_is_ignored(make_grid, make_study
     grid = make_grid({1: always(reply("site1")), 2: always(reply("site2"))})
     stranger = Message(reply("site1").copy(), 2, "train.align")
     grid.strangers = [Message(reply("site1", values=(9, 9)), reply_to=stranger)]
-    request = Request(Kind.ALIGN, make_study(), round=3)
-    outcome = exchange(grid, {1: "site1"}, request, SPEC, TERMS)
+    request = Request(KIND, make_study(), round=3)
+    outcome = exchange(grid, {1: "site1"}, request, SPEC, LIMITS)
     assert outcome.replies["site1"].arrays["weight"].tolist() == [1.0, 2.0]
     assert (outcome.nodes, outcome.refused) == ({"site1": 1}, {})
 
@@ -122,7 +124,7 @@ def test_below_quorum_only_those_are_asked_again_who_did_not_answer(ask):
         2: in_turn("out of memory", reply("site2")),
         3: in_turn(None, reply("site3")),
     }
-    outcome, grid = ask(answers, terms=Terms(quorum=3, deadline=5.0, retries=2))
+    outcome, grid = ask(answers, limits=Limits(quorum=3, deadline=5.0, retries=2))
     assert grid.asked == [[1, 2, 3], [2, 3]]
     assert list(outcome.replies) == ["site1", "site2", "site3"]
     assert (outcome.refused, outcome.missing) == ({}, [])
@@ -130,16 +132,17 @@ def test_below_quorum_only_those_are_asked_again_who_did_not_answer(ask):
 
 def test_a_node_whose_site_was_not_known_is_not_asked_again_after_it_answered(ask):
     answers = {1: in_turn(reply("a")), 2: in_turn("starting", reply("b"))}
-    outcome, grid = ask(answers, {1: "", 2: ""}, Terms(quorum=2, deadline=5.0, retries=1))
+    outcome, grid = ask(answers, {1: "", 2: ""}, Limits(quorum=2, deadline=5.0, retries=1))
     assert grid.asked == [[1, 2], [2]]
     assert (outcome.nodes, outcome.refused) == ({"a": 1, "b": 2}, {})
 
 
 def test_below_quorum_after_every_retry_the_error_names_who_and_why(ask):
     answers = {1: always(reply("site1")), 2: always("disk is full"), 3: always(None)}
-    with pytest.raises(FederationError) as error:
-        ask(answers, terms=Terms(quorum=2, deadline=5.0, retries=2))
+    with pytest.raises(QuorumError) as error:
+        ask(answers, limits=Limits(quorum=2, deadline=5.0, retries=2))
     message = str(error.value)
+    assert message == error.value.why + GO_ON
     assert "train.align round 3: 1 of 3 sites" in message
     assert "federation.quorum is 2" in message
     assert "site2: failed at the site: disk is full" in message
@@ -147,16 +150,30 @@ def test_below_quorum_after_every_retry_the_error_names_who_and_why(ask):
     assert "run the same command again" in message
 
 
+def test_what_the_quorum_is_of_is_said(ask):
+    limits = Limits(quorum=2, deadline=5.0, retries=0, source="the threshold of a sum")
+    with pytest.raises(QuorumError, match="the threshold of a sum is 2"):
+        ask({1: always(reply("site1"))}, limits=limits)
+
+
+@pytest.mark.parametrize(("at_least", "quorum"), [(1, 2), (3, 3)])
+def test_the_limits_of_a_study_are_its_own_but_for_a_rule_that_needs_more_sites(
+    make_study, at_least, quorum
+):
+    study = make_study("federation.quorum=2", "federation.deadline=7", "federation.retries=4")
+    assert Limits.of(study, at_least) == Limits(quorum, 7.0, 4, "federation.quorum")
+
+
 def test_a_grid_without_nodes_is_below_every_quorum(make_grid, make_study):
     request = Request(Kind.CAPABILITIES, make_study())
     with pytest.raises(FederationError, match="no further site is connected"):
-        exchange(make_grid({}), {}, request, {}, TERMS)
+        exchange(make_grid({}), {}, request, {}, LIMITS)
 
 
 def test_bytes_are_counted_over_all_tries_and_of_refused_answers_too(ask):
     good, bad = reply("site1"), reply("site2", values=(1.0, np.nan))
     answers = {1: in_turn(good), 2: in_turn(bad, reply("site2"))}
-    outcome, grid = ask(answers, terms=Terms(quorum=2, deadline=5.0, retries=1))
+    outcome, grid = ask(answers, limits=Limits(quorum=2, deadline=5.0, retries=1))
     request = payload_bytes(grid.sent[0].content)
     assert outcome.bytes_down == 3 * request
     assert outcome.bytes_up == sum(map(payload_bytes, (good, bad, reply("site2"))))
@@ -188,7 +205,7 @@ def test_who_is_not_connected_is_not_asked_and_costs_no_time_beyond_the_quorum(a
 
 def test_below_quorum_the_missing_are_waited_for_and_then_asked(ask, impatient, caplog):
     answers = {1: always(reply("site1")), 2: always(reply("site2"))}
-    outcome, grid = ask(answers, terms=Terms(quorum=2, deadline=60.0, retries=0), away={2: 3})
+    outcome, grid = ask(answers, limits=Limits(quorum=2, deadline=60.0, retries=0), away={2: 3})
     assert grid.asked == [[1, 2]]
     assert outcome.missing == []
     assert "site2 not connected: waiting up to 60 s" in caplog.text
@@ -205,9 +222,9 @@ def test_a_site_that_goes_in_the_middle_is_asked_again_when_it_is_back(
         return reply("site2")
 
     grid = make_grid({1: always(reply("site1")), 2: goes_then_answers})
-    request = Request(Kind.ALIGN, make_study(), round=3)
-    terms = Terms(quorum=2, deadline=60.0, retries=1)
-    outcome = exchange(grid, {1: "site1", 2: "site2"}, request, SPEC, terms)
+    request = Request(KIND, make_study(), round=3)
+    limits = Limits(quorum=2, deadline=60.0, retries=1)
+    outcome = exchange(grid, {1: "site1", 2: "site2"}, request, SPEC, limits)
     assert grid.asked == [[1, 2], [2]]
     assert outcome.missing == []
 
@@ -215,9 +232,9 @@ def test_a_site_that_goes_in_the_middle_is_asked_again_when_it_is_back(
 def test_nobody_is_waited_for_beyond_the_deadline(ask, impatient):
     answers = {1: always(reply("site1")), 2: always(reply("site2"))}
     with pytest.raises(FederationError, match="site2: no answer within 0 s"):
-        ask(answers, terms=Terms(quorum=2, deadline=0.0, retries=1), away={2: 10**9})
+        ask(answers, limits=Limits(quorum=2, deadline=0.0, retries=1), away={2: 10**9})
 
 
 def test_more_sites_than_there_are_are_not_waited_for(ask):
     with pytest.raises(FederationError, match="1 of 1 sites"):
-        ask({1: always(reply("site1"))}, terms=Terms(quorum=2, deadline=3600.0, retries=0))
+        ask({1: always(reply("site1"))}, limits=Limits(quorum=2, deadline=3600.0, retries=0))

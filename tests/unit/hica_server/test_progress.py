@@ -50,7 +50,7 @@ def test_a_step_an_exchange_and_a_saved_state_are_told_as_they_happen(folder):
 def test_a_resumed_run_counts_on_from_what_is_on_disk(folder):
     Progress(folder).entry(entry())
     resumed = Progress(folder)  # of the next process; that exchange was not saved
-    resumed.saved(RunState("0" * 64, done=1, rounds=[entry("moments", bytes_up=1)]))
+    resumed.saved(RunState("0" * 64, done=1, rounds=[entry("centre", bytes_up=1)]))
     resumed.entry(entry(bytes_up=5))
     told = read_progress(folder)
     assert (told["done"], told["bytes_up"]) == (1, 6)

@@ -36,19 +36,20 @@ def one_thread():
 def test_a_run_starts_from_weights_and_texts_before_its_first_step(toy_study, published):
     state = published(toy_study())
     assert state.done == 0
-    assert {name.split(".")[0] for name in state.shared} == {"tower", "bank"}
-    assert state.anchor["classes"].shape == (2, 128) and len(state.anchor["findings"]) == 4
+    learnt = state.learnt
+    assert {name.split(".")[0] for name in learnt.shared} == {"tower", "bank"}
+    assert learnt.bank.classes.shape == (2, 128) and len(learnt.bank.findings) == 4
     assert len(state.tower) == len(state.text_bank_sha256) == 64
-    assert state.bias.tolist() == [0.0, 0.0]
+    assert learnt.bias.tolist() == [0.0, 0.0]
 
 
 def test_in_half_precision_weights_are_rounded_and_nothing_else(toy_study, published):
-    single = published(toy_study())
-    half = published(toy_study("federation.precision=half"), "half")
+    single = published(toy_study()).learnt
+    half = published(toy_study("federation.precision=half"), "half").learnt
     for name, value in half.shared.items():
         assert value.dtype == np.float16
         np.testing.assert_array_equal(value, single.shared[name].astype(np.float16))
-    np.testing.assert_array_equal(half.anchor["classes"], single.anchor["classes"])
+    np.testing.assert_array_equal(half.bank.classes, single.bank.classes)
 
 
 def test_another_process_leaves_the_same_bits(toy_study, published, tmp_path, one_thread):
@@ -57,8 +58,8 @@ def test_another_process_leaves_the_same_bits(toy_study, published, tmp_path, on
     publish_apart(study, tmp_path / "apart", tmp_path)
     there = RunState.load(tmp_path / "apart", study.sha256)
     assert there.tower == here.tower and there.text_bank_sha256 == here.text_bank_sha256
-    for name, value in here.shared.items():
-        np.testing.assert_array_equal(value, there.shared[name])
+    for name, value in here.learnt.shared.items():
+        np.testing.assert_array_equal(value, there.learnt.shared[name])
 
 
 def test_its_errors_come_back(toy_study, tmp_path):

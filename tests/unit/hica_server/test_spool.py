@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from hica.errors import StorageError
-from hica.wire.messages import Kind, Reply
+from hica.steps.alignment import ALIGNMENT
+from hica.wire.messages import Reply
 from hica_server.spool import LARGE, SpooledArrays, spooled
 
 ARRAYS = {
@@ -36,7 +37,7 @@ def test_nothing_of_them_is_found_in_the_folder_or_left_on_the_disk(tmp_path):
 
 def reply_of(bytes_):
     arrays = {"w": np.zeros(bytes_, np.uint8)}
-    return Reply(Kind.ALIGN, "north", 3, 10, {"loss": 0.5}, arrays)
+    return Reply(ALIGNMENT.kind, "north", 3, 10, {"loss": 0.5}, arrays)
 
 
 def test_only_large_replies_are_put_on_disk(tmp_path):

@@ -2,11 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from hica.regions.token_cut import TokenCut, affinities, cut
-from hica_client.session import Session
-from hica_client.site import load_site
 
 PIXELS = np.zeros((64, 64, 3), dtype=np.uint8)
 
@@ -141,19 +138,3 @@ def test_version_names_the_tower_and_not_the_function():
     one, other = (TokenCut(lambda pixels: pixels, "tower") for _ in range(2))
     assert one.version == other.version
     assert TokenCut(one.patches, "another").version != one.version
-
-
-@pytest.mark.parametrize("train", ["adapter", "last-1", "full"])
-def test_a_site_cuts_the_patches_of_the_tower_as_it_was_loaded(draw_site, toy_study, train):
-    overrides = ["regions.method=token-cut", f"model.train={train}"]
-    session = Session(load_site(draw_site("north")), toy_study(*overrides))
-    method, tower = session.pipeline.method, session.pipeline.tower
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    images = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
-    with torch.no_grad():
-        loaded = tower.tower(tower.tower.preprocess.normalise(images)).patches[0].numpy()
-        for weight in tower.parameters():
-            weight.add_(1.0)
-    assert np.array_equal(method.patches(pixels), loaded)
-    assert method.patches(pixels).shape == (64, 128)
-    assert tower.tower.fingerprint in method.version

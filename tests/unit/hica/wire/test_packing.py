@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hica.errors import MessageError
-from hica.wire.messages import Kind, Reply, spec_of
+from hica.steps.alignment import ALIGNMENT
+from hica.wire.messages import Reply, spec_of
 from hica.wire.packing import LARGEST, PARCEL, SMALL, pack, unpack
 from hica.wire.records import decode_reply, encode_reply
 
@@ -18,7 +19,7 @@ LARGE = np.zeros(SMALL // 4, np.float32)
 
 
 def update(arrays: dict[str, np.ndarray]) -> RecordDict:
-    return encode_reply(Reply(Kind.ALIGN, "north", 3, 10, {"loss": 0.5}, arrays))
+    return encode_reply(Reply(ALIGNMENT.kind, "north", 3, 10, {"loss": 0.5}, arrays))
 
 
 def content(record: RecordDict) -> list[tuple]:
@@ -104,4 +105,4 @@ def with_parcel(data: bytes, **others: Array) -> RecordDict:
 def test_a_forged_parcel_stays_closed_and_is_refused_for_what_is_missing(record):
     assert unpack(record) is record
     with pytest.raises(MessageError, match=r"arrays missing \['shared.w'\]"):
-        decode_reply(record, Kind.ALIGN, 3, spec_of({"shared.w": np.zeros(1)}))
+        decode_reply(record, ALIGNMENT.kind, 3, spec_of({"shared.w": np.zeros(1)}))

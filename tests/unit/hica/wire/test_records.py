@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from hica.errors import ConfigurationError, MessageError
+from hica.errors import CheckpointError, ConfigurationError, MessageError
 from hica.study import Study
-from hica.wire.messages import Kind, Reply, Request, spec_of
+from hica.wire.messages import Reply, Request, SiteError, failure, spec_of
 from hica.wire.records import (
+    PROTOCOL,
     decode_reply,
     decode_request,
     encode_reply,
@@ -18,6 +19,7 @@ from hica.wire.records import (
     payload_bytes,
 )
 
+ALIGN = "train.align"
 STUDY = Study.model_validate(
     {
         "study": {"name": "toy"},
@@ -29,7 +31,7 @@ WEIGHTS = {"shared.w": np.arange(6, dtype=np.float32).reshape(2, 3)}
 
 def update(**changes: object) -> RecordDict:
     """A good update, its header changed."""
-    reply = Reply(Kind.ALIGN, "north", 3, 10, {"loss": 0.5}, WEIGHTS)
+    reply = Reply(ALIGN, "north", 3, 10, {"loss": 0.5}, WEIGHTS)
     record = encode_reply(reply)
     header = json.loads(record.config_records["message"]["header"])
     record.config_records["message"]["header"] = json.dumps({**header, **changes})
@@ -44,38 +46,39 @@ def with_array(array: Array, name: str = "shared.w") -> RecordDict:
 
 def refusal(record: RecordDict) -> str:
     with pytest.raises(MessageError) as error:
-        decode_reply(record, Kind.ALIGN, 3, spec_of(WEIGHTS))
+        decode_reply(record, ALIGN, 3, spec_of(WEIGHTS))
     return str(error.value)
 
 
 def test_a_request_arrives_as_it_was_sent() -> None:
-    sent = Request(Kind.ALIGN, STUDY, 3, {"rate": 0.5}, WEIGHTS)
-    received = decode_request(encode_request(sent), Kind.ALIGN, spec_of(WEIGHTS))
+    sent = Request(ALIGN, STUDY, 3, {"rate": 0.5}, WEIGHTS)
+    received = decode_request(encode_request(sent), ALIGN, spec_of(WEIGHTS))
     assert received.study.sha256 == STUDY.sha256
     assert (received.round, received.settings) == (3, {"rate": 0.5})
     np.testing.assert_array_equal(received.arrays["shared.w"], WEIGHTS["shared.w"])
 
 
 def test_a_reply_arrives_as_it_was_sent() -> None:
-    received = decode_reply(update(), Kind.ALIGN, 3, spec_of(WEIGHTS))
+    received = decode_reply(update(), ALIGN, 3, spec_of(WEIGHTS))
     assert (received.site, received.examples, received.details) == ("north", 10, {"loss": 0.5})
     np.testing.assert_array_equal(received.arrays["shared.w"], WEIGHTS["shared.w"])
     assert not received.arrays["shared.w"].flags.writeable  # it is not a copy
 
 
 def test_a_request_with_a_broken_study_is_refused() -> None:
-    record = encode_request(Request(Kind.ALIGN, STUDY))
+    record = encode_request(Request(ALIGN, STUDY))
     header = json.loads(record.config_records["message"]["header"])
     header["study"]["alignment"]["shots"] = -1
     record.config_records["message"]["header"] = json.dumps(header)
     with pytest.raises(ConfigurationError, match=r"alignment\.shots"):
-        decode_request(record, Kind.ALIGN)
+        decode_request(record, ALIGN)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"protocol": 2}, "install the same version"),
+        ({"protocol": PROTOCOL - 1}, "install the same version"),
+        ({"protocol": None}, f"protocol None, this side speaks {PROTOCOL}"),
         ({"kind": "train.pretrain"}, "expected 'train.align'"),
         ({"round": 2}, "answers round 2, asked was round 3"),
         ({"round": True}, "'round'"),
@@ -89,6 +92,35 @@ def test_a_request_with_a_broken_study_is_refused() -> None:
 )
 def test_a_wrong_header_is_refused_by_name(changes: dict, words: str) -> None:
     assert words in refusal(update(**changes))
+
+
+def test_why_a_site_could_not_arrives_with_the_class_of_its_error() -> None:
+    error = CheckpointError("centre: missing")
+    record = encode_reply(failure(ALIGN, "north", 3, f"CheckpointError: {error}", error))
+    with pytest.raises(SiteError, match="failed at the site: CheckpointError: centre") as found:
+        decode_reply(record, ALIGN, 3, spec_of(WEIGHTS))
+    assert (found.value.site, found.value.error) == ("north", "CheckpointError")
+
+
+def test_reasons_of_a_site_are_cut_and_may_be_anything() -> None:
+    for details, words in (({"failed": "x" * 2000}, "x" * 1000), ({"failed": [1]}, "[1]")):
+        with pytest.raises(SiteError) as found:
+            decode_reply(update(details=details), ALIGN, 3, spec_of(WEIGHTS))
+        assert str(found.value) == f"failed at the site: {words}"
+        assert found.value.error == ""
+
+
+def test_a_request_s_arrays_are_copies_that_may_be_changed() -> None:
+    sent = encode_request(Request(ALIGN, STUDY, 0, {}, WEIGHTS))
+    assert decode_request(sent, ALIGN).arrays["shared.w"].flags.writeable
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_request_with_values_that_are_not_finite_is_refused(bad: float) -> None:
+    """At decoding already: what is checked after it need not think of them."""
+    sent = encode_request(Request(ALIGN, STUDY, 0, {}, {"bias": np.array([0.0, bad])}))
+    with pytest.raises(MessageError, match="'bias' holds NaN or infinite"):
+        decode_request(sent, ALIGN)
 
 
 @pytest.mark.parametrize("header", ["not json", "[1]", "[" * 100_000, "1" * 5000])
@@ -148,7 +180,7 @@ def test_a_giant_promised_shape_is_refused() -> None:
     )
     record = with_array(Array("float32", (2, 3), "numpy.ndarray", buffer.getvalue()))
     with pytest.raises(MessageError, match="do not fill"):
-        decode_reply(record, Kind.ALIGN, 3, {"shared.w": ((-1, -1), "float32")})
+        decode_reply(record, ALIGN, 3, {"shared.w": ((-1, -1), "float32")})
 
 
 class Evil:
