@@ -19,7 +19,8 @@ from hica.deployment.keys import read_private
 from hica.deployment.kit import read_roster
 from hica.errors import MessageError
 from hica.secure_sum.forms import integers_of, question_of, terms_of
-from hica.secure_sum.party import Group, Party
+from hica.secure_sum.group import Group
+from hica.secure_sum.party import Party
 from hica.secure_sum.quantise import Integers
 from hica.secure_sum.wire import (
     SignedKeys,

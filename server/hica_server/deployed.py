@@ -31,7 +31,7 @@ from hica.deployment.supervision import die_with
 from hica.errors import ConfigurationError, FederationError, HicaError, StorageError
 from hica.storage import write_atomically
 from hica.study import Study, load_study
-from hica.study.schema import FederationSection
+from hica.study.sections import FederationSection
 from hica_server.enrolment import read_sites
 from hica_server.progress import Progress
 from hica_server.settings import Folder, load_settings

@@ -26,7 +26,7 @@ from hica.secure_sum.forms import (
     terms_of,
     values_of,
 )
-from hica.secure_sum.party import verified
+from hica.secure_sum.group import verified
 from hica.secure_sum.wire import (
     SESSION_BYTES,
     Deal,

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hica.errors import MessageError
-from hica.secure_sum.masks import add_mask
-from hica.secure_sum.party import (
+from hica.secure_sum.group import (
     Group,
     Terms,
     make_group,
@@ -19,6 +18,7 @@ from hica.secure_sum.party import (
     pair_purpose,
     self_purpose,
 )
+from hica.secure_sum.masks import add_mask
 from hica.secure_sum.quantise import Integers
 from hica.secure_sum.sharing import agreed, combine, commitment, derived, private_key
 from hica.secure_sum.wire import Deal, SignedKeys, Unmasking

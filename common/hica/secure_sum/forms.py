@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hica.errors import MessageError
-from hica.secure_sum.party import FEWEST_SITES, Terms
+from hica.secure_sum.group import FEWEST_SITES, Terms
 from hica.secure_sum.quantise import Integers, Range, quantise, range_for, restore
 from hica.steps.arrays import LARGEST_FEATURE, WEIGHTS_ARRAY, Array
 from hica.steps.step import Answer, Step
@@ -55,7 +55,7 @@ def in_sum(step: Step, study: Study, names: Iterable[str]) -> dict[str, Range]:
 def question_of(request: Request) -> str:
     """Hash of all that an answer depends on, and not of the session it is masked in.
 
-    Masks are bound to it (`hica.secure_sum.party.pair_purpose`).
+    Masks are bound to it (`hica.secure_sum.group.pair_purpose`).
     """
     settings = {name: value for name, value in request.settings.items() if name != "sum"}
     told = [request.study.sha256, str(request.kind), request.round, settings]

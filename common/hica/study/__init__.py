@@ -1,4 +1,4 @@
-"""The study: the tables of `study.toml` (`schema`) and how they are read (`reading`)."""
+"""The study: the tables of `study.toml` (`sections`, `schema`) and how they are read (`reading`)."""
 
 from hica.study.reading import (
     NO_CHANGES,
@@ -10,13 +10,13 @@ from hica.study.reading import (
     read_toml,
     validated,
 )
-from hica.study.schema import (
+from hica.study.schema import Study
+from hica.study.sections import (
     Count,
     Fraction,
     Name,
     NonNegative,
     Section,
-    Study,
 )
 
 __all__ = [

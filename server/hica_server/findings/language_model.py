@@ -12,7 +12,7 @@ from hica.errors import CheckpointError, ConfigurationError
 from hica.progress import track
 from hica.seeds import derived_seed
 from hica.study import Study
-from hica.study.schema import ClassSection
+from hica.study.sections import ClassSection
 from hica_server.findings.model_folder import folder_sha256, load, locate
 from hica_server.findings.model_output import ModelOutput, read_output
 

@@ -7,7 +7,7 @@ import tomli_w
 from hica.deployment.keys import generate, public_path
 from hica.deployment.kit import roster_json
 from hica.errors import ConfigurationError, FederationError, StorageError
-from hica.study.schema import FederationSection
+from hica.study.sections import FederationSection
 from hica_server import deployed
 from hica_server.deployed import (
     conduct,

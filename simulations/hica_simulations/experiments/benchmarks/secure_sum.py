@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from hica.deployment.keys import PublicKey, parse_public
 from hica.secure_sum.collector import Collector
-from hica.secure_sum.party import Party, Terms
+from hica.secure_sum.group import Terms
+from hica.secure_sum.party import Party
 from hica.secure_sum.quantise import Integers, Range, quantise, restore
 from hica_simulations.experiments.benchmarks.timing import Figure, alternate, clock, ratio
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from hica.seeds import derived_seed
 from hica.study import Changes
-from hica.study.schema import ClassSection
+from hica.study.sections import ClassSection
 from hica_simulations.scenario import Simulation, Translation
 
 Classes = Sequence[ClassSection]

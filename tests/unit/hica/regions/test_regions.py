@@ -10,7 +10,7 @@ import torch
 
 from hica.errors import ConfigurationError
 from hica.regions import METHODS, build, extract
-from hica.study.schema import RegionsSection
+from hica.study.sections import RegionsSection
 
 COUNT = 3
 NEEDS = ["sam", "hf-sam", "token-cut", "unet"]

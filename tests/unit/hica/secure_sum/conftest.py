@@ -9,7 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hica.deployment.keys import PublicKey, parse_public
 from hica.errors import MessageError
 from hica.secure_sum.collector import Collector
-from hica.secure_sum.party import Party, Terms
+from hica.secure_sum.group import Terms
+from hica.secure_sum.party import Party
 from hica.secure_sum.quantise import Range, quantise, restore
 from hica.secure_sum.wire import Deal, SignedKeys, Unmasking
 

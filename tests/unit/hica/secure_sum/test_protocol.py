@@ -8,8 +8,9 @@ from scipy.stats import chi2
 
 from hica.errors import MessageError
 from hica.secure_sum.collector import Collector
+from hica.secure_sum.group import SIGNING, Terms, keys_statement, pair_purpose
 from hica.secure_sum.masks import add_mask
-from hica.secure_sum.party import SIGNING, Party, Terms, keys_statement, pair_purpose
+from hica.secure_sum.party import Party
 from hica.secure_sum.quantise import restore
 from hica.secure_sum.sharing import agreed
 from hica.secure_sum.wire import SignedKeys

@@ -40,7 +40,7 @@ def proc(tmp_path):
 
 
 def test_processes_are_found_however_deep_and_those_of_others_are_not(proc):
-    proc(10, 1, "python -m hica_simulations.experiments.bench")
+    proc(10, 1, "python -m hica_simulations.experiments.benchmarks")
     proc(11, 10, "/venv/bin/python /venv/bin/hica-server run folder", resident=200)
     proc(12, 11, "/venv/bin/python /venv/bin/flower-superexec --runtime-api-address there")
     proc(13, 12, "/venv/bin/python /venv/bin/flwr-serverapp --token x")

@@ -1,6 +1,6 @@
 import pytest
 
-from hica.study.schema import ClassSection
+from hica.study.sections import ClassSection
 from hica_simulations.experiments.tables.texts import (
     of_another_class,
     with_findings,

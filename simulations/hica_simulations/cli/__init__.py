@@ -104,8 +104,8 @@ def compare(
 ) -> None:
     """Run a study over several seeds, with and without stage 1, and compare with the baselines."""
     from hica_simulations.console import watching_on
-    from hica_simulations.experiments.compare import as_markdown
-    from hica_simulations.experiments.compare import compare as compare_runs
+    from hica_simulations.experiments.baselines.compare import as_markdown
+    from hica_simulations.experiments.baselines.compare import compare as compare_runs
 
     place = _place(data, out, cache, device, engine)
     chosen = range(first_seed, first_seed + seeds)

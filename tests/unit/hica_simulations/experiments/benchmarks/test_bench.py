@@ -13,7 +13,7 @@ from hica.towers import load_image_tower
 from hica.towers.adaptation import adapt
 from hica.wire.messages import Kind, Reply
 from hica.wire.records import decode_request, encode_reply
-from hica_simulations.experiments import bench
+from hica_simulations.experiments.benchmarks import __main__ as bench
 from hica_simulations.experiments.benchmarks.engines import Engine, adapter_arrays, compare_engines
 from hica_simulations.experiments.benchmarks.features import compare_features
 from hica_simulations.experiments.benchmarks.regions import (

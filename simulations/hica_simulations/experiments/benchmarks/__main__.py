@@ -1,17 +1,17 @@
 """`make bench`: speed as ratios measured side by side.
 
-    python -m hica_simulations.experiments.bench                    everything quick, a few minutes
-    python -m hica_simulations.experiments.bench --only regions     one question
-    python -m hica_simulations.experiments.bench --only dp-sgd      what privacy costs, by name only
-    python -m hica_simulations.experiments.bench --only secure-sum  what secrets cost, by name only
-    python -m hica_simulations.experiments.bench --json > bench.json
+    python -m hica_simulations.experiments.benchmarks               everything quick, some minutes
+    python -m hica_simulations.experiments.benchmarks --only regions     one question
+    python -m hica_simulations.experiments.benchmarks --only dp-sgd      by name only
+    python -m hica_simulations.experiments.benchmarks --only secure-sum  by name only
+    python -m hica_simulations.experiments.benchmarks --json > bench.json
 
 Each figure is a median of several runs taken by turns; run it on an otherwise idle machine.
 Deployments, with real processes over TLS, are measured only where they are asked for by name:
 
-    python -m hica_simulations.experiments.bench --only overhead --repeat 3
-    python -m hica_simulations.experiments.bench --only endurance --out runs/bench
-    python -m hica_simulations.experiments.bench --only large-updates --out runs/bench
+    python -m hica_simulations.experiments.benchmarks --only overhead --repeat 3
+    python -m hica_simulations.experiments.benchmarks --only endurance --out runs/bench
+    python -m hica_simulations.experiments.benchmarks --only large-updates --out runs/bench
 
 Exit codes: as `hica-sim`; a missed target is shown and is no error.
 """
@@ -119,7 +119,7 @@ BENCHES: dict[Name, list[Callable[[Asked], list[Figure]]]] = {
 app = typer.Typer(add_completion=False)
 
 
-@app.command(epilog="Example: python -m hica_simulations.experiments.bench --only regions")
+@app.command(epilog="Example: python -m hica_simulations.experiments.benchmarks --only regions")
 def bench(
     only: Annotated[
         list[Name] | None, typer.Option(help="Only this; may be given several times.")
@@ -173,8 +173,8 @@ def machine_line(here: dict[str, Any]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Entry point of `python -m hica_simulations.experiments.bench`."""
-    run_app(app, "python -m hica_simulations.experiments.bench", arguments)
+    """Entry point of `python -m hica_simulations.experiments.benchmarks`."""
+    run_app(app, "python -m hica_simulations.experiments.benchmarks", arguments)
 
 
 if __name__ == "__main__":
