@@ -1,4 +1,4 @@
-"""The study: the tables of `study.toml` (`sections`, `schema`) and how they are read (`reading`)."""
+"""The study: tables of `study.toml` (`sections`, `schema`) and how they are read (`reading`)."""
 
 from hica.study.reading import (
     NO_CHANGES,
