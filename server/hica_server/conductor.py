@@ -26,7 +26,7 @@ from hica_server.enrolment import read_sites
 from hica_server.progress import Progress, read_progress
 from hica_server.provision import require_valid_certificate
 from hica_server.settings import Folder
-from hica_server.superlink import Control, Node, UnreachableError
+from hica_server.superlink.control import Control, Node, UnreachableError
 
 logger = logging.getLogger("hica.server")
 

@@ -35,7 +35,8 @@ from hica.study.schema import FederationSection
 from hica_server.enrolment import read_sites
 from hica_server.progress import Progress
 from hica_server.settings import Folder, load_settings
-from hica_server.superlink import HOME_VARIABLE, PromptGrid
+from hica_server.superlink.grid import PromptGrid
+from hica_server.superlink.processes import HOME_VARIABLE
 
 if TYPE_CHECKING:  # imported late: see `conduct`
     from hica_server.coordinator import Roster

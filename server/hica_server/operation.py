@@ -30,7 +30,8 @@ from hica_server.console import Display
 from hica_server.metrics_endpoint import serving_metrics
 from hica_server.provision import require_provisioned, require_valid_certificate
 from hica_server.settings import Folder, ServerSettings, load_settings
-from hica_server.superlink import Control, environment, superexec_command, superlink_command
+from hica_server.superlink.control import Control
+from hica_server.superlink.processes import environment, superexec_command, superlink_command
 
 TICK_SECONDS = 0.5
 QUICK_DEATHS = 5

@@ -14,7 +14,7 @@ from hica_server.enrolment import enroll, revoke
 from hica_server.progress import Progress, read_progress
 from hica_server.provision import make_authority, make_certificate
 from hica_server.settings import Folder
-from hica_server.superlink import Node, RunStatus, UnreachableError
+from hica_server.superlink.control import Node, RunStatus, UnreachableError
 
 
 class FakeControl:
