@@ -22,6 +22,7 @@ from torch import Tensor
 from hica.errors import HicaError, MessageError
 from hica.examples.examples import Examples
 from hica.method.calibration import curvature
+from hica.method.evaluation import site_metrics
 from hica.method.local_training import (
     Loss,
     Schedule,
@@ -31,7 +32,6 @@ from hica.method.local_training import (
     pseudo_label_loss,
     train,
 )
-from hica.method.metrics import site_metrics
 from hica.method.model import AlignmentModel
 from hica.method.prevalence import matching_intercepts
 from hica.method.pseudo_labels import assign, cluster_sums, site_start

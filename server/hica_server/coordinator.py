@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from hica.deployment.keys import PublicKey
 from hica.errors import FederationError, MessageError
 from hica.method.calibration import Curvature, newton_step
-from hica.method.metrics import SiteMetrics, combine
 from hica.method.pseudo_labels import ClusterSums, drawn_start, lloyd_step, merge_starts
+from hica.method.site_metrics import SiteMetrics
+from hica.method.stratified import combine
 from hica.privacy.statistics import subspace_of
 from hica.secure_sum.forms import EXAMPLES, mean_update, terms_of
 from hica.seeds import derived_seed

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hica.method.metrics import paired_interval
+from hica.method.intervals import paired_interval
 from hica.wire.checkpoint import write_json
 from hica_simulations.run import Place, Watching, silently, simulate
 from hica_simulations.scenario import load_scenario

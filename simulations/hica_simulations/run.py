@@ -31,7 +31,8 @@ from hica.deployment.keys import generate, public_path, read_public
 from hica.deployment.kit import ROSTER, roster_json
 from hica.device import repeatable
 from hica.errors import ConfigurationError
-from hica.method.metrics import SiteMetrics, combine
+from hica.method.site_metrics import SiteMetrics
+from hica.method.stratified import combine
 from hica.storage import write_atomically
 from hica.study import Study, apply_overrides, validated
 from hica.text.bank import TextBank

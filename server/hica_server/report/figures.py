@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hica.method.metrics import CALIBRATION_BINS
+from hica.method.reliability import CALIBRATION_BINS
 from hica_server.report.extras import Embedding
 
 INK, GREY, LIGHT, ALERT = "#1c2733", "#66727f", "#dfe4e9", "#c8501e"

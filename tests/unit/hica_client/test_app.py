@@ -5,8 +5,8 @@ import pytest
 import torch
 from flwr.app import Message
 
-from hica.method.metrics import SiteMetrics
 from hica.method.model import AlignmentModel
+from hica.method.site_metrics import SiteMetrics
 from hica.text.bank import TextBank
 from hica.wire.checkpoint import has_state, load_state
 from hica.wire.messages import Kind, Request, SiteError, decode_reply, encode_request, spec_of

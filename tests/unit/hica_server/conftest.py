@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 
 from hica.deployment.keys import generate, public_path, read_private
 from hica.method.calibration import curvature
-from hica.method.metrics import site_metrics
+from hica.method.evaluation import site_metrics
 from hica.method.pseudo_labels import assign, cluster_sums, site_start
 from hica.study import Study, apply_overrides, validated
 from hica.wire.messages import Kind, Reply, Request, decode_request, encode_reply

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hica.examples.examples import Examples
-from hica.method.metrics import paired_interval
+from hica.method.intervals import paired_interval
 from hica.privacy.noise import SeededNoise
 from hica.progress import track
 from hica.seeds import derived_seed

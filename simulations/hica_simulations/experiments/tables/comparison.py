@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hica.errors import ConfigurationError
-from hica.method.metrics import Interval
+from hica.method.intervals import Interval
 from hica.storage import write_atomically
 from hica_simulations.experiments.tables.cells import (
     OURS,

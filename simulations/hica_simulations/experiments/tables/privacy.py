@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hica.method.metrics import paired_interval
+from hica.method.intervals import paired_interval
 from hica.storage import write_atomically
 from hica_simulations.experiments.tables.cells import Cell, Row, write_csv
 from hica_simulations.experiments.tables.pages import Table, markdown, write_page
