@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hica.errors import DataError
+from hica.storage import write_atomically
 from hica_client.journal import append_line, opened, read_lines, whole_lines
 
 FIRST = "0" * 64
@@ -194,7 +195,8 @@ class Tail:
             The entry's hash.
 
         Raises:
-            OSError: For `Chain.held`, which says it in words.
+            OSError: The line could not be written; `Chain.held` says it in words.
+            StorageError: The head could not be written.
         """
         entry = numbered(fields, self.head.n + 1, self.head.hash)
         size = append_line(self.file, sealed(entry))
@@ -223,14 +225,9 @@ def write_head(path: Path, head: Head) -> None:
     """Replace the head by a whole file that is on disk: a lost head would look like tampering.
 
     Raises:
-        OSError: For `opened`, which says it in words.
+        StorageError: The disk is full or the folder may not be written.
     """
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        file.write(_written(head) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_atomically(path, _written(head) + b"\n")
 
 
 def _written(head: Head) -> bytes:
