@@ -11,9 +11,7 @@
     hica-client audit hospital/site.toml               what left the site; is the log whole
     hica-client ledger hospital/site.toml              what private studies have spent, what is left
 
-Exit codes: 0 done; 1 fault in the program; 2 command line, study or site file; 3 data;
-4 checkpoint; 5 message; 6 federation; 7 storage (disk full); 8 privacy budget; 130 interrupted.
-`check` ends with the code of the first problem it lists.
+Exit codes are those of `hica.errors`; `check` ends with the code of the first problem it lists.
 """
 
 from __future__ import annotations
@@ -30,8 +28,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hica.deployment.command_line import EXIT_CODES, run_app
-from hica.errors import ConfigurationError
+from hica.deployment.command_line import run_app
+from hica.errors import EXIT_CODES, ConfigurationError
 from hica.storage import write_atomically
 
 if TYPE_CHECKING:

@@ -17,13 +17,12 @@ from pathlib import Path
 
 import httpx
 
-from hica.deployment.command_line import INTERRUPTED
 from hica.deployment.flower_version import require_flower
 from hica.deployment.keys import read_private
 from hica.deployment.kit import CA_CERTIFICATE, Kit, read_kit
 from hica.deployment.lockfile import hold
 from hica.deployment.supervision import Service, Supervisor, free_port, until_stopped
-from hica.errors import ConfigurationError, HicaError
+from hica.errors import INTERRUPTED, ConfigurationError, HicaError
 from hica.storage import write_atomically
 from hica_client.approval import approved
 from hica_client.audit import verify
