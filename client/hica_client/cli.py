@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -31,9 +31,7 @@ from rich.table import Table
 from hica.deployment.command_line import run_app
 from hica.errors import EXIT_CODES, ConfigurationError
 from hica.storage import write_atomically
-
-if TYPE_CHECKING:
-    from hica_client.preflight import Preflight
+from hica_client.preflight_report import Preflight
 
 app = typer.Typer(
     help=f"Prepare a hospital's images for a federated study.\n\n{EXIT_CODES}",

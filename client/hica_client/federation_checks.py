@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import metadata
-from typing import TYPE_CHECKING
 
 from hica.deployment import keys
 from hica.deployment.bundle import BUNDLE_SHA256
@@ -15,10 +14,8 @@ from hica_client.approval import approved
 from hica_client.audit import verify
 from hica_client.network_checks import check_network
 from hica_client.policy import conflicts
+from hica_client.preflight_report import Preflight
 from hica_client.site import Site
-
-if TYPE_CHECKING:
-    from hica_client.preflight import Preflight
 
 
 def check_federation(found: Preflight, site: Site, offline: bool) -> Study | None:
