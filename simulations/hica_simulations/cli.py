@@ -66,7 +66,7 @@ def run(
 ) -> None:
     """Run or resume a simulated study and write its report."""
     from hica_server.console import final_table
-    from hica_simulations.console import watching_on
+    from hica_simulations.console import TITLES, watching_on
     from hica_simulations.report import write_simulation_report
     from hica_simulations.run import simulate
     from hica_simulations.scenario import load_scenario
@@ -78,7 +78,7 @@ def run(
     if json_:
         print(json.dumps(result))
         return
-    Console().print(final_table(result))
+    Console().print(final_table(result, TITLES))
     Console().print(f"report: {report}")
 
 

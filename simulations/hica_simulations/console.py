@@ -19,11 +19,34 @@ from rich.progress import (
 )
 
 from hica_server.app import Watcher
-from hica_server.console import final_table
+from hica_server.console import METHODS, final_table
 from hica_simulations.run import Watching
 
 if TYPE_CHECKING:  # deployments need Linux, simulations do not
     from hica_simulations.deployment import Comparison
+
+
+TITLES = {
+    "zero_shot": METHODS["zero_shot"],
+    "pixels": "logistic regression on 16×16 pixels, pooled shots",
+    "nearest_mean": "nearest class mean, pooled shots",
+    "linear_probe": "linear probe on the tower's features, pooled shots",
+    "clap": "CLAP (linear probe from the texts), pooled shots",
+    "tip_adapter": "Tip-Adapter, pooled shots",
+    "tip_adapter_f": "Tip-Adapter-F, pooled shots",
+    "cnn": "CNN fine-tuned, pooled shots",
+    "clip_lora": "CLIP-LoRA (low-rank factors in the image tower), pooled shots",
+    "coop": "CoOp (learnt prompts), pooled shots",
+    "fed_avg": "FedAvg of a linear probe",
+    "fed_prox": "FedProx of a linear probe",
+    "fed_norm": "FedAvg of a linear probe, local normalisation",
+    "fed_adapter": "FedCLIP (attention adapter)",
+    "prompt_fl": "PromptFL (CoOp averaged over sites)",
+    "local_only": "HiCA local only (mean over sites)",
+    "federated": METHODS["federated"],
+    "pooled": "HiCA pooled (images in one place)",
+}
+"""Methods and baselines in the order of a table: name → title."""
 
 
 def watching_on(console: Console) -> Watching:
@@ -105,7 +128,9 @@ def counting(console: Console, name: str, total: int) -> Iterator[Callable[[int,
 
 def comparison_table(compared: Comparison) -> Group:
     """The table of a deployed run, that of its simulation, and how far apart they are."""
-    deployed, simulated = final_table(compared.deployed), final_table(compared.simulated)
+    deployed, simulated = (
+        final_table(result, TITLES) for result in (compared.deployed, compared.simulated)
+    )
     deployed.title = f"{deployed.title}: over real processes"
     simulated.title = f"{simulated.title}: in one process"
     return Group(deployed, simulated, f"largest difference of a metric: {compared.difference:.1e}")

@@ -1,4 +1,4 @@
-"""Every baseline by name; a name has its title in `hica_server.console.METHODS`."""
+"""Every baseline by name; a name has its title in `hica_simulations.console.TITLES`."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hica.storage import write_atomically
-from hica_server.console import METHODS
+from hica_simulations.console import TITLES
 from hica_simulations.experiments.baselines.registry import NAMES
 from hica_simulations.experiments.baselines.shots import runnable
 from hica_simulations.experiments.tables.cells import LOCAL, OURS, POOLED, Row
@@ -67,7 +67,7 @@ def _by_shots(rows: Sequence[Row], metric: str) -> Table:
     lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
         means = [_mean(rows, metric, method, count) for count in shots]
-        lines.append([METHODS[method], *("–" if v is None else f"{100 * v:.1f}" for v in means)])
+        lines.append([TITLES[method], *("–" if v is None else f"{100 * v:.1f}" for v in means)])
     return Table(["shots", *map(str, shots)], lines)
 
 
@@ -82,7 +82,7 @@ def _differences(rows: Sequence[Row], out: Path) -> Table:
                 difference(ours, rows_of(rows, study, count, name), metric, out)
                 for name in (PROBE, best)
             )
-            lines.append([str(count), words, *probe, METHODS[best], *other])
+            lines.append([str(count), words, *probe, TITLES[best], *other])
     header = ["shots", "metric", "linear probe, over seeds", "over patients"]
     return Table([*header, "best baseline", "over seeds", "over patients"], lines)
 

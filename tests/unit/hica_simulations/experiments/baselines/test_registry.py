@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hica_server.console import METHODS
+from hica_simulations.console import TITLES
 from hica_simulations.experiments.baselines.registry import (
     IN_EVERY_RUN,
     MODELS,
@@ -22,7 +22,7 @@ EVERY = ON_PIXELS | ON_FEATURES | ON_PROMPTS
 
 @pytest.mark.parametrize("name", EVERY | ON_IMAGES)
 def test_every_baseline_has_a_title(name):
-    assert name in METHODS
+    assert name in TITLES
 
 
 def test_what_runs_always_exists_and_needs_no_text():
