@@ -25,11 +25,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from hica.deployment.command_line import run_app
 from hica.errors import EXIT_CODES, ConfigurationError
+from hica.printable import printable
 from hica.storage import write_atomically
 from hica_client.preflight_report import Preflight
 
@@ -152,20 +152,20 @@ def approve(
 @app.command(epilog="Example: hica-client audit hospital/site.toml")
 def audit(
     site_file: SiteFile,
-    json_: Annotated[bool, typer.Option("--json", help="Print the account as JSON.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Verify the audit log and account for everything that left the site.
+    """Verify the audit log and sum up everything that left the site.
 
     Keep the last hash elsewhere: a log that does not contain it later was written anew.
     """
-    from hica_client.account import account, show_account
+    from hica_client.audit_summary import show_summary, summarise
     from hica_client.site import load_site
 
-    found = account(load_site(site_file).audit_log)
+    found = summarise(load_site(site_file).audit_log)
     if json_:
         print(json.dumps(found))
     else:
-        show_account(found, Console())
+        show_summary(found, Console())
 
 
 @app.command(epilog="Example: hica-client ledger hospital/site.toml --json")
@@ -210,9 +210,9 @@ def show(found: Preflight, console: Console) -> None:
     if found.facts.get("labels"):
         console.print(_label_table(found.facts["labels"]))
     for note in found.notes:
-        console.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
+        console.print(f"[yellow]note[/] {printable(note)}", soft_wrap=True)
     for problem in found.problems:
-        console.print(f"[red]problem[/] {escape(str(problem))}", soft_wrap=True)
+        console.print(f"[red]problem[/] {printable(str(problem))}", soft_wrap=True)
     count = len(found.problems)
     console.print(f"[red]{count} to mend" if count else "[green]ready", highlight=False)
 
@@ -235,7 +235,7 @@ def _label_table(labels: dict[str, dict[str, int]]) -> Table:
     for split in splits:
         table.add_column(split, justify="right")
     for label, row in labels.items():
-        table.add_row(escape(label), *(str(row.get(split, 0)) for split in splits))
+        table.add_row(printable(label), *(str(row.get(split, 0)) for split in splits))
     return table
 
 
@@ -268,7 +268,7 @@ def _fact_table(facts: Iterable[tuple[str, str]]) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, words in facts:
-        table.add_row(name, escape(words))
+        table.add_row(name, printable(words))
     return table
 
 

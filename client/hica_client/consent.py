@@ -19,11 +19,11 @@ from rich.table import Table
 from hica.deployment.keys import fingerprint
 from hica.deployment.kit import STUDY, read_kit, read_roster, roster_sha256
 from hica.errors import ConfigurationError
+from hica.printable import printable as plain
 from hica.secure_sum.forms import terms_of
 from hica.study import Study, load_study
 from hica.wire.messages import Kind
 from hica_client.approval import approve, decisions, revoke
-from hica_client.plain import plain
 from hica_client.policy import ARRAYS, conflicts, kinds_of
 from hica_client.site import Site
 

@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from hica.printable import printable as plain
 from hica.privacy.accountant import Charge, epsilon
 from hica_client.chain import FIRST
 from hica_client.ledger import Spending, spendings, verify
-from hica_client.plain import plain
 
 MOST_STEPS = 2**40
 """More steps than this are not looked for."""

@@ -52,7 +52,7 @@ def status(site_file: Path) -> dict[str, Any]:
 
 
 def describe(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The same as (name, words) for people, in the order of interest."""
+    """What `status` found, as (name, words) for people, in the order of interest."""
     yield "site", found["site"]
     yield "client", f"running (process {found['pid']})" if found["running"] else "not running"
     for name, service in found["services"].items():

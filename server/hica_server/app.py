@@ -20,9 +20,9 @@ from hica.deployment.keys import PublicKey
 from hica.study import Study
 from hica.wire.checkpoint import write_json
 from hica_server.coordinator import Coordinator, Roster
+from hica_server.disk_offload import offloaded as spooled
 from hica_server.plan import make_plan
 from hica_server.result import make_result, save_model
-from hica_server.spool import spooled
 from hica_server.state import RunState
 
 logger = logging.getLogger("hica.server")

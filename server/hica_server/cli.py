@@ -217,9 +217,9 @@ def report(run: Run) -> None:
     It has no pictures: a coordinator holds no images. Of a simulation, the command that ran it
     writes the report with pictures.
     """
-    from hica_server.report.plain import write_plain_report
+    from hica_server.report.run_report import write_run_report
 
-    print(write_plain_report(run))
+    print(write_run_report(run))
 
 
 @app.command(epilog="Example: hica-server export runs/demo --to breast.safetensors")

@@ -10,6 +10,7 @@ from typing import Any, Self
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from hica.printable import printable
 from hica.progress import console
 from hica_server.progress import read_progress
 from hica_server.settings import Folder
@@ -65,9 +66,7 @@ class Display:
         """Print what has not just been said."""
         if text and text != self._said.get(topic):
             elapsed = time.monotonic() - self._started
-            console.print(
-                f"{text} ({elapsed:.0f} s)", markup=False, highlight=False, soft_wrap=True
-            )
+            console.print(f"{printable(text)} ({elapsed:.0f} s)", highlight=False, soft_wrap=True)
         self._said[topic] = text
 
 

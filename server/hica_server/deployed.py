@@ -1,8 +1,8 @@
 """The ServerApp of a deployed study, as named by the bundle: `run_study` over Flower's real grid.
 
-Flower starts a process for every run of it, and `hica_server.conductor` starts a new run when one
-has died. Only one of them may write the run directory: a lock says which. How a run ended is left
-in `outcome.json`, as Flower reports no more than success or failure.
+Flower starts a process for every run of it, and `hica_server.orchestrator` starts a new run when
+one has died. Only one of them may write the run directory: a lock says which. How a run ended is
+left in `outcome.json`, as Flower reports no more than success or failure.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def conduct(folder: Folder, grid: PromptGrid, study_sha256: str) -> None:
         HicaError: Whatever stops the run.
     """
     from hica_server.app import Watcher, run_study
-    from hica_server.report.plain import write_plain_report
+    from hica_server.report.run_report import write_run_report
 
     study = load_study(folder.study)
     if study.sha256 != study_sha256:
@@ -90,7 +90,7 @@ def conduct(folder: Folder, grid: PromptGrid, study_sha256: str) -> None:
         gather=lambda: gather(roster, study.federation, progress.waiting),
         registered=registered_keys(folder, study),
     )
-    write_plain_report(folder.run)
+    write_run_report(folder.run)
 
 
 def registered_keys(folder: Folder, study: Study) -> dict[str, PublicKey] | None:

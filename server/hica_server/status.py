@@ -44,7 +44,7 @@ def _site(site: EnrolledSite, connection: dict[str, Any]) -> dict[str, Any]:
 
 
 def lines(told: dict[str, Any]) -> list[str]:
-    """The same for a person."""
+    """What `status` found, in lines for a person."""
     return [_state(told), *_services(told["services"]), *_run(told["run"]), *_sites(told["sites"])]
 
 

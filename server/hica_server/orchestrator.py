@@ -1,4 +1,4 @@
-"""The conductor: lets enrolled sites in, and starts Flower runs until the study is at its end.
+"""The orchestrator: lets enrolled sites in, and starts Flower runs until the study is at its end.
 
 A Flower run is one life of the ServerApp. Whatever ended it, the next one goes on after the last
 step that is on disk; a step is written whole or not at all, and by one process only, so no round
@@ -38,7 +38,7 @@ FUTILE_RUNS = 5
 """Flower runs in a row that may die without completing a step."""
 
 
-class Conductor:
+class Orchestrator:
     """Keeps the study of one folder going.
 
     Args:

@@ -5,7 +5,7 @@ import pytest
 from hica.errors import ConfigurationError
 from hica_server.settings import Folder, ServerSettings, load_settings
 
-EXAMPLE = Path(__file__).parents[3] / "server" / "example_server.toml"
+EXAMPLE = Path(__file__).parents[4] / "server" / "example_server.toml"
 
 
 def written(folder: Path, text: str) -> Path:
