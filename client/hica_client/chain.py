@@ -29,6 +29,18 @@ Entry = dict[str, Any]
 """What was written, with `n` (from 1), `time` (UTC), `previous` and `hash`."""
 
 
+class TamperingError(DataError):
+    """A chain that can no longer be trusted.
+
+    Attributes:
+        what: What is wrong, without the remedy.
+    """
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}. {remedy}")
+        self.what = what
+
+
 @dataclass(frozen=True)
 class Head:
     """The last entry: its number, its hash, and bytes of the journal up to its end.
@@ -139,9 +151,9 @@ class Chain:
             )
         return entry
 
-    def tampered(self, what: str) -> DataError:
-        """What is wrong, and what to do about it."""
-        return DataError(f"{what}. {self.remedy}")
+    def tampered(self, what: str) -> TamperingError:
+        """What is wrong, with the remedy of this chain."""
+        return TamperingError(what, self.remedy)
 
     def _check_against_head(self, entries: list[Entry], head: Head) -> None:
         """The journal may be ahead of its head, after a crash between the two, but not behind."""

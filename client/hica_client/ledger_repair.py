@@ -26,10 +26,18 @@ from pathlib import Path
 from hica.errors import DataError
 from hica.storage import write_atomically
 from hica_client import audit
-from hica_client.chain import FIRST, Chain, Entry, Head, numbered, sealed, write_head
+from hica_client.chain import (
+    FIRST,
+    Chain,
+    Entry,
+    Head,
+    TamperingError,
+    numbered,
+    sealed,
+    write_head,
+)
 from hica_client.journal import opened, read_lines
 from hica_client.ledger import (
-    REMEDY,
     Spending,
     answer,
     chain_of,
@@ -79,8 +87,8 @@ def repair(path: Path, audit_log: Path, user: str) -> list[Path]:
         try:
             if verify(path):
                 return []
-        except DataError as error:
-            damage = str(error).removesuffix(f". {REMEDY}")
+        except TamperingError as error:
+            damage = error.what
         proof = proven(path)
         if not proof.is_whole:
             _check_nothing_else_left(path, audit_log, proof)

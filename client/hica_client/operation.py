@@ -162,8 +162,10 @@ class Client:
             self.link.heard(line)
             if HALF_RECEIVED in line:
                 self._end_supernode()
-        elif line.startswith(("WARNING ", "ERROR ")):
-            logger.warning("runner: %s", line.partition(" ")[2])
+        else:
+            level, _, words = line.partition(" ")
+            if level in ("WARNING", "ERROR"):
+                logger.warning("runner: %s", words)
 
     def supernode_ended(self) -> None:
         """Say why, and have it let in again at once."""
