@@ -65,11 +65,7 @@ class BudgetError(HicaError):
 INTERRUPTED = 130
 """128 + SIGINT, what a shell reports for a program ended by Ctrl-C."""
 
-EXIT_CODES = "; ".join(
-    [
-        "Exit codes: 0 done",
-        *(f"{kind.exit_code} {kind.cause}" for kind in (HicaError, *HicaError.__subclasses__())),
-        f"{INTERRUPTED} interrupted.",
-    ]
-)
+_FAMILY: list[type[HicaError]] = [HicaError, *HicaError.__subclasses__()]
+_FAULTS = "; ".join(f"{kind.exit_code} {kind.cause}" for kind in _FAMILY)
+EXIT_CODES = f"Exit codes: 0 done; {_FAULTS}; {INTERRUPTED} interrupted."
 """For the help of every command line."""

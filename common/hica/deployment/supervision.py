@@ -197,10 +197,6 @@ class Supervisor:
         """Process id by service; None while it waits to be started again."""
         return {name: child.pid for name, child in self._children.items()}
 
-    def last_lines(self, name: str) -> list[str]:
-        """The last lines a service printed, at most `KEPT_LINES`, restarts included."""
-        return list(self._children[name].lines)
-
     def _start(self, child: _Child) -> None:
         service, parent = child.service, os.getpid()
         try:
