@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hica.printable import printable
-from hica_client.audit import FIRST, Entry, verify
+from hica_client.audit import verify
+from hica_client.chain import FIRST, Entry
 
 LAST = 20
 """Refusals and failures that are shown singly."""

@@ -69,7 +69,7 @@ class Chain:
 
     @property
     def head_path(self) -> Path:
-        """`audit.jsonl` → `audit.head`."""
+        """Where the head lies: `audit.head` for the journal `audit.jsonl`."""
         return self.path.with_suffix(".head")
 
     def verify(self) -> list[Entry]:
@@ -218,7 +218,7 @@ class Tail:
 
 
 def numbered(fields: dict[str, Any], n: int, previous: str) -> Entry:
-    """Fields as the n-th entry, of now, still without its hash."""
+    """Make the n-th entry of `fields`, with the present time and still without its hash."""
     time = datetime.now(UTC).isoformat(timespec="milliseconds")
     return {"n": n, "time": time, "previous": previous, **fields}
 
@@ -229,7 +229,7 @@ def sealed(entry: Entry) -> bytes:
 
 
 def canonical(value: Any) -> bytes:
-    """The one way a value is written."""
+    """A value as JSON, in the only form that is hashed."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 

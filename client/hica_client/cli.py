@@ -43,7 +43,7 @@ SiteFile = Annotated[Path, typer.Argument(metavar="SITE", help="The site file (T
 
 
 def print_versions(wanted: bool) -> None:
-    """What has to fit the coordinator's: both compare the bundle's hash, and Flower the version."""
+    """Print the versions that have to fit those of the coordinator."""
     if wanted:
         from hica.deployment.bundle import BUNDLE_SHA256
 
@@ -202,7 +202,7 @@ def ledger(
 
 
 def show(found: Preflight, console: Console) -> None:
-    """Facts, notes, problems, and in the last line whether the site is ready."""
+    """Print facts, notes and problems, and in the last line whether the site is ready."""
     facts = {name: value for name, value in found.facts.items() if name != "labels"}
     console.print(
         _fact_table((name.replace("_", " "), _in_words(name, facts[name])) for name in facts)
@@ -218,7 +218,7 @@ def show(found: Preflight, console: Console) -> None:
 
 
 def _in_words(name: str, value: Any) -> str:
-    """A fact in one cell."""
+    """A fact of preflight in words that fit into one cell."""
     if name == "cache":
         needed, present, free = (value[key] / 1e9 for key in ("needed", "present", "free"))
         return f"up to {needed:.2f} GB, {present:.2f} GB there already, {free:.1f} GB free"
@@ -263,7 +263,7 @@ def status(
 
 
 def _fact_table(facts: Iterable[tuple[str, str]]) -> Table:
-    """Names and what is to be said of them."""
+    """A table of names and the words for each."""
     table = Table(show_header=False, box=None)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

@@ -47,7 +47,7 @@ def check_federation(found: Preflight, site: Site, offline: bool) -> Study | Non
 
 
 def check_kit(found: Preflight, site: Site, kit: Kit) -> None:
-    """Whom the kit is for and which versions it expects."""
+    """Check whom the kit is for and which versions it expects."""
     with found.gathering():
         check_name(site, kit)
     with found.gathering():
@@ -92,7 +92,7 @@ def check_versions(kit: Kit) -> None:
 
 
 def check_roster(found: Preflight, site: Site) -> None:
-    """Whether this site is on the list of keys by which the sites know each other."""
+    """Check that this site is on the list of keys by which the sites know each other."""
     with found.gathering():
         roster = read_roster(site.federation.kit)
         own = keys.read_public(keys.public_path(site.federation.key))
@@ -107,7 +107,7 @@ def check_roster(found: Preflight, site: Site) -> None:
 
 
 def check_approval(found: Preflight, site: Site, study: Study) -> None:
-    """Whether the policy allows the study, and whether it was approved."""
+    """Check that the policy allows the study and that it was approved."""
     found.problems += [ConfigurationError(words) for words in conflicts(site.policy, study)]
     with found.gathering():
         found.facts["approved"] = approved(site, study.sha256)

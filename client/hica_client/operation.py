@@ -72,22 +72,22 @@ def run(site_file: Path) -> int:
 
 
 def lock_file(site: Site) -> Path:
-    """Held while the client of this site runs."""
+    """The lock file that is held while the client of this site runs."""
     return site.service / "lock"
 
 
 def link_file(site: Site) -> Path:
-    """What is known of the connection (`hica_client.link`)."""
+    """The file that holds what is known of the connection (`hica_client.link`)."""
     return site.service / "node.json"
 
 
 def processes_file(site: Site) -> Path:
-    """Process ids of the services (`hica.deployment.supervision`)."""
+    """The file of the services' process ids (`hica.deployment.supervision`)."""
     return site.service / "processes.json"
 
 
 def admitted(site_file: Path, site: Site) -> Kit:
-    """The start kit, once all is there that taking part needs.
+    """Read the start kit and check that all is there that taking part needs.
 
     Raises:
         ConfigurationError: Something is missing or does not fit; names the remedy.
@@ -168,7 +168,7 @@ class Client:
                 logger.warning("runner: %s", words)
 
     def supernode_ended(self) -> None:
-        """Say why, and have it let in again at once."""
+        """Say why the SuperNode ended, and have it let in again at once."""
         if self._ends_supernode:
             self.link.closed()
         else:
@@ -187,7 +187,7 @@ class Client:
             self._end_supernode()
 
     def _end_supernode(self) -> None:
-        """Have the supervisor start it anew."""
+        """End the SuperNode, so that the supervisor starts it anew."""
         pid = self.supervisor.pids()["supernode"]
         if pid is not None:
             self._ends_supernode = True
@@ -195,7 +195,7 @@ class Client:
                 os.kill(pid, signal.SIGTERM)
 
     def _network_trouble(self) -> str:
-        """What keeps this machine from the coordinator, be the SuperNode as it may."""
+        """What keeps this machine from the coordinator, whatever the SuperNode says."""
         try:
             check_clock(meet(self.kit, self._ca_certificate).clock_ahead)
         except HicaError as error:

@@ -14,7 +14,8 @@ from hica.deployment.kit import read_kit
 from hica.deployment.lockfile import holder
 from hica.errors import HicaError
 from hica_client.approval import decisions
-from hica_client.audit import Entry, verify
+from hica_client.audit import verify
+from hica_client.chain import Entry
 from hica_client.link import read_link
 from hica_client.operation import link_file, lock_file, processes_file
 from hica_client.site import Site, load_site

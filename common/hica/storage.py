@@ -33,10 +33,15 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o666, *, durable: boo
         with replacing(path, mode=mode, durable=durable) as part:
             part.write_bytes(data)
     except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written: {error.strerror or error}; "
-            "free space or choose a folder that may be written"
-        ) from error
+        raise cannot_be_written(path, error) from error
+
+
+def cannot_be_written(path: Path, error: OSError) -> StorageError:
+    """The error to raise where the system refused to write `path`: what it said, and a remedy."""
+    return StorageError(
+        f"{path}: cannot be written: {error.strerror or error}; "
+        "free space or choose a folder that may be written"
+    )
 
 
 @contextmanager

@@ -140,7 +140,11 @@ class Orchestrator:
             self._connected = table
 
     def _bear(self, error: UnreachableError) -> None:
-        """Let the SuperLink be silent, for a time."""
+        """Let the SuperLink be silent for a time.
+
+        Raises:
+            FederationError: It has been silent for too long.
+        """
         silent = self._clock() - self._answered
         if silent > PATIENCE_SECONDS:
             raise FederationError(

@@ -103,7 +103,7 @@ class _Child:
 
     @property
     def pid(self) -> int | None:
-        """Of the process, while there is one."""
+        """Id of the running process; None while there is none."""
         return self.process.pid if self.process is not None else None
 
 

@@ -242,7 +242,7 @@ def incidents(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def provenance(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """What else one needs to know to run it again."""
+    """What else one needs to know to run the study again."""
     known = [
         ("seed", result.get("seed")),
         ("device", result.get("device")),

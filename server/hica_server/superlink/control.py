@@ -93,12 +93,12 @@ class Control:
         self._client.close()
 
     def register(self, name: str, public_key: bytes) -> int:
-        """Let the SuperNode with this key (PEM) in; returns its node id."""
+        """Register the SuperNode with this key (PEM); returns its node id."""
         request = RegisterNodeRequest(public_key=public_key, name=name)
         return int(_called(self._client.RegisterNode, request).node_id)
 
     def unregister(self, node: int) -> None:
-        """Let a SuperNode in no longer."""
+        """Unregister a SuperNode, so that it is not let in any more."""
         _called(self._client.UnregisterNode, UnregisterNodeRequest(node_id=node))
 
     def nodes(self) -> list[Node]:

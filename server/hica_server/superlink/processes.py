@@ -15,7 +15,7 @@ HOME_VARIABLE = "HICA_FOLDER"
 
 
 def superlink_command(folder: Folder, port: int, health_port: int) -> list[str]:
-    """The SuperLink: everything on loopback, its state on disk, nodes authenticated.
+    """Command of the SuperLink: all on loopback, its state on disk, nodes authenticated.
 
     With process isolation it starts no ServerApp itself, so that a run outlives it; without the
     secret nobody else can take one over. It installs nothing, whatever a bundle asks for.
@@ -42,7 +42,7 @@ def superlink_command(folder: Folder, port: int, health_port: int) -> list[str]:
 
 
 def superexec_command(folder: Folder, port: int) -> list[str]:
-    """The superexec, which starts a ServerApp for every run of the SuperLink on `port`."""
+    """Command of the superexec, which starts a ServerApp for every run of the SuperLink."""
     return [
         *_program("flower-superexec"),
         *("--runtime-api-address", f"{LOOPBACK}:{port}"),
@@ -52,7 +52,7 @@ def superexec_command(folder: Folder, port: int) -> list[str]:
 
 
 def environment(folder: Folder) -> dict[str, str]:
-    """What SuperLink, superexec and ServerApp find set, beside what this process has."""
+    """Environment variables of SuperLink, superexec and ServerApp beside those of this process."""
     scripts = sysconfig.get_path("scripts")
     exempt = ",".join(filter(None, [os.environ.get("NO_PROXY"), LOOPBACK, "localhost"]))
     return {
@@ -71,5 +71,5 @@ def environment(folder: Folder) -> dict[str, str]:
 
 
 def _program(name: str) -> list[str]:
-    """A command of Flower's, installed beside this Python."""
+    """A command of Flower that is installed beside this Python."""
     return [str(Path(sysconfig.get_path("scripts")) / name)]

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from hica_client.audit import FIRST, Event, append, verify
+from hica_client.audit import Event, append, verify
 from hica_client.audit_summary import LAST, summarise
+from hica_client.chain import FIRST
 from hica_client.cli import main
 from hica_client.site import load_site
 
