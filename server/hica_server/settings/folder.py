@@ -6,6 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+class _Place:
+    """A path below the root of a `Folder`."""
+
+    def __init__(self, *parts: str) -> None:
+        self._parts = parts
+
+    def __get__(self, folder: Folder, _: type[Folder]) -> Path:
+        return folder.root.joinpath(*self._parts)
+
+
 @dataclass(frozen=True)
 class Folder:
     """A coordinator's folder. Weights and corpus lie where `ServerSettings.data` says.
@@ -16,107 +26,45 @@ class Folder:
 
     root: Path
 
-    @property
-    def study(self) -> Path:
-        """The study (TOML)."""
-        return self.root / "study.toml"
-
-    @property
-    def settings(self) -> Path:
-        """`ServerSettings` (TOML)."""
-        return self.root / "server.toml"
-
-    @property
-    def ca_certificate(self) -> Path:
-        """Certificate of the federation's own authority; in every start kit."""
-        return self.root / "federation" / "ca.crt"
-
-    @property
-    def ca_key(self) -> Path:
-        """Private key of the authority: needed by `provision` only, never by a running server."""
-        return self.root / "federation" / "ca.key"
-
-    @property
-    def roster(self) -> Path:
-        """The sites' public keys, as they are in every start kit; for secure aggregation."""
-        return self.root / "federation" / "keys.json"
-
-    @property
-    def certificate(self) -> Path:
-        """The server's certificate, signed by the authority."""
-        return self.root / "federation" / "server.crt"
-
-    @property
-    def key(self) -> Path:
-        """The server's private key."""
-        return self.root / "federation" / "server.key"
-
-    @property
-    def sites(self) -> Path:
-        """Enrolled sites: written by `hica_server.enrolment`."""
-        return self.root / "federation" / "sites.json"
-
-    @property
-    def kits(self) -> Path:
-        """Start kits, one zip a site."""
-        return self.root / "kits"
-
-    @property
-    def run(self) -> Path:
-        """Run directory: state, result, report, events."""
-        return self.root / "run"
-
-    @property
-    def outcome(self) -> Path:
-        """How the last Flower run ended."""
-        return self.run / "outcome.json"
-
-    @property
-    def progress(self) -> Path:
-        """Where the run stands."""
-        return self.run / "progress.json"
-
-    @property
-    def run_lock(self) -> Path:
-        """Held by the one process that writes the run directory."""
-        return self.run / "lock"
-
-    @property
-    def service(self) -> Path:
-        """What the running processes keep; nothing in it outlives the study."""
-        return self.root / "service"
-
-    @property
-    def database(self) -> Path:
-        """The SuperLink's database."""
-        return self.service / "superlink.db"
-
-    @property
-    def flower_home(self) -> Path:
-        """Flower's own folder (FLWR_HOME)."""
-        return self.service / "flwr-home"
-
-    @property
-    def secret(self) -> Path:
-        """Shared by SuperLink and superexec."""
-        return self.service / "secret"
-
-    @property
-    def logs(self) -> Path:
-        """Logs, one for each process."""
-        return self.service / "logs"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the running `hica-server run`."""
-        return self.service / "lock"
-
-    @property
-    def connected(self) -> Path:
-        """Which enrolled sites are connected (JSON); missing until the SuperLink knows them all."""
-        return self.service / "connected.json"
-
-    @property
-    def processes(self) -> Path:
-        """Processes of the running server and their ports (JSON)."""
-        return self.service / "processes.json"
+    study = _Place("study.toml")
+    """The study (TOML)."""
+    settings = _Place("server.toml")
+    """`ServerSettings` (TOML)."""
+    ca_certificate = _Place("federation", "ca.crt")
+    """Certificate of the federation's own authority; in every start kit."""
+    ca_key = _Place("federation", "ca.key")
+    """Private key of the authority: needed by `provision` only, never by a running server."""
+    roster = _Place("federation", "keys.json")
+    """The sites' public keys, as they are in every start kit; for secure aggregation."""
+    certificate = _Place("federation", "server.crt")
+    """The server's certificate, signed by the authority."""
+    key = _Place("federation", "server.key")
+    """The server's private key."""
+    sites = _Place("federation", "sites.json")
+    """Enrolled sites: written by `hica_server.enrolment`."""
+    kits = _Place("kits")
+    """Start kits, one zip a site."""
+    run = _Place("run")
+    """Run directory: state, result, report, events."""
+    outcome = _Place("run", "outcome.json")
+    """How the last Flower run ended."""
+    progress = _Place("run", "progress.json")
+    """Where the run stands."""
+    run_lock = _Place("run", "lock")
+    """Held by the one process that writes the run directory."""
+    service = _Place("service")
+    """What the running processes keep; nothing in it outlives the study."""
+    database = _Place("service", "superlink.db")
+    """The SuperLink's database."""
+    flower_home = _Place("service", "flwr-home")
+    """Flower's own folder (FLWR_HOME)."""
+    secret = _Place("service", "secret")
+    """Shared by SuperLink and superexec."""
+    logs = _Place("service", "logs")
+    """Logs, one for each process."""
+    lock = _Place("service", "lock")
+    """Held by the running `hica-server run`."""
+    connected = _Place("service", "connected.json")
+    """Which enrolled sites are connected (JSON); missing until the SuperLink knows them all."""
+    processes = _Place("service", "processes.json")
+    """Processes of the running server and their ports (JSON)."""
