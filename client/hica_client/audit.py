@@ -11,14 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hica_client import chain
-from hica_client.chain import Chain
-
-FIRST = chain.FIRST
-"""`previous` of the first entry."""
-
-Entry = chain.Entry
-"""An `Event` with `n` (from 1), `time` (UTC), `previous` and `hash`."""
+from hica_client.chain import Chain, Entry
 
 REMEDY = (
     "Find out who changed it, and restore log and head from a backup; to begin a new log, move "

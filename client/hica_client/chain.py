@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hica.errors import DataError
+from hica.storage import write_atomically
 from hica_client.journal import append_line, opened, read_lines, whole_lines
 
 FIRST = "0" * 64
@@ -26,6 +27,18 @@ FIRST = "0" * 64
 
 Entry = dict[str, Any]
 """What was written, with `n` (from 1), `time` (UTC), `previous` and `hash`."""
+
+
+class TamperingError(DataError):
+    """A chain that can no longer be trusted.
+
+    Attributes:
+        what: What is wrong, without the remedy.
+    """
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}. {remedy}")
+        self.what = what
 
 
 @dataclass(frozen=True)
@@ -56,7 +69,7 @@ class Chain:
 
     @property
     def head_path(self) -> Path:
-        """`audit.jsonl` → `audit.head`."""
+        """Where the head lies: `audit.head` for the journal `audit.jsonl`."""
         return self.path.with_suffix(".head")
 
     def verify(self) -> list[Entry]:
@@ -138,9 +151,9 @@ class Chain:
             )
         return entry
 
-    def tampered(self, what: str) -> DataError:
-        """What is wrong, and what to do about it."""
-        return DataError(f"{what}. {self.remedy}")
+    def tampered(self, what: str) -> TamperingError:
+        """What is wrong, with the remedy of this chain."""
+        return TamperingError(what, self.remedy)
 
     def _check_against_head(self, entries: list[Entry], head: Head) -> None:
         """The journal may be ahead of its head, after a crash between the two, but not behind."""
@@ -194,7 +207,8 @@ class Tail:
             The entry's hash.
 
         Raises:
-            OSError: For `Chain.held`, which says it in words.
+            OSError: The line could not be written; `Chain.held` says it in words.
+            StorageError: The head could not be written.
         """
         entry = numbered(fields, self.head.n + 1, self.head.hash)
         size = append_line(self.file, sealed(entry))
@@ -204,7 +218,7 @@ class Tail:
 
 
 def numbered(fields: dict[str, Any], n: int, previous: str) -> Entry:
-    """Fields as the n-th entry, of now, still without its hash."""
+    """Make the n-th entry of `fields`, with the present time and still without its hash."""
     time = datetime.now(UTC).isoformat(timespec="milliseconds")
     return {"n": n, "time": time, "previous": previous, **fields}
 
@@ -215,7 +229,7 @@ def sealed(entry: Entry) -> bytes:
 
 
 def canonical(value: Any) -> bytes:
-    """The one way a value is written."""
+    """A value as JSON, in the only form that is hashed."""
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -223,14 +237,9 @@ def write_head(path: Path, head: Head) -> None:
     """Replace the head by a whole file that is on disk: a lost head would look like tampering.
 
     Raises:
-        OSError: For `opened`, which says it in words.
+        StorageError: The disk is full or the folder may not be written.
     """
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        file.write(_written(head) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_atomically(path, _written(head) + b"\n")
 
 
 def _written(head: Head) -> bytes:

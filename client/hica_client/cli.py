@@ -11,9 +11,7 @@
     hica-client audit hospital/site.toml               what left the site; is the log whole
     hica-client ledger hospital/site.toml              what private studies have spent, what is left
 
-Exit codes: 0 done; 1 fault in the program; 2 command line, study or site file; 3 data;
-4 checkpoint; 5 message; 6 federation; 7 storage (disk full); 8 privacy budget; 130 interrupted.
-`check` ends with the code of the first problem it lists.
+Exit codes are those of `hica.errors`; `check` ends with the code of the first problem it lists.
 """
 
 from __future__ import annotations
@@ -23,19 +21,17 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from hica.deployment.command_line import EXIT_CODES, run_app
-from hica.errors import ConfigurationError
+from hica.deployment.command_line import run_app
+from hica.errors import EXIT_CODES, ConfigurationError
+from hica.printable import printable
 from hica.storage import write_atomically
-
-if TYPE_CHECKING:
-    from hica_client.preflight import Preflight
+from hica_client.preflight_report import Preflight
 
 app = typer.Typer(
     help=f"Prepare a hospital's images for a federated study.\n\n{EXIT_CODES}",
@@ -47,7 +43,7 @@ SiteFile = Annotated[Path, typer.Argument(metavar="SITE", help="The site file (T
 
 
 def print_versions(wanted: bool) -> None:
-    """What has to fit the coordinator's: both compare the bundle's hash, and Flower the version."""
+    """Print the versions that have to fit those of the coordinator."""
     if wanted:
         from hica.deployment.bundle import BUNDLE_SHA256
 
@@ -156,20 +152,20 @@ def approve(
 @app.command(epilog="Example: hica-client audit hospital/site.toml")
 def audit(
     site_file: SiteFile,
-    json_: Annotated[bool, typer.Option("--json", help="Print the account as JSON.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Verify the audit log and account for everything that left the site.
+    """Verify the audit log and sum up everything that left the site.
 
     Keep the last hash elsewhere: a log that does not contain it later was written anew.
     """
-    from hica_client.account import account, show_account
+    from hica_client.audit_summary import show_summary, summarise
     from hica_client.site import load_site
 
-    found = account(load_site(site_file).audit_log)
+    found = summarise(load_site(site_file).audit_log)
     if json_:
         print(json.dumps(found))
     else:
-        show_account(found, Console())
+        show_summary(found, Console())
 
 
 @app.command(epilog="Example: hica-client ledger hospital/site.toml --json")
@@ -206,7 +202,7 @@ def ledger(
 
 
 def show(found: Preflight, console: Console) -> None:
-    """Facts, notes, problems, and in the last line whether the site is ready."""
+    """Print facts, notes and problems, and in the last line whether the site is ready."""
     facts = {name: value for name, value in found.facts.items() if name != "labels"}
     console.print(
         _fact_table((name.replace("_", " "), _in_words(name, facts[name])) for name in facts)
@@ -214,15 +210,15 @@ def show(found: Preflight, console: Console) -> None:
     if found.facts.get("labels"):
         console.print(_label_table(found.facts["labels"]))
     for note in found.notes:
-        console.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
+        console.print(f"[yellow]note[/] {printable(note)}", soft_wrap=True)
     for problem in found.problems:
-        console.print(f"[red]problem[/] {escape(str(problem))}", soft_wrap=True)
+        console.print(f"[red]problem[/] {printable(str(problem))}", soft_wrap=True)
     count = len(found.problems)
     console.print(f"[red]{count} to mend" if count else "[green]ready", highlight=False)
 
 
 def _in_words(name: str, value: Any) -> str:
-    """A fact in one cell."""
+    """A fact of preflight in words that fit into one cell."""
     if name == "cache":
         needed, present, free = (value[key] / 1e9 for key in ("needed", "present", "free"))
         return f"up to {needed:.2f} GB, {present:.2f} GB there already, {free:.1f} GB free"
@@ -239,7 +235,7 @@ def _label_table(labels: dict[str, dict[str, int]]) -> Table:
     for split in splits:
         table.add_column(split, justify="right")
     for label, row in labels.items():
-        table.add_row(escape(label), *(str(row.get(split, 0)) for split in splits))
+        table.add_row(printable(label), *(str(row.get(split, 0)) for split in splits))
     return table
 
 
@@ -267,12 +263,12 @@ def status(
 
 
 def _fact_table(facts: Iterable[tuple[str, str]]) -> Table:
-    """Names and what is to be said of them."""
+    """A table of names and the words for each."""
     table = Table(show_header=False, box=None)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, words in facts:
-        table.add_row(name, escape(words))
+        table.add_row(name, printable(words))
     return table
 
 

@@ -19,12 +19,12 @@ from rich.table import Table
 from hica.deployment.keys import fingerprint
 from hica.deployment.kit import STUDY, read_kit, read_roster, roster_sha256
 from hica.errors import ConfigurationError
+from hica.printable import printable
 from hica.secure_sum.forms import terms_of
 from hica.steps.plan import kinds_asked, steps_of
 from hica.study import Study, load_study
 from hica.wire.messages import Kind
 from hica_client.approval import approve, decisions, revoke
-from hica_client.plain import plain
 from hica_client.policy import conflicts
 from hica_client.site import Site
 
@@ -118,7 +118,7 @@ def withdraw(site: Site, prefix: str, console: Console) -> None:
 
 def show(study: Study, console: Console) -> None:
     """The study's texts, training and privacy, and everything that will leave the site."""
-    console.print(f"[bold]{plain(study.study.name)}[/]  {study.sha256}", soft_wrap=True)
+    console.print(f"[bold]{printable(study.study.name)}[/]  {study.sha256}", soft_wrap=True)
     for heading, table in (
         ("Classes and their texts", _texts(study)),
         ("Training at this site", _training(study)),
@@ -168,7 +168,7 @@ def _shown_keys(site: Site, console: Console) -> str:
     roster = read_roster(site.federation.kit)
     table = Table("site", "fingerprint of its key")
     for name, key in roster.items():
-        table.add_row(plain(name), fingerprint(key))
+        table.add_row(printable(name), fingerprint(key))
     console.print("[bold]Sites whose answers are summed[/]")
     console.print(table)
     digest = roster_sha256(site.federation.kit)
@@ -187,7 +187,9 @@ def _check_prefix(prefix: str) -> None:
 def _texts(study: Study) -> Table:
     table = Table("class", "prompts", "findings", show_lines=True)
     for each in study.classes:
-        table.add_row(*map(plain, (each.name, "\n".join(each.prompts), "\n".join(each.findings))))
+        table.add_row(
+            *map(printable, (each.name, "\n".join(each.prompts), "\n".join(each.findings)))
+        )
     return table
 
 
@@ -203,7 +205,7 @@ def _training(study: Study) -> Table:
         "text corpus": study.text.corpus or "none",
     }
     for name, value in rows.items():
-        table.add_row(name, plain(value))
+        table.add_row(name, printable(value))
     return table
 
 

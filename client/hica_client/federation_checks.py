@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import metadata
-from typing import TYPE_CHECKING
 
 from hica.deployment import keys
 from hica.deployment.bundle import BUNDLE_SHA256
@@ -15,10 +14,8 @@ from hica_client.approval import approved
 from hica_client.audit import verify
 from hica_client.network_checks import check_network
 from hica_client.policy import conflicts
+from hica_client.preflight_report import Preflight
 from hica_client.site import Site
-
-if TYPE_CHECKING:
-    from hica_client.preflight import Preflight
 
 
 def check_federation(found: Preflight, site: Site, offline: bool) -> Study | None:
@@ -50,7 +47,7 @@ def check_federation(found: Preflight, site: Site, offline: bool) -> Study | Non
 
 
 def check_kit(found: Preflight, site: Site, kit: Kit) -> None:
-    """Whom the kit is for and which versions it expects."""
+    """Check whom the kit is for and which versions it expects."""
     with found.gathering():
         check_name(site, kit)
     with found.gathering():
@@ -95,7 +92,7 @@ def check_versions(kit: Kit) -> None:
 
 
 def check_roster(found: Preflight, site: Site) -> None:
-    """Whether this site is on the list of keys by which the sites know each other."""
+    """Check that this site is on the list of keys by which the sites know each other."""
     with found.gathering():
         roster = read_roster(site.federation.kit)
         own = keys.read_public(keys.public_path(site.federation.key))
@@ -110,7 +107,7 @@ def check_roster(found: Preflight, site: Site) -> None:
 
 
 def check_approval(found: Preflight, site: Site, study: Study) -> None:
-    """Whether the policy allows the study, and whether it was approved."""
+    """Check that the policy allows the study and that it was approved."""
     found.problems += [ConfigurationError(words) for words in conflicts(site.policy, study)]
     with found.gathering():
         found.facts["approved"] = approved(site, study.sha256)

@@ -129,7 +129,7 @@ def deactivate(
 
 
 def refusal(app_id: str, bundle: bytes) -> str | None:
-    """Why a bundle is not the one of this version; None where it is."""
+    """Why a bundle is not the one of this version of HiCA; None where it is."""
     found = hashlib.sha256(bundle).hexdigest()
     if app_id == APP_ID and found == BUNDLE_SHA256:
         return None

@@ -15,6 +15,7 @@ from io import FileIO
 from pathlib import Path
 
 from hica.errors import StorageError
+from hica.storage import cannot_be_written
 
 
 @contextmanager
@@ -32,10 +33,7 @@ def opened(path: Path) -> Iterator[FileIO]:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
     except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written: {error.strerror or error}; "
-            "free space or choose a folder that may be written"
-        ) from error
+        raise cannot_be_written(path, error) from error
 
 
 def append_line(file: FileIO, line: bytes) -> int:

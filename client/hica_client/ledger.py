@@ -68,13 +68,13 @@ class Spending:
 
     @property
     def charge(self) -> Charge:
-        """For the accountant."""
+        """These releases in the form that the accountant takes."""
         return Charge(self.noise_multiplier, self.sampling_rate, self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release(Spending):
-    """What is about to leave: the answer to one request.
+    """A private release that is about to leave: the answer to one request.
 
     Attributes:
         run_id: Flower's number of the run.
@@ -158,7 +158,7 @@ def verify(path: Path) -> list[Entry]:
 
 
 def spendings(entries: Iterable[Entry]) -> list[Spending]:
-    """What entries cost; equal releases in one.
+    """What entries of a ledger cost; equal releases are joined into one.
 
     Raises:
         ValueError: An entry is not one of a ledger; says why.
@@ -168,7 +168,7 @@ def spendings(entries: Iterable[Entry]) -> list[Spending]:
 
 
 def merged(apart: Iterable[Spending]) -> list[Spending]:
-    """Equal releases in one, in the order in which they first occur."""
+    """Join equal releases into one each, in the order in which they first occur."""
     steps: Counter[Spending] = Counter()
     for each in apart:
         steps[replace(each, steps=1)] += each.steps
@@ -220,7 +220,7 @@ def held(path: Path) -> Iterator[Tail]:
 
 
 def chain_of(path: Path) -> Chain:
-    """The ledger's chain."""
+    """The chain of the ledger at `path`."""
     return Chain(path, REMEDY)
 
 

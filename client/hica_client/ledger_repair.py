@@ -18,18 +18,26 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hica.errors import DataError
+from hica.storage import write_atomically
 from hica_client import audit
-from hica_client.chain import FIRST, Chain, Entry, Head, numbered, sealed, write_head
+from hica_client.chain import (
+    FIRST,
+    Chain,
+    Entry,
+    Head,
+    TamperingError,
+    numbered,
+    sealed,
+    write_head,
+)
 from hica_client.journal import opened, read_lines
 from hica_client.ledger import (
-    REMEDY,
     Spending,
     answer,
     chain_of,
@@ -79,8 +87,8 @@ def repair(path: Path, audit_log: Path, user: str) -> list[Path]:
         try:
             if verify(path):
                 return []
-        except DataError as error:
-            damage = str(error).removesuffix(f". {REMEDY}")
+        except TamperingError as error:
+            damage = error.what
         proof = proven(path)
         if not proof.is_whole:
             _check_nothing_else_left(path, audit_log, proof)
@@ -188,7 +196,7 @@ def _begin_anew(path: Path, proof: Proof, user: str, damage: str) -> list[Path]:
     for each in (path, head_path):
         if each.exists():
             copy = each.with_name(f"{each.stem}.damaged-{stamp}{each.suffix}")
-            _write(copy, each.read_bytes())
+            write_atomically(copy, each.read_bytes())
             kept.append(copy)
     fields = {
         "event": "repair",
@@ -199,16 +207,6 @@ def _begin_anew(path: Path, proof: Proof, user: str, damage: str) -> list[Path]:
     }
     line = sealed(numbered(fields, 1, FIRST))
     entry = json.loads(line)
-    part = path.with_suffix(".anew")
-    _write(part, line)
-    part.replace(path)
+    write_atomically(path, line)
     write_head(head_path, Head(1, entry["hash"], len(line), note_of([entry])))
     return kept
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file that is on disk when this returns."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

@@ -110,7 +110,7 @@ class Link:
             self._now(node=node, connected=True, trouble="")
 
     def _now(self, *, connected: bool, trouble: str, node: int | None = None) -> None:
-        """Write down what is known now."""
+        """Keep the state of the link in memory and on disk."""
         since = datetime.now(UTC).isoformat(timespec="seconds")
         node = self.state.node if node is None else node
         self.state = LinkState(node, connected, since, trouble)

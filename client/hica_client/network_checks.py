@@ -16,14 +16,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
 from hica.deployment.kit import Kit
 from hica.errors import ConfigurationError, FederationError, HicaError
-
-if TYPE_CHECKING:
-    from hica_client.preflight import Preflight
+from hica_client.preflight_report import Preflight
 
 TIMEOUT = 10.0
 """Seconds a connection may take."""

@@ -17,13 +17,12 @@ from pathlib import Path
 
 import httpx
 
-from hica.deployment.command_line import INTERRUPTED
 from hica.deployment.flower_version import require_flower
 from hica.deployment.keys import read_private
 from hica.deployment.kit import CA_CERTIFICATE, Kit, read_kit
 from hica.deployment.lockfile import hold
 from hica.deployment.supervision import Service, Supervisor, free_port, until_stopped
-from hica.errors import ConfigurationError, HicaError
+from hica.errors import INTERRUPTED, ConfigurationError, HicaError
 from hica.storage import write_atomically
 from hica_client.approval import approved
 from hica_client.audit import verify
@@ -73,22 +72,22 @@ def run(site_file: Path) -> int:
 
 
 def lock_file(site: Site) -> Path:
-    """Held while the client of this site runs."""
+    """The lock file that is held while the client of this site runs."""
     return site.service / "lock"
 
 
 def link_file(site: Site) -> Path:
-    """What is known of the connection (`hica_client.link`)."""
+    """The file that holds what is known of the connection (`hica_client.link`)."""
     return site.service / "node.json"
 
 
 def processes_file(site: Site) -> Path:
-    """Process ids of the services (`hica.deployment.supervision`)."""
+    """The file of the services' process ids (`hica.deployment.supervision`)."""
     return site.service / "processes.json"
 
 
 def admitted(site_file: Path, site: Site) -> Kit:
-    """The start kit, once all is there that taking part needs.
+    """Read the start kit and check that all is there that taking part needs.
 
     Raises:
         ConfigurationError: Something is missing or does not fit; names the remedy.
@@ -163,11 +162,13 @@ class Client:
             self.link.heard(line)
             if HALF_RECEIVED in line:
                 self._end_supernode()
-        elif line.startswith(("WARNING ", "ERROR ")):
-            logger.warning("runner: %s", line.partition(" ")[2])
+        else:
+            level, _, words = line.partition(" ")
+            if level in ("WARNING", "ERROR"):
+                logger.warning("runner: %s", words)
 
     def supernode_ended(self) -> None:
-        """Say why, and have it let in again at once."""
+        """Say why the SuperNode ended, and have it let in again at once."""
         if self._ends_supernode:
             self.link.closed()
         else:
@@ -186,7 +187,7 @@ class Client:
             self._end_supernode()
 
     def _end_supernode(self) -> None:
-        """Have the supervisor start it anew."""
+        """End the SuperNode, so that the supervisor starts it anew."""
         pid = self.supervisor.pids()["supernode"]
         if pid is not None:
             self._ends_supernode = True
@@ -194,7 +195,7 @@ class Client:
                 os.kill(pid, signal.SIGTERM)
 
     def _network_trouble(self) -> str:
-        """What keeps this machine from the coordinator, be the SuperNode as it may."""
+        """What keeps this machine from the coordinator, whatever the SuperNode says."""
         try:
             check_clock(meet(self.kit, self._ca_certificate).clock_ahead)
         except HicaError as error:

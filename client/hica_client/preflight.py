@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from hica.cohort.region_method import region_method
 from hica.device import select_device
-from hica.errors import HicaError, StorageError
+from hica.errors import StorageError
 from hica.images.decode import read_image, read_mask
 from hica.images.manifest import Record, check_labels, examine_manifest
 from hica.progress import track
@@ -31,47 +28,6 @@ from hica_client.site import Site, load_site
 
 NO_SPLIT = "to be drawn"
 NO_LABEL = "unlabelled"
-
-
-@dataclass
-class Preflight:
-    """What was found.
-
-    Attributes:
-        facts: What the site has, for the report; JSON.
-        problems: What must be mended before a run, in the order of the checks.
-        notes: What is allowed but may not be meant.
-    """
-
-    facts: dict[str, Any] = field(default_factory=dict)
-    problems: list[HicaError] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @contextmanager
-    def gathering(self) -> Iterator[None]:
-        """Keep what a check raises, once however many checks meet it, and go on."""
-        try:
-            yield
-        except HicaError as problem:
-            if str(problem) not in map(str, self.problems):
-                self.problems.append(problem)
-
-    @property
-    def exit_code(self) -> int:
-        """0, or that of the first problem."""
-        return self.problems[0].exit_code if self.problems else 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        problems = [
-            {
-                "kind": type(problem).__name__,
-                "exit_code": problem.exit_code,
-                "message": str(problem),
-            }
-            for problem in self.problems
-        ]
-        return {"ok": not problems, **self.facts, "problems": problems, "notes": self.notes}
 
 
 def preflight(site_file: Path, study_file: Path | None = None, offline: bool = False) -> Preflight:
@@ -103,6 +59,7 @@ def preflight(site_file: Path, study_file: Path | None = None, offline: bool = F
     if site.federation.kit.is_dir():
         # Here, as it needs Linux; preparing a site's images does not.
         from hica_client.federation_checks import check_federation
+from hica_client.preflight_report import Preflight
 
         study_of_kit = check_federation(found, site, offline)
         study = study if study_file is not None else study_of_kit

@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from hica.printable import printable
 from hica.privacy.accountant import Charge, epsilon
 from hica_client.chain import FIRST
 from hica_client.ledger import Spending, spendings, verify
-from hica_client.plain import plain
 
 MOST_STEPS = 2**40
 """More steps than this are not looked for."""
@@ -71,13 +71,13 @@ def show_spending(found: dict[str, Any], console: Console) -> None:
         for row in found["rows"]:
             names = (row["study"][:12], row["mechanism"], row["unit"], row["holds"], row["noise"])
             numbers = (_number(row["epsilon"]), _number(row["left"]), _count(row["steps_left"]))
-            table.add_row(*map(plain, names), f"{row['steps']:,}", *numbers)
+            table.add_row(*map(printable, names), f"{row['steps']:,}", *numbers)
         console.print(table)
     else:
-        console.print(f"{plain(found['ledger'])}: nothing was charged yet", soft_wrap=True)
+        console.print(f"{printable(found['ledger'])}: nothing was charged yet", soft_wrap=True)
     for each in found["repairs"]:
         words = f"{each['time']} repaired by {each['user']}: {each['why']}"
-        console.print(f"[yellow]{plain(words)}[/]", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]{printable(words)}[/]", highlight=False, soft_wrap=True)
     limit = "policy.max_epsilon is not set: no private study is answered"
     if budget is not None:
         limit = f"of {budget:g}, {_number(found['left'])} left"

@@ -14,7 +14,8 @@ from hica.deployment.kit import read_kit
 from hica.deployment.lockfile import holder
 from hica.errors import HicaError
 from hica_client.approval import decisions
-from hica_client.audit import Entry, verify
+from hica_client.audit import verify
+from hica_client.chain import Entry
 from hica_client.link import read_link
 from hica_client.operation import link_file, lock_file, processes_file
 from hica_client.site import Site, load_site
@@ -52,7 +53,7 @@ def status(site_file: Path) -> dict[str, Any]:
 
 
 def describe(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The same as (name, words) for people, in the order of interest."""
+    """What `status` found, as (name, words) for people, in the order of interest."""
     yield "site", found["site"]
     yield "client", f"running (process {found['pid']})" if found["running"] else "not running"
     for name, service in found["services"].items():

@@ -1,7 +1,7 @@
-"""One exception family for everything a user can put right.
+"""One exception family for everything a user can put right, and the list of exit codes.
 
-Every message names the file or field at fault and the remedy; command lines print it without
-a traceback and exit with `exit_code`.
+Every message names the file or field at fault and the remedy; command lines print it without a
+traceback and exit with `exit_code`.
 """
 
 
@@ -9,45 +9,63 @@ class HicaError(Exception):
     """A condition the user can put right; `str(error)` says what and how."""
 
     exit_code = 1
+    cause = "fault in the program"
+    """In the list of exit codes."""
 
 
 class ConfigurationError(HicaError):
     """A study or site file, or an override, that cannot be used."""
 
     exit_code = 2
+    cause = "command line, study or site file"
 
 
 class DataError(HicaError):
     """A manifest, image, mask or label that cannot be used."""
 
     exit_code = 3
+    cause = "data"
 
 
 class CheckpointError(HicaError):
     """Weights that are missing, of another hash, or not of the tower's shape."""
 
     exit_code = 4
+    cause = "checkpoint"
 
 
 class MessageError(HicaError):
     """A message from the other side that failed its checks."""
 
     exit_code = 5
+    cause = "message"
 
 
 class FederationError(HicaError):
     """A round that could not be completed: below quorum after every retry."""
 
     exit_code = 6
+    cause = "federation (below quorum)"
 
 
 class StorageError(HicaError):
     """A file that could not be written whole (disk full, permission)."""
 
     exit_code = 7
+    cause = "storage (disk full)"
 
 
 class BudgetError(HicaError):
     """A release that would spend more privacy than the site allows."""
 
     exit_code = 8
+    cause = "privacy budget"
+
+
+INTERRUPTED = 130
+"""128 + SIGINT, what a shell reports for a program ended by Ctrl-C."""
+
+_FAMILY: list[type[HicaError]] = [HicaError, *HicaError.__subclasses__()]
+_FAULTS = "; ".join(f"{kind.exit_code} {kind.cause}" for kind in _FAMILY)
+EXIT_CODES = f"Exit codes: 0 done; {_FAULTS}; {INTERRUPTED} interrupted."
+"""For the help of every command line."""

@@ -1,38 +1,93 @@
-"""Files that are either whole or absent: written beside their place, then renamed into it."""
+"""Files that are either whole or absent: written beside their place, then renamed into it.
+
+A file is on disk before it takes its place, and its folder after that, so that what was written
+also survives a power cut.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hica.errors import StorageError
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o666) -> None:
+def write_atomically(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = True) -> None:
     """Write `data` to `path`, making its folder; a reader sees the old file or the new, whole.
 
     Args:
         path: Where to.
         data: What.
         mode: Permissions, less the process's umask; 0o600 for secrets.
+        durable: Whether to wait until it is on disk; not for what can be computed again.
 
     Raises:
         StorageError: The disk is full or the folder may not be written; nothing half-written
             stays behind and an older `path` is untouched.
     """
-    # A name of its own for every writer: the sites of a simulation may share a folder.
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch(mode)  # first: a secret is at no time open to others
-        part.write_bytes(data)
-        part.replace(path)
+        with replacing(path, mode=mode, durable=durable) as part:
+            part.write_bytes(data)
     except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written: {error.strerror or error}; "
-            "free space or choose a folder that may be written"
-        ) from error
+        raise cannot_be_written(path, error) from error
+
+
+def cannot_be_written(path: Path, error: OSError) -> StorageError:
+    """The error to raise where the system refused to write `path`: what it said, and a remedy."""
+    return StorageError(
+        f"{path}: cannot be written: {error.strerror or error}; "
+        "free space or choose a folder that may be written"
+    )
+
+
+@contextmanager
+def replacing(
+    path: Path,
+    *,
+    part: Path | None = None,
+    previous: Path | None = None,
+    mode: int = 0o666,
+    durable: bool = True,
+) -> Iterator[Path]:
+    """Give a file to write, and put it at `path` once it is written.
+
+    Args:
+        path: Where it goes; its folder is made where missing.
+        part: The file to write, on the same disk; None: one beside `path`.
+        previous: Where the file goes that is at `path` now. Killed between the two renames, there
+            is no file at `path`, but one here.
+        mode: Permissions, less the process's umask.
+        durable: Whether to wait until it is on disk.
+
+    Raises:
+        OSError: It could not be written; what was at `path` is there or at `previous`.
+    """
+    # A name of its own for every writer: the sites of a simulation may share a folder.
+    part = part or path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.touch(mode)  # first: a secret is at no time open to others
+        yield part
+        if durable:
+            _sync(part, os.O_RDWR)
+        if previous is not None and path.exists():
+            path.replace(previous)
+        part.replace(path)
+        if durable and os.name != "nt":  # Windows has no such call for folders and needs none
+            _sync(path.parent, os.O_RDONLY)
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
+
+
+def _sync(path: Path, access: int) -> None:
+    """Wait until a file or folder is on disk."""
+    descriptor = os.open(path, access)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -17,14 +17,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
-from flwr.app.message.message import make_message
-from flwr.app.metadata import Metadata
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, FedTrimmedAvg, FedYogi, Krum
 from numpy.typing import NDArray
 
 from hica.errors import CheckpointError, FederationError
 from hica.steps.step import Update
 from hica.wire.weight_names import factor_pairs
+from hica_server.superlink.training_reply import training_reply
 
 logger = logging.getLogger(__name__)
 
@@ -329,10 +328,6 @@ def _wrong_state(name: str, state: Arrays) -> str:
     )
 
 
-# What Flower 1.41 keeps private is `make_message` and `Metadata`: a strategy takes its updates from
-# Messages, and the public constructor would need the identity of a running app.
-
-
 def _flower(strategy: FedAvg, step: int, updates: list[Update], weights: Floats) -> Arrays:
     """`strategy.aggregate_train` on one reply for each site."""
     replies = [_reply(update, weight) for update, weight in zip(updates, weights, strict=True)]
@@ -351,15 +346,4 @@ def _reply(update: Update, weight: float) -> Message:
     arrays = {key: Array(np.asarray(array, np.float64)) for key, array in update.arrays.items()}
     metrics = MetricRecord({"num-examples": float(weight)})
     content = RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics})
-    metadata = Metadata(
-        run_id=0,
-        message_id="",
-        src_node_id=0,
-        dst_node_id=0,
-        reply_to_message_id="",
-        group_id="",
-        created_at=0.0,
-        ttl=0.0,
-        message_type="train",
-    )
-    return make_message(metadata, content)
+    return training_reply(content)

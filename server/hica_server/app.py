@@ -21,9 +21,9 @@ from hica.steps.plan import plan
 from hica.study import Study
 from hica.wire.checkpoint import write_json
 from hica_server.coordinator import Coordinator
+from hica_server.disk_offload import offloaded
 from hica_server.participants import Roster
 from hica_server.result import make_result, save_model
-from hica_server.spool import spooled
 from hica_server.state import RunState
 
 logger = logging.getLogger("hica.server")
@@ -107,7 +107,7 @@ def run_study(
         state = RunState.load(out, study.sha256)
     watcher.saved(state)
     coordinator = Coordinator(
-        grid, study, state, watcher.entry, roster, partial(spooled, folder=out), registered
+        grid, study, state, watcher.entry, roster, partial(offloaded, folder=out), registered
     )
     gather()
     coordinator.sites.meet(state.tower)

@@ -14,8 +14,7 @@
     hica-server report runs/demo                 write report.html anew
     hica-server export runs/demo --to m.safetensors
 
-Exit codes: 0 done; 1 fault in the program; 2 command line or study file; 3 data; 4 checkpoint;
-5 message; 6 federation (below quorum); 7 storage (disk full); 130 interrupted.
+Exit codes are those of `hica.errors`.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from hica.deployment.command_line import EXIT_CODES, INTERRUPTED, run_app
-from hica.errors import ConfigurationError
+from hica.deployment.command_line import run_app
+from hica.errors import EXIT_CODES, INTERRUPTED, ConfigurationError
 from hica.storage import write_atomically
 from hica.study import load_study
 from hica_server.findings.commands import app as findings_app
@@ -218,9 +217,9 @@ def report(run: Run) -> None:
     It has no pictures: a coordinator holds no images. Of a simulation, the command that ran it
     writes the report with pictures.
     """
-    from hica_server.report.plain import write_plain_report
+    from hica_server.report.run_report import write_run_report
 
-    print(write_plain_report(run))
+    print(write_run_report(run))
 
 
 @app.command(epilog="Example: hica-server export runs/demo --to breast.safetensors")

@@ -3,36 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from hica.printable import printable
 from hica.progress import console
 from hica_server.progress import read_progress
 from hica_server.settings import Folder
 
-METHODS = {
-    "zero_shot": "zero-shot (texts only)",
-    "pixels": "logistic regression on 16×16 pixels, pooled shots",
-    "nearest_mean": "nearest class mean, pooled shots",
-    "linear_probe": "linear probe on the tower's features, pooled shots",
-    "clap": "CLAP (linear probe from the texts), pooled shots",
-    "tip_adapter": "Tip-Adapter, pooled shots",
-    "tip_adapter_f": "Tip-Adapter-F, pooled shots",
-    "cnn": "CNN fine-tuned, pooled shots",
-    "clip_lora": "CLIP-LoRA (low-rank factors in the image tower), pooled shots",
-    "coop": "CoOp (learnt prompts), pooled shots",
-    "fed_avg": "FedAvg of a linear probe",
-    "fed_prox": "FedProx of a linear probe",
-    "fed_norm": "FedAvg of a linear probe, local normalisation",
-    "fed_adapter": "FedCLIP (attention adapter)",
-    "prompt_fl": "PromptFL (CoOp averaged over sites)",
-    "local_only": "HiCA local only (mean over sites)",
-    "federated": "HiCA federated",
-    "pooled": "HiCA pooled (images in one place)",
-}
+METHODS = {"zero_shot": "zero-shot (texts only)", "federated": "HiCA federated"}
+"""What a coordinator measures, and its title in the table."""
 
 
 class Display:
@@ -82,9 +66,7 @@ class Display:
         """Print what has not just been said."""
         if text and text != self._said.get(topic):
             elapsed = time.monotonic() - self._started
-            console.print(
-                f"{text} ({elapsed:.0f} s)", markup=False, highlight=False, soft_wrap=True
-            )
+            console.print(f"{printable(text)} ({elapsed:.0f} s)", highlight=False, soft_wrap=True)
         self._said[topic] = text
 
 
@@ -99,15 +81,20 @@ def left_out(progress: dict[str, Any]) -> str:
     )
 
 
-def final_table(result: dict[str, Any]) -> Table:
-    """Methods by metrics, each with its 95 % interval."""
+def final_table(result: dict[str, Any], titles: Mapping[str, str] = METHODS) -> Table:
+    """Methods by metrics, each with its 95 % interval.
+
+    Args:
+        result: The content of `result.json`.
+        titles: The methods that are shown, in their order: name → title.
+    """
     table = Table(title=f"{result['study']}, seed {result['seed']}")
     table.add_column("method")
     names = ("accuracy", "balanced accuracy", "AUROC")
     for name in names:
         table.add_column(f"{name} % [95 %]", justify="right")
     measured = {**result["baselines"], "federated": result["final"]}
-    for key, title in METHODS.items():
+    for key, title in titles.items():
         if key not in measured:
             continue
         cells = [

@@ -1,8 +1,8 @@
 """The ServerApp of a deployed study, as named by the bundle: `run_study` over Flower's real grid.
 
-Flower starts a process for every run of it, and `hica_server.conductor` starts a new run when one
-has died. Only one of them may write the run directory: a lock says which. How a run ended is left
-in `outcome.json`, as Flower reports no more than success or failure.
+Flower starts a process for every run of it, and `hica_server.orchestrator` starts a new run when
+one has died. Only one of them may write the run directory: a lock says which. How a run ended is
+left in `outcome.json`, as Flower reports no more than success or failure.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from hica.study.sections import FederationSection
 from hica_server.enrolment import read_sites
 from hica_server.progress import Progress
 from hica_server.settings import Folder, load_settings
-from hica_server.superlink import HOME_VARIABLE, PromptGrid
+from hica_server.superlink.grid import PromptGrid
+from hica_server.superlink.processes import HOME_VARIABLE
 
 if TYPE_CHECKING:  # imported late: see `conduct`
     from hica_server.participants import Roster
@@ -68,7 +69,7 @@ def conduct(folder: Folder, grid: PromptGrid, study_sha256: str) -> None:
         HicaError: Whatever stops the run.
     """
     from hica_server.app import Watcher, run_study
-    from hica_server.report.plain import write_plain_report
+    from hica_server.report.run_report import write_run_report
 
     study = load_study(folder.study)
     if study.sha256 != study_sha256:
@@ -89,7 +90,7 @@ def conduct(folder: Folder, grid: PromptGrid, study_sha256: str) -> None:
         gather=lambda: gather(roster, study.federation, progress.waiting),
         registered=registered_keys(folder, study),
     )
-    write_plain_report(folder.run)
+    write_run_report(folder.run)
 
 
 def registered_keys(folder: Folder, study: Study) -> dict[str, PublicKey] | None:

@@ -31,7 +31,7 @@ MOST_CHARACTERS = 1000
 Check = Callable[[Reply], None]
 """Raises MessageError where a reply that is well-formed must still not be used."""
 Keep = Callable[[Reply], Reply]
-"""Puts a reply where it waits for the others; see `hica_server.spool`."""
+"""Puts a reply where it waits for the others; see `hica_server.disk_offload`."""
 
 
 @dataclass

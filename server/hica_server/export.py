@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 import safetensors.numpy
 
 from hica.errors import ConfigurationError
 from hica.storage import write_atomically
 from hica.wire.checkpoint import load_state, write_json
-
-
-def read_json(run: Path, name: str) -> dict[str, Any]:
-    """Read a file that a finished run has left.
-
-    Raises:
-        ConfigurationError: It is not there, because the run has not ended or this is no run.
-    """
-    path = run / name
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError(
-            f"{path}: no such file; give the folder of a run that has come to its end (the command "
-            "that started a run also resumes it)"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"{path}: cannot be read ({error}); delete it and run the study's command again, which "
-            "writes it anew"
-        ) from None
-    return content
+from hica_server.report.run_file import read_run_file
 
 
 def export_model(run: Path, to: Path) -> Path:
@@ -57,7 +34,7 @@ def export_model(run: Path, to: Path) -> Path:
     """
     if to.suffix != ".safetensors":
         raise ConfigurationError(f"--to {to}: give the file the suffix .safetensors")
-    result, sidecar = read_json(run, "result.json"), read_json(run, "model.json")
+    result, sidecar = read_run_file(run, "result.json"), read_run_file(run, "model.json")
     arrays, meta = load_state(run, "model")
     data = safetensors.numpy.save(arrays, {"study_sha256": meta["study_sha256"]})
     write_atomically(to, data)

@@ -27,7 +27,7 @@ def show_logs(root: Path, service: str | None, lines: int, follow: bool) -> None
 
 
 def log_files(folder: Folder, service: str | None) -> list[Path]:
-    """The logs of a coordinator, or the one of a service."""
+    """The log files of a coordinator, or of one of its services."""
     files = {path.stem: path for path in sorted(folder.logs.glob("*.log"))}
     if not files:
         raise ConfigurationError(

@@ -17,7 +17,7 @@ from hica.errors import ConfigurationError
 from hica_server.enrolment import read_sites
 from hica_server.progress import read_progress, read_table
 from hica_server.settings import Folder
-from hica_server.superlink import LOOPBACK
+from hica_server.superlink.processes import LOOPBACK
 
 GAUGES = {
     "hica_step": ("done", "Steps of the plan that are completed."),

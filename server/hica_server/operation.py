@@ -25,12 +25,13 @@ from hica.deployment.supervision import Service, Supervisor, free_port, until_st
 from hica.errors import FederationError
 from hica.storage import write_atomically
 from hica.study import Study, load_study
-from hica_server.conductor import Conductor
 from hica_server.console import Display
 from hica_server.metrics_endpoint import serving_metrics
+from hica_server.orchestrator import Orchestrator
 from hica_server.provision import require_provisioned, require_valid_certificate
 from hica_server.settings import Folder, ServerSettings, load_settings
-from hica_server.superlink import Control, environment, superexec_command, superlink_command
+from hica_server.superlink.control import Control
+from hica_server.superlink.processes import environment, superexec_command, superlink_command
 
 TICK_SECONDS = 0.5
 QUICK_DEATHS = 5
@@ -62,9 +63,9 @@ def run(root: Path) -> signal.Signals | None:
         os.environ.update(environment(folder))
         stopped = None if _has_result(folder, study) else _serve(folder, study)
         if stopped is None and not (folder.run / "report.html").exists():
-            from hica_server.report.plain import write_plain_report  # imports torch
+            from hica_server.report.run_report import write_run_report  # imports torch
 
-            write_plain_report(folder.run)
+            write_run_report(folder.run)
     return stopped
 
 
@@ -103,13 +104,13 @@ def _serve(folder: Folder, study: Study) -> signal.Signals | None:
         Control(folder, port) as control,
         Display(folder) as display,
     ):
-        conductor = Conductor(folder, study, control)
+        orchestrator = Orchestrator(folder, study, control)
         while not stop.wait(TICK_SECONDS):
             supervisor.tick()
-            if conductor.advance():
+            if orchestrator.advance():
                 return None
             display.refresh()
-        conductor.stop()
+        orchestrator.stop()
         return stop.signal
 
 

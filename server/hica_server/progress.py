@@ -36,7 +36,7 @@ def read_progress(folder: Folder) -> dict[str, Any]:
 
 
 class Progress:
-    """Writes the file. Its methods are those of `hica_server.app.Watcher`, and `waiting`.
+    """Writes `progress.json`. Its methods are those of `hica_server.app.Watcher`, and `waiting`.
 
     `step`, `number` and `of` tell what is being done; `done` how many steps are on disk; `stage`
     to `loss` the last exchange; `bytes_up`, `bytes_down` and `failures` all exchanges; `time` when
@@ -52,7 +52,7 @@ class Progress:
         self.write(step="starting")
 
     def write(self, **changes: Any) -> None:
-        """Change what the file says.
+        """Change what `progress.json` says.
 
         Raises:
             StorageError: The disk is full.
@@ -61,21 +61,21 @@ class Progress:
         write_atomically(self._folder.progress, json.dumps(self._now, indent=2).encode())
 
     def waiting(self, absent: Sequence[str]) -> None:
-        """The run waits for sites to connect."""
+        """Note that the run waits for sites to connect."""
         logger.info("waiting for sites; not connected: %s", ", ".join(absent) or "none")
         self.write(step="waiting for sites", missing=list(absent))
 
     def step(self, name: str, number: int, of: int) -> None:
-        """A step begins."""
+        """Note that a step begins."""
         logger.info("[%d/%d] %s", number + 1, of, name)
         self.write(step=name, number=number, of=of)
 
     def entry(self, entry: dict[str, Any]) -> None:
-        """An exchange has ended."""
+        """Note that an exchange has ended."""
         self.write(**{key: entry[key] for key in SHOWN}, **_sums([entry], self._now))
 
     def saved(self, state: RunState) -> None:
-        """The state has been read or written."""
+        """Note that the state has been read or written."""
         from hica_server.tracker import write_events
 
         write_events(self._folder.run / "events", state.rounds)

@@ -64,7 +64,7 @@ class Provision:
     listed: list[str]
 
     def lines(self) -> list[str]:
-        """For a person."""
+        """What `provision` has left, in lines for a person."""
         made = "new" if self.renewed else "kept"
         lines = [f"certificate  {made}, good until {self.expires:%Y-%m-%d}"]
         lines += [f"start kit    {path}" for path in self.kits.values()]
@@ -270,7 +270,7 @@ def make_certificate(folder: Folder, host: str, days: int) -> None:
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
 ) -> x509.CertificateBuilder:
-    """What both certificates have."""
+    """A certificate to be signed, with what those of authority and server have in common."""
     now = datetime.now(UTC)
     end = now + timedelta(days=days)
     return (
@@ -312,7 +312,7 @@ def _certified(folder: Folder, host: str) -> bool:
 
 
 def _kept_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """The key that is there, or a new one, for the owner only."""
+    """Read the private key at `path`; where there is none, make one for its owner only."""
     if not path.exists():
         key = ec.generate_private_key(ec.SECP384R1())
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -325,7 +325,7 @@ def _write_certificate(path: Path, certificate: x509.Certificate) -> None:
 
 
 def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """An elliptic curve key without passphrase.
+    """Read an elliptic curve key without passphrase.
 
     Raises:
         ConfigurationError: It is missing or no such key.
@@ -342,13 +342,13 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def _server_certificate(folder: Folder) -> x509.Certificate:
-    """What `make_certificate` made last."""
+    """Read the server's certificate."""
     remedy = f"make a new one with: hica-server provision {folder.root} --renew"
     return _certificate(folder.certificate, remedy)
 
 
 def _certificate(path: Path, remedy: str) -> x509.Certificate:
-    """A certificate.
+    """Read a certificate.
 
     Raises:
         ConfigurationError: It is missing or damaged.

@@ -82,7 +82,7 @@ class Proxy:
         self._turns = asyncio.Semaphore(OBJECTS_AT_A_TIME)
 
     def end(self) -> None:
-        """Hold no question any longer: the gateway is about to end."""
+        """Hold no request any longer: the gateway is about to end."""
         self._ending.set()
 
     async def aclose(self) -> None:
@@ -251,7 +251,7 @@ class _Answer:
 
 
 class _DisconnectedError(Exception):
-    """Who asked has closed the connection before the end of the request."""
+    """The client has closed the connection before the end of the request."""
 
 
 async def _pieces(file: IO[bytes]) -> AsyncIterator[bytes]:

@@ -12,7 +12,7 @@ from hica_server.settings import Folder
 
 
 def status(root: Path) -> dict[str, Any]:
-    """All there is to say, as JSON.
+    """State of a coordinator's folder, as JSON.
 
     Returns:
         `running`, `pid`; `finished`; `services` with process id, start, restarts and port, empty
@@ -35,7 +35,7 @@ def status(root: Path) -> dict[str, Any]:
 
 
 def _site(site: EnrolledSite, connection: dict[str, Any]) -> dict[str, Any]:
-    """A site, as far as it is known here."""
+    """State of a site: whether it is enrolled and connected."""
     return {
         "enrolled": site.revoked is None,
         "online": connection.get("online", False),
@@ -44,7 +44,7 @@ def _site(site: EnrolledSite, connection: dict[str, Any]) -> dict[str, Any]:
 
 
 def lines(told: dict[str, Any]) -> list[str]:
-    """The same for a person."""
+    """What `status` found, in lines for a person."""
     return [_state(told), *_services(told["services"]), *_run(told["run"]), *_sites(told["sites"])]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from hica.errors import StorageError
+from hica.storage import replacing
 
 FILE_NAME = "events.out.tfevents.0.hica"  # TensorBoard looks for `tfevents`
 
@@ -46,9 +46,8 @@ def write_events(directory: Path, rounds: Sequence[dict[str, Any]]) -> Path:
             with path.open("ab") as file:
                 file.write(content[len(written) :])
         else:
-            partial = path.with_name("partial.hica")
-            partial.write_bytes(content)
-            os.replace(partial, path)  # noqa: PTH105
+            with replacing(path) as part:
+                part.write_bytes(content)
     except OSError as error:
         raise StorageError(
             f"{path}: events could not be written: {error.strerror}; "

@@ -105,7 +105,9 @@ def counting(console: Console, name: str, total: int) -> Iterator[Callable[[int,
 
 def comparison_table(compared: Comparison) -> Group:
     """The table of a deployed run, that of its simulation, and how far apart they are."""
-    deployed, simulated = final_table(compared.deployed), final_table(compared.simulated)
+    deployed, simulated = (
+        final_table(result) for result in (compared.deployed, compared.simulated)
+    )
     deployed.title = f"{deployed.title}: over real processes"
     simulated.title = f"{simulated.title}: in one process"
     return Group(deployed, simulated, f"largest difference of a metric: {compared.difference:.1e}")

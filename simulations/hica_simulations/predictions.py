@@ -15,7 +15,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from hica.method.metrics import accuracy, balanced_accuracy, expected_calibration_error, macro_auroc
+from hica.method.metrics import accuracy, balanced_accuracy, macro_auroc
+from hica.method.reliability import expected_calibration_error
 from hica.storage import write_atomically
 from hica.study import Study
 from hica_client.session import Session

@@ -25,7 +25,7 @@ from hica.errors import FederationError
 from hica.study import load_study
 from hica_client.audit import verify
 from hica_server.settings import Folder, load_settings
-from hica_server.superlink import Control
+from hica_server.superlink.control import Control
 from hica_simulations.run import Place
 from hica_simulations.scenario import load_scenario
 

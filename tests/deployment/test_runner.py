@@ -46,7 +46,9 @@ from hica_client.link import REVOKED, UNKNOWN_KEY
 from hica_client.site import load_site
 from hica_server.provision import make_authority, make_certificate
 from hica_server.settings import Folder
-from hica_server.superlink import Control, PromptGrid, environment, superlink_command
+from hica_server.superlink.control import Control
+from hica_server.superlink.grid import PromptGrid
+from hica_server.superlink.processes import environment, superlink_command
 
 pytestmark = pytest.mark.deployment
 

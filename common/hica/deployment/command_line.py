@@ -1,7 +1,7 @@
 """run_app: what `hica-client`, `hica-server` and `hica-sim` share at their outermost edge.
 
 Errors a user can put right are printed without a traceback and end with their exit code; anything
-else is a fault in the program and keeps its traceback (exit code 1).
+else is a fault in the program and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -16,17 +16,7 @@ import click
 import typer
 from typer.main import get_command
 
-from hica.errors import HicaError
-
-EXIT_CODES = (
-    "Exit codes: 0 done; 1 fault in the program; 2 command line, study or site file; 3 data; "
-    "4 checkpoint; 5 message; 6 federation (below quorum); 7 storage (disk full); "
-    "8 privacy budget; 130 interrupted."
-)
-"""For the help of every command line."""
-
-INTERRUPTED = 130
-"""128 + SIGINT, what a shell reports for a program ended by Ctrl-C."""
+from hica.errors import INTERRUPTED, HicaError
 
 
 def run_app(

@@ -119,7 +119,7 @@ def parse_public(text: bytes, source: str) -> PublicKey:
 
 
 def read_private(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Read a private key file, of which nobody else may be able to do the same.
+    """Read a private key file; nobody but its owner may be able to read it.
 
     Raises:
         ConfigurationError: It is missing, open to others, or no such key.

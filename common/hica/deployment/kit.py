@@ -233,7 +233,7 @@ What left your site, at any time:   hica-client audit hospital/site.toml
 
 
 def _study(folder: Path, kit: Kit) -> Study:
-    """The study of a kit, if it means the same to this version of hica."""
+    """Read the study of a kit and check that it means the same to this version of hica."""
     installed = metadata.version("hica")
     other_version = (
         f"{folder / STUDY}: hica {installed}, installed here, does not read the study that hica "

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hica.errors import ConfigurationError, FederationError, StorageError
+from hica.errors import ConfigurationError, FederationError
+from hica.storage import cannot_be_written
 
 if sys.platform == "win32":
     raise ConfigurationError("coordinator and hospitals run on Linux; use a Linux machine or WSL 2")
@@ -70,7 +71,7 @@ def _opened(path: Path) -> Iterator[int]:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise cannot_be_written(path, error) from error
     try:
         yield descriptor
     finally:
@@ -95,17 +96,10 @@ def _write(path: Path, descriptor: int) -> None:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise cannot_be_written(path, error) from error
 
 
 def _written(descriptor: int) -> int | None:
-    """The process id in the file; None in the instant before it is written."""
+    """Process id in the file behind `descriptor`; None in the instant before it is written."""
     text = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
     return int(text) if text.isdecimal() else None
-
-
-def _unwritable(path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"{path}: cannot be written: {error.strerror}; "
-        "free space or choose a folder that may be written"
-    )

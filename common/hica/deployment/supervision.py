@@ -103,7 +103,7 @@ class _Child:
 
     @property
     def pid(self) -> int | None:
-        """Of the process, while there is one."""
+        """Id of the running process; None while there is none."""
         return self.process.pid if self.process is not None else None
 
 
@@ -196,10 +196,6 @@ class Supervisor:
     def pids(self) -> dict[str, int | None]:
         """Process id by service; None while it waits to be started again."""
         return {name: child.pid for name, child in self._children.items()}
-
-    def last_lines(self, name: str) -> list[str]:
-        """The last lines a service printed, at most `KEPT_LINES`, restarts included."""
-        return list(self._children[name].lines)
 
     def _start(self, child: _Child) -> None:
         service, parent = child.service, os.getpid()

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
-from hica.errors import DataError
 from hica.images.manifest import Record
 from hica.storage import write_atomically
 
@@ -98,27 +97,6 @@ def save_episode(path: Path, episode: Episode, records: Sequence[Record]) -> Non
         "shortfall": episode.shortfall,
     }
     write_atomically(path, json.dumps(content, indent=2).encode())
-
-
-def load_episode(path: Path, records: Sequence[Record]) -> Episode:
-    """Read an episode that `save_episode` wrote.
-
-    Raises:
-        DataError: The file cannot be read, or an image of the episode is not among the records.
-    """
-    rows = {record.name: index for index, record in enumerate(records)}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        names, shortfall = list(content["images"]), dict(content["shortfall"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not an episode ({error}); remove it to draw it again") from error
-    missing = [name for name in names if name not in rows]
-    if missing:
-        raise DataError(
-            f"{path}: the manifest no longer names {missing[0]} (and {len(missing) - 1} more of "
-            f"{len(names)}); restore its rows, or remove this file to draw a new episode"
-        )
-    return Episode([rows[name] for name in names], shortfall)
 
 
 def _hashed_groups(records: Sequence[Record], indices: Sequence[int], seed: int) -> list[list[int]]:

@@ -109,10 +109,6 @@ class Sam:
             )
 
 
-def _certainty(item: dict[str, Any]) -> tuple[float, int]:
-    return item["predicted_iou"] * item["stability_score"], item["area"]
-
-
 def _remedy(weights: dict[str, Tensor]) -> str:
     """What to change, guessed from the width of the image encoder in the checkpoint."""
     positions = weights.get("image_encoder.pos_embed")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hica.method.metrics import SiteMetrics, combine, site_metrics
+from hica.method.evaluation import site_metrics
+from hica.method.site_metrics import SiteMetrics
+from hica.method.stratified import combine
 from hica.steps.state import State
 from hica.steps.step import Answer, Part, Received, SiteData, Stage, Step, Turn
 from hica.study import Study

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -106,7 +106,7 @@ class TextBank:
 
         They are the findings of the image's class, narrowed to those its manifest names, plus
         those of healthy tissue. Narrowing only ever removes: an image that names no finding of its
-        own class keeps them all, and findings outside the bank (`unknown_findings`) do not count.
+        own class keeps them all, and findings outside the bank do not count.
 
         Args:
             labels: [B] long, -1 = unlabelled: no positives.
@@ -126,10 +126,6 @@ class TextBank:
         narrowed = of_class & own & ~everywhere
         found = torch.where(narrowed.any(dim=1, keepdim=True), narrowed, of_class) | everywhere
         return found & (labels >= 0).unsqueeze(1)
-
-    def unknown_findings(self, names: Iterable[str]) -> list[str]:
-        """Those of `names` that the bank does not hold, sorted: misspelt, or not in the study."""
-        return sorted(set(names) - set(self.finding_names))
 
 
 def finding_names(texts: Sequence[ClassTexts]) -> tuple[str, ...]:

@@ -75,11 +75,6 @@ class AdaptedTower(nn.Module):
         self.train()
 
     @property
-    def uses_regions_when_frozen(self) -> bool:
-        """Whether `frozen` depends on the regions, so that a cache key must too."""
-        return self.adapter is not None
-
-    @property
     def cache_id(self) -> str | None:
         """Part of the cache key of what `frozen` returns; None where nothing is worth caching."""
         if self.last == self.tower.depth:

@@ -28,6 +28,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from hica.errors import CheckpointError, StorageError
+from hica.storage import replacing
 
 if TYPE_CHECKING:  # the coordinator's run has no torch in memory
     import torch
@@ -192,17 +193,10 @@ def _write_whole(
         previous: Where the file goes that is at `path` now.
     """
     folder = path.with_name(path.name + ".tmp")
-    temporary = folder / path.name
     try:
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write(temporary)
-        _sync(temporary, os.O_RDWR)
-        # Killed between the two renames there is no current file: the previous one is read then.
-        if previous is not None and path.exists():
-            path.replace(previous)
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        with replacing(path, part=folder / path.name, previous=previous) as part:
+            write(part)
     except OSError as error:
         remedy = REMEDIES.get(error.errno or 0, "mend this")
         raise StorageError(
@@ -211,22 +205,6 @@ def _write_whole(
         ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut (Windows has no such call and needs none)."""
-    if os.name == "nt":
-        return
-    _sync(folder, os.O_RDONLY)
-
-
-def _sync(path: Path, mode: int) -> None:
-    """Wait until a file or folder is on disk."""
-    descriptor = os.open(path, mode)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _finite(value: Any) -> Any:

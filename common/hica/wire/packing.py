@@ -59,7 +59,7 @@ def unpack(record: RecordDict) -> RecordDict:
 
 
 def _small(arrays: dict[str, Array]) -> dict[str, Array]:
-    """Those that go into the parcel, the first that there is room for."""
+    """Arrays that go into the parcel: the first ones that there is room for."""
     small, room = {}, LARGEST
     for name, array in arrays.items():
         if len(array.data) < SMALL and len(array.data) <= room:

@@ -20,10 +20,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hica.method.metrics import CALIBRATION_BINS
+from hica.method.reliability import CALIBRATION_BINS
 from hica_server.report.extras import Embedding
 
-INK, GREY, LIGHT, ALERT = "#1c2733", "#66727f", "#dfe4e9", "#c8501e"
+INK, GREY, ALERT = "#1c2733", "#66727f", "#c8501e"
 ACCENT, ACCENT_LIGHT = "#0b6e99", "#a9cfe0"
 SERIES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#6b4c9a", "#8a8a00"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hica.errors import StorageError
+from hica.storage import replacing
 from hica_server.report import figures, pictures
 from hica_server.report.extras import Extras
 
@@ -56,11 +56,9 @@ def write_report(path: Path, result: dict[str, Any], study_toml: str, extras: Ex
     )
     environment.filters.update(percent=percent, amount=amount, duration=duration, count=count)
     page = environment.get_template("report.html").render(view(result, study_toml, extras))
-    partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, path)  # noqa: PTH105
+        with replacing(path) as part:
+            part.write_text(page, encoding="utf-8")
     except OSError as error:
         raise StorageError(
             f"{path}: report could not be written: {error.strerror}; "
@@ -244,7 +242,7 @@ def incidents(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def provenance(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """What else one needs to know to run it again."""
+    """What else one needs to know to run the study again."""
     known = [
         ("seed", result.get("seed")),
         ("device", result.get("device")),

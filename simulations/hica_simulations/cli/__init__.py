@@ -7,9 +7,7 @@
     hica-sim federation STUDY --out DIR    hica-server and hica-client as real processes
     hica-sim audit STUDY --out DIR         what attackers learn of a patient from what leaves
 
-Exit codes: 0 done; 1 fault in the program; 2 command line or study file; 3 data; 4 checkpoint;
-5 message; 6 federation (below quorum); 7 storage (disk full); 130 interrupted (the same command
-resumes).
+Exit codes are those of `hica.errors`; after an interruption the same command resumes.
 """
 
 from __future__ import annotations
@@ -24,7 +22,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from hica.deployment.command_line import EXIT_CODES, run_app
+from hica.deployment.command_line import run_app
+from hica.errors import EXIT_CODES
 from hica.progress import console
 
 app = typer.Typer(
@@ -49,7 +48,6 @@ Engine = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 DEFAULT_CACHE = Path.home() / ".cache" / "hica"
-INTERRUPTED = 130
 CORES = os.cpu_count() or 1
 STUDIES = Path("simulations") / "studies"
 
@@ -70,6 +68,7 @@ def run(
     from hica_server.console import final_table
     from hica_simulations.console import watching_on
     from hica_simulations.experiments.baselines.every_run import simulate_with_baselines
+    from hica_simulations.experiments.titles import TITLES
     from hica_simulations.report import write_simulation_report
     from hica_simulations.run import simulate
     from hica_simulations.scenario import load_scenario
@@ -82,7 +81,7 @@ def run(
     if json_:
         print(json.dumps(result))
         return
-    Console().print(final_table(result))
+    Console().print(final_table(result, TITLES))
     Console().print(f"report: {report}")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-METHODS = {
-    "zero_shot": "zero-shot (texts only)",
+from hica_server.console import METHODS
+
+TITLES = {
+    "zero_shot": METHODS["zero_shot"],
     "pixels": "logistic regression on 16×16 pixels, pooled shots",
     "nearest_mean": "nearest class mean, pooled shots",
     "linear_probe": "linear probe on the tower's features, pooled shots",
@@ -19,6 +21,6 @@ METHODS = {
     "fed_adapter": "FedCLIP (attention adapter)",
     "prompt_fl": "PromptFL (CoOp averaged over sites)",
     "local_only": "HiCA local only (mean over sites)",
-    "federated": "HiCA federated",
+    "federated": METHODS["federated"],
     "pooled": "HiCA pooled (images in one place)",
 }

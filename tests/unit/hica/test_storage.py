@@ -2,11 +2,12 @@
 
 import errno
 import os
+import stat
 
 import pytest
 
 from hica.errors import StorageError
-from hica.storage import write_atomically
+from hica.storage import replacing, write_atomically
 
 
 def full_disk(*args, **kwargs):
@@ -60,3 +61,33 @@ def test_a_secret_is_for_its_owner_only_from_its_first_byte(tmp_path, monkeypatc
     write_atomically(path, b"secret", mode=0o600)
     assert seen == [0o600]
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture
+def synced(monkeypatch):
+    """What was waited for, in its order."""
+    seen = []
+
+    def fsync(number):
+        seen.append("folder" if stat.S_ISDIR(os.fstat(number).st_mode) else "file")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return seen
+
+
+def test_the_file_is_on_disk_before_it_takes_its_place_and_its_folder_after(tmp_path, synced):
+    write_atomically(tmp_path / "b.bin", b"new")
+    assert synced == ["file", "folder"]
+
+
+def test_what_can_be_computed_again_is_not_waited_for(tmp_path, synced):
+    write_atomically(tmp_path / "b.bin", b"new", durable=False)
+    assert (synced, (tmp_path / "b.bin").read_bytes()) == ([], b"new")
+
+
+def test_the_file_that_was_there_is_kept_where_it_is_asked_for(tmp_path):
+    path, previous = tmp_path / "b.bin", tmp_path / "b.previous.bin"
+    for data in (b"one", b"two"):
+        with replacing(path, previous=previous) as part:
+            part.write_bytes(data)
+    assert (path.read_bytes(), previous.read_bytes()) == (b"two", b"one")

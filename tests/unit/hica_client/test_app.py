@@ -5,8 +5,8 @@ import pytest
 import torch
 from flwr.app import Message
 
-from hica.method.metrics import SiteMetrics
 from hica.method.model import AlignmentModel
+from hica.method.site_metrics import SiteMetrics
 from hica.steps.alignment import ALIGNMENT
 from hica.steps.calibration import CALIBRATION
 from hica.steps.centre import CENTRE

@@ -5,7 +5,8 @@ import pytest
 
 from hica.errors import DataError, StorageError
 from hica_client import chain
-from hica_client.audit import FIRST, Event, append, verify
+from hica_client.audit import Event, append, verify
+from hica_client.chain import FIRST
 
 SENT = Event(
     "message",

@@ -4,16 +4,12 @@ Every entry is a name in `hica_client.flower_runner` (or a line of output that `
 reads) which a new release of Flower may change without notice. A test that fails here names it.
 """
 
-import ast
 import inspect
 from pathlib import Path
 
 import pytest
 
-import hica_client
 from hica_client import flower_runner, link
-
-PUBLIC = ("flwr.app", "flwr.clientapp")
 
 SIGNATURES = {
     "flwr.supernode.runtime.run_clientapp.pull_task_input": "client",
@@ -127,31 +123,6 @@ def test_flower_supernode_takes_our_arguments(tmp_path, named):
     assert not options.insecure
 
 
-def imports_of(file: Path) -> set[str]:
-    """What a file imports of Flower, as dotted paths."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return {name for name in found if name.split(".")[0] == "flwr"}
-
-
-def private(names: set[str]) -> set[str]:
-    return {name for name in names if not name.startswith(PUBLIC)}
-
-
-def test_all_internals_that_are_used_are_listed_here():
+def test_all_internals_that_are_used_are_listed_here(unlisted):
     listed = {*SIGNATURES, *FIELDS, *VALUES}
-    used = private(imports_of(Path(flower_runner.__file__)))
-    assert used
-    for name in used:
-        assert any(path == name or path.startswith(f"{name}.") for path in listed), name
-
-
-def test_no_other_module_of_the_client_uses_them():
-    folder = Path(hica_client.__file__).parent
-    for file in folder.rglob("*.py"):
-        if file != Path(flower_runner.__file__):
-            assert private(imports_of(file)) == set(), file.name
+    assert unlisted(Path(flower_runner.__file__), listed) == set()

@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import stat
 
 import pytest
 from hypothesis import given
@@ -157,7 +158,8 @@ def test_it_is_on_disk_before_it_may_leave(path, monkeypatch):
     real = os.fsync
 
     def fsync(number):
-        sizes.append(os.fstat(number).st_size)
+        if stat.S_ISREG(os.fstat(number).st_mode):
+            sizes.append(os.fstat(number).st_size)
         real(number)
 
     monkeypatch.setattr(os, "fsync", fsync)

@@ -229,7 +229,7 @@ def test_nothing_was_ever_charged(tmp_path):
 
 
 @pytest.mark.parametrize("damaged", ["ledger", "head"])
-@pytest.mark.parametrize("place", ["_write", "write_head"])
+@pytest.mark.parametrize("place", ["write_atomically", "write_head"])
 def test_killed_in_a_repair_it_can_be_repeated(site, monkeypatch, damaged, place):
     def killed(*_):
         raise KeyboardInterrupt

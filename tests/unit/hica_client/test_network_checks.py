@@ -10,7 +10,7 @@ from hica.deployment.kit import Kit
 from hica.errors import ConfigurationError, FederationError
 from hica_client import network_checks
 from hica_client.network_checks import MAX_AHEAD, MAX_BEHIND, check_clock, check_network, meet
-from hica_client.preflight import Preflight
+from hica_client.preflight_report import Preflight
 
 from .tls import Authority, proxying, serving
 

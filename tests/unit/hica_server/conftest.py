@@ -16,7 +16,7 @@ from flwr.clientapp import ClientApp
 
 from hica.deployment.keys import PublicKey, generate, public_path, read_private
 from hica.method.calibration import curvature
-from hica.method.metrics import site_metrics
+from hica.method.evaluation import site_metrics
 from hica.method.pseudo_labels import cluster_sums, site_start
 from hica.steps.alignment import ALIGNMENT
 from hica.steps.calibration import CALIBRATION

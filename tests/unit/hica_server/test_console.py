@@ -95,3 +95,11 @@ def test_the_table_has_a_row_for_what_was_measured_and_a_dash_for_what_was_not()
     assert "–" in row
     assert "texts only" in text.getvalue()
     assert "pooled" not in text.getvalue()
+
+
+def test_methods_that_only_a_simulation_has_are_shown_where_their_titles_are_given():
+    interval = {"value": 0.5, "low": 0.4, "high": 0.6}
+    measured = {"accuracy": interval, "balanced_accuracy": interval, "auroc": interval}
+    result = {"study": "toy", "seed": 3, "final": measured, "baselines": {"probe": measured}}
+    assert final_table(result).row_count == 1
+    assert final_table(result, {"probe": "a probe", "federated": "ours"}).row_count == 2

@@ -4,7 +4,6 @@ Every entry is a name in `hica_server.superlink`, or something a process of Flow
 with, which a new release of Flower may change without notice. A test that fails here names it.
 """
 
-import ast
 import inspect
 import json
 import sqlite3
@@ -16,12 +15,12 @@ import pytest
 from flwr.app import Array
 from flwr.serverapp import Grid, ServerApp
 
-import hica_server
 from hica.deployment.bundle import BUNDLE_FOLDER
 from hica_server import superlink
 from hica_server.settings import Folder
-
-PUBLIC = ("flwr.app", "flwr.serverapp", "flwr.clientapp")
+from hica_server.superlink import __main__ as superlink_process
+from hica_server.superlink.grid import PromptGrid
+from hica_server.superlink.processes import environment, superexec_command, superlink_command
 
 SIGNATURES = {
     "flwr.superlink.cli.flower_superlink.flower_superlink": "",
@@ -41,6 +40,11 @@ SIGNATURES = {
     "flwr.superlink.grid.HttpGrid.get_nodes": "self",
     "flwr.superlink.grid.HttpGrid.get_node_ids": "self",
     "flwr.app.message.remove_content_from_message": "message",
+    "flwr.app.message.message.make_message": "metadata, content, error",
+    "flwr.app.metadata.Metadata": (
+        "run_id, message_id, src_node_id, dst_node_id, reply_to_message_id, group_id, created_at, "
+        "ttl, message_type, src_task_id, dst_task_id"
+    ),
     "flwr.common.serde.message_to_proto": "message",
     "flwr.superlink.grid.HttpGrid.set_run": "self, run",
     "flwr.supercore.runtime.RuntimeHttpClient.PushMessages": "self, request",
@@ -168,13 +172,13 @@ def test_an_array_names_its_pieces_as_we_count_them(named):
 
 
 def test_a_grid_asks_for_no_more_methods_than_ours_has():
-    assert Grid.__abstractmethods__ <= vars(superlink.PromptGrid).keys()
+    assert Grid.__abstractmethods__ <= vars(PromptGrid).keys()
 
 
 def test_flower_superlink_takes_our_arguments(tmp_path, named):
     folder = Folder(tmp_path)
     parser = named("flwr.superlink.cli.flower_superlink._parse_args_run_superlink")()
-    options = parser.parse_args(superlink.superlink_command(folder, 8000, 8001)[3:])
+    options = parser.parse_args(superlink_command(folder, 8000, 8001)[3:])
     assert (options.host, options.port) == ("127.0.0.1", 8000)
     assert options.health_server_address == "127.0.0.1:8001"
     assert options.ssl_ca_certfile == str(folder.ca_certificate)
@@ -189,14 +193,14 @@ def test_flower_superlink_takes_our_arguments(tmp_path, named):
 
 
 def test_the_health_service_may_be_left_out(tmp_path):
-    command = superlink.superlink_command(Folder(tmp_path), 8000, 0)
+    command = superlink_command(Folder(tmp_path), 8000, 0)
     assert "--health-server-address" not in command
 
 
 def test_flower_superexec_takes_our_arguments(tmp_path, monkeypatch, named):
     folder = Folder(tmp_path)
     parser = named("flwr.supercore.cli.flower_superexec._parse_args")()
-    options = parser.parse_args(superlink.superexec_command(folder, 8000)[1:])
+    options = parser.parse_args(superexec_command(folder, 8000)[1:])
     assert options.runtime_api_address == "127.0.0.1:8000"
     assert options.root_certificates == str(folder.ca_certificate)
     assert options.superexec_auth_secret_file == str(folder.secret)
@@ -216,9 +220,9 @@ def test_the_superlink_s_database_is_set_up_as_we_want_it(tmp_path, named, monke
             seen[name] = connection.execute(f"PRAGMA {name}").fetchone()[0]
         connection.close()
 
-    monkeypatch.setattr("flwr.superlink.cli.flower_superlink", flower_superlink)
+    monkeypatch.setattr(superlink_process, "flower_superlink", flower_superlink)
     with pytest.raises(SystemExit):
-        superlink.main()
+        superlink_process.main()
     assert seen == {
         "busy_timeout": 25000,
         "cache_size": -8000,
@@ -237,14 +241,14 @@ def test_the_superlink_s_database_is_set_up_as_we_want_it(tmp_path, named, monke
     ],
 )
 def test_flower_reads_the_variables_we_set(tmp_path, variable, read_by, named):
-    assert variable in superlink.environment(Folder(tmp_path))
+    assert variable in environment(Folder(tmp_path))
     assert f'"{variable}"' in inspect.getsource(named(read_by)), f"Flower ignores {variable}"
 
 
 def test_the_superexec_starts_the_serverapp_by_a_name_that_is_on_the_path(tmp_path, named):
     commands = named("flwr.supercore.constant.TASK_TYPE_TO_COMMAND")
     command = commands[named("flwr.supercore.constant.TaskType.SERVER_APP")]
-    scripts = Path(superlink.environment(Folder(tmp_path))["PATH"].split(":")[0])
+    scripts = Path(environment(Folder(tmp_path))["PATH"].split(":")[0])
     assert (scripts / command).exists()
 
 
@@ -254,31 +258,6 @@ def test_the_bundle_names_our_serverapp(named):
     assert isinstance(named(reference.replace(":", ".")), ServerApp)
 
 
-def imports_of(file: Path) -> set[str]:
-    """What a file imports of Flower, as dotted paths."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return {name for name in found if name.split(".")[0] == "flwr"}
-
-
-def private(names: set[str]) -> set[str]:
-    return {name for name in names if not name.startswith(PUBLIC)}
-
-
-def test_all_internals_that_are_used_are_listed_here():
+def test_all_internals_that_are_used_are_listed_here(unlisted):
     listed = {*SIGNATURES, *FIELDS, *VALUES, *TYPES_ONLY}
-    used = private(imports_of(Path(superlink.__file__)))
-    assert used
-    for name in used:
-        assert any(path == name or path.startswith(f"{name}.") for path in listed), name
-
-
-def test_no_other_module_of_the_server_uses_them():
-    folder = Path(hica_server.__file__).parent
-    for file in folder.rglob("*.py"):
-        if file != Path(superlink.__file__):
-            assert private(imports_of(file)) == set(), file.name
+    assert unlisted(Path(superlink.__file__).parent, listed) == set()

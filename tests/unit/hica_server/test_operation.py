@@ -164,18 +164,18 @@ def test_a_server_that_does_not_end_is_told_with_the_remedy(folder, server, monk
 # --- The loop ------------------------------------------------------------------------------------
 
 
-class FakeConductor:
+class FakeOrchestrator:
     """Ends the study at the given call, or never."""
 
     last = None
 
     def __init__(self, *_):
-        FakeConductor.last = self
+        FakeOrchestrator.last = self
         self.calls, self.stopped = 0, False
 
     def advance(self):
         self.calls += 1
-        return self.calls == FakeConductor.ends
+        return self.calls == FakeOrchestrator.ends
 
     def stop(self):
         self.stopped = True
@@ -188,11 +188,11 @@ def loop(folder, study, monkeypatch):
     sleeper = [sys.executable, "-c", "import time; time.sleep(600)"]
     service = operation.Service("sleeper", sleeper, {}, folder.logs / "sleeper.log")
     monkeypatch.setattr(operation, "_services", lambda *_: [service])
-    monkeypatch.setattr(operation, "Conductor", FakeConductor)
+    monkeypatch.setattr(operation, "Orchestrator", FakeOrchestrator)
     monkeypatch.setattr(operation, "TICK_SECONDS", 0.01)
 
     def loop(ends):
-        FakeConductor.ends = ends
+        FakeOrchestrator.ends = ends
         return operation._serve(folder, study)
 
     return loop
@@ -205,7 +205,7 @@ def service_of(folder):
 def test_at_the_end_of_the_study_the_services_end_too(loop, folder):
     assert loop(ends=3) is None
     assert service_of(folder) is None
-    assert not FakeConductor.last.stopped
+    assert not FakeOrchestrator.last.stopped
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -214,9 +214,9 @@ def test_a_signal_ends_the_run_in_order(loop, folder, monkeypatch, number):
         signal.raise_signal(number)
         return False
 
-    monkeypatch.setattr(FakeConductor, "advance", signal_after_a_tick)
+    monkeypatch.setattr(FakeOrchestrator, "advance", signal_after_a_tick)
     assert loop(ends=None) == number
-    assert FakeConductor.last.stopped
+    assert FakeOrchestrator.last.stopped
     assert service_of(folder) is None
 
 
@@ -229,7 +229,7 @@ def test_the_gateway_stays_closed_until_the_superlink_knows_the_sites(loop, fold
         seen.append(folder.connected.exists())
         return True
 
-    monkeypatch.setattr(FakeConductor, "advance", look)
+    monkeypatch.setattr(FakeOrchestrator, "advance", look)
     loop(ends=None)
     assert seen == [False]
 

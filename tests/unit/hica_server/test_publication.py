@@ -77,6 +77,8 @@ def test_a_process_that_is_killed_is_told(toy_study, tmp_path, monkeypatch):
 
 
 def test_a_deployed_run_itself_has_no_torch_in_memory():
-    modules = "hica_server.deployed, hica_server.app, hica_server.tracker, hica_server.report.plain"
+    modules = (
+        "hica_server.deployed, hica_server.app, hica_server.tracker, hica_server.report.run_report"
+    )
     check = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0

@@ -40,7 +40,7 @@ def build() -> bytes:
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    """A file whose header says nothing about machine or time."""
+    """A zip entry whose header says nothing about machine or time."""
     entry = zipfile.ZipInfo(name, _DATE)
     entry.create_system = _UNIX
     entry.external_attr = 0o644 << 16

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hica.method.examples import Examples
-from hica.method.metrics import paired_interval
+from hica.method.intervals import paired_interval
 from hica.privacy.noise import SeededNoise
 from hica.privacy.release import units_of
 from hica.progress import track

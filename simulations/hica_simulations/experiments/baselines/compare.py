@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hica.method.metrics import paired_interval
+from hica.method.intervals import paired_interval
 from hica.wire.checkpoint import write_json
 from hica_simulations.experiments.baselines.every_run import simulate_with_baselines
 from hica_simulations.place import Place

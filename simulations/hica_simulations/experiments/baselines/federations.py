@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from hica.method.metrics import SiteMetrics, combine
+from hica.method.site_metrics import SiteMetrics
+from hica.method.stratified import combine
 from hica.study import changed
 from hica_simulations.partitions import SiteFolder, pooled_folders
 from hica_simulations.place import Place

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from hica.method.metrics import SiteMetrics, combine, site_metrics
+from hica.method.evaluation import site_metrics
 from hica.method.prevalence import matching_intercepts
+from hica.method.site_metrics import SiteMetrics
+from hica.method.stratified import combine
 from hica.study import Changes, Study, changed
 from hica_client.session import Session
 from hica_client.site import load_site

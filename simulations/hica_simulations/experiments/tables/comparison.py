@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hica.errors import ConfigurationError
-from hica.method.metrics import Interval
+from hica.method.intervals import Interval
 from hica.storage import write_atomically
 from hica.study import NO_CHANGES, Changes, merged
 from hica_simulations.experiments.csv_files import write_csv

@@ -17,7 +17,7 @@ from hica_simulations.experiments.tables.comparison import (
     rows_of,
 )
 from hica_simulations.experiments.tables.pages import Table, markdown
-from hica_simulations.experiments.titles import METHODS
+from hica_simulations.experiments.titles import TITLES
 from hica_simulations.scenario import Scenario
 
 PROBE = "linear_probe"
@@ -66,7 +66,7 @@ def _by_shots(rows: Sequence[Row], metric: str) -> Table:
     lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
         means = [_mean(rows, metric, method, count) for count in shots]
-        lines.append([METHODS[method], *("–" if v is None else f"{100 * v:.1f}" for v in means)])
+        lines.append([TITLES[method], *("–" if v is None else f"{100 * v:.1f}" for v in means)])
     return Table(["shots", *map(str, shots)], lines)
 
 
@@ -81,7 +81,7 @@ def _differences(rows: Sequence[Row], out: Path) -> Table:
                 difference(ours, rows_of(rows, study, count, name), metric, out)
                 for name in (PROBE, best)
             )
-            lines.append([str(count), words, *probe, METHODS[best], *other])
+            lines.append([str(count), words, *probe, TITLES[best], *other])
     header = ["shots", "metric", "linear probe, over seeds", "over patients"]
     return Table([*header, "best baseline", "over seeds", "over patients"], lines)
 

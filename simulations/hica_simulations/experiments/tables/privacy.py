@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hica.method.metrics import paired_interval
+from hica.method.intervals import paired_interval
 from hica.storage import write_atomically
 from hica.study import Changes, merged
 from hica_simulations.experiments.csv_files import write_csv

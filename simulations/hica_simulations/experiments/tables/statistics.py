@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hica.method.metrics import Interval, paired_interval, weighted_metric
+from hica.method.intervals import Interval, paired_interval
+from hica.method.metrics import weighted_metric
 from hica_simulations.predictions import Predictions
 
 RESAMPLES = 1000

@@ -4,7 +4,8 @@ import pytest
 import typer
 
 from hica import errors
-from hica.deployment.command_line import EXIT_CODES, run_app
+from hica.deployment.command_line import run_app
+from hica.errors import EXIT_CODES
 
 
 def app_that(behaves) -> typer.Typer:

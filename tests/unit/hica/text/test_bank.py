@@ -283,7 +283,3 @@ def test_a_finding_of_every_class_is_narrowed_where_no_class_is_healthy() -> Non
     texts = [("A", [], ["x", "both"], False), ("B", [], ["y", "both"], False)]
     bank = TextBank.assemble(texts, torch.eye(2), torch.eye(3, 2))
     assert bank.positives(torch.tensor([0]), [("x",)]).tolist() == [[True, False, False]]
-
-
-def test_unknown_findings_are_reported_once_and_sorted() -> None:
-    assert random_bank().unknown_findings(["oval", "z", "halo", "z"]) == ["halo", "z"]

@@ -126,7 +126,6 @@ def test_what_is_cached(name) -> None:
     ids = [models[train].cache_id for train in ("adapter", "last-1", "last-2")]
     assert len(set(ids)) == 3
     assert all(cache_id.startswith(models["full"].tower.fingerprint) for cache_id in ids)
-    assert [model.uses_regions_when_frozen for model in models.values()] == [True] + 4 * [False]
 
 
 def test_training_all_blocks_caches_nothing() -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hica.errors import StorageError
-from hica.method.metrics import combine, site_metrics
+from hica.method.evaluation import site_metrics
+from hica.method.stratified import combine
 from hica_server.report import Cluster, Embedding, Example, Extras, write_report
 from hica_server.report.html import (
     amount,

@@ -15,14 +15,14 @@ from hica_simulations.experiments.baselines.registry import (
     ON_PIXELS,
     ON_PROMPTS,
 )
-from hica_simulations.experiments.titles import METHODS
+from hica_simulations.experiments.titles import TITLES
 
 EVERY = ON_PIXELS | ON_FEATURES | ON_PROMPTS
 
 
 @pytest.mark.parametrize("name", EVERY | ON_IMAGES)
 def test_every_baseline_has_a_title(name):
-    assert name in METHODS
+    assert name in TITLES
 
 
 def test_what_runs_always_exists_and_needs_no_text():

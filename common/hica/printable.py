@@ -5,6 +5,6 @@ from __future__ import annotations
 from rich.markup import escape
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """`text` as it stands, for rich: no markup, and no control characters that steer a terminal."""
     return escape("".join(sign if sign.isprintable() or sign == "\n" else "�" for sign in text))

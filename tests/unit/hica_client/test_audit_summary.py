@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from hica_client.account import LAST, account
-from hica_client.audit import FIRST, Event, append, verify
+from hica_client.audit import Event, append, verify
+from hica_client.audit_summary import LAST, summarise
+from hica_client.chain import FIRST
 from hica_client.cli import main
 from hica_client.site import load_site
 
@@ -87,7 +88,7 @@ def test_nothing_has_left(run, log):
 def test_only_the_last_refusals_are_shown_singly(log):
     for number in range(LAST + 5):
         append(log, Event("message", "refused", f"no {number}", "train.align"))
-    shown = account(log)["not_sent"]
+    shown = summarise(log)["not_sent"]
     assert [each["reason"] for each in shown] == [f"no {number}" for number in range(5, LAST + 5)]
 
 

@@ -1,4 +1,4 @@
-"""Account: what the audit log says in sum, for people who did not follow the run."""
+"""Summary of the audit log, for people who did not follow the run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hica_client.audit import FIRST, Entry, verify
-from hica_client.plain import plain
+from hica.printable import printable
+from hica_client.audit import verify
+from hica_client.chain import FIRST, Entry
 
 LAST = 20
 """Refusals and failures that are shown singly."""
 
 
-def account(log: Path) -> dict[str, Any]:
+def summarise(log: Path) -> dict[str, Any]:
     """Verify an audit log and sum it up; JSON.
 
     Raises:
@@ -47,21 +48,21 @@ def account(log: Path) -> dict[str, Any]:
 _COLUMNS = ("sent", "failed", "refused", "arrays", "bytes")
 
 
-def show_account(found: dict[str, Any], console: Console) -> None:
-    """Print an account for people."""
+def show_summary(found: dict[str, Any], console: Console) -> None:
+    """Print a summary for people."""
     if not found["entries"]:
-        console.print(f"{plain(found['log'])}: nothing has left this site yet", soft_wrap=True)
+        console.print(f"{printable(found['log'])}: nothing has left this site yet", soft_wrap=True)
         return
     table = Table("request", title=f"{found['first']} to {found['last']}", title_justify="left")
     for column in _COLUMNS:
         table.add_column(column, justify="right")
     for kind, row in found["kinds"].items():
-        table.add_row(plain(kind), *(f"{row[column]:,}" for column in _COLUMNS))
+        table.add_row(printable(kind), *(f"{row[column]:,}" for column in _COLUMNS))
     console.print(table)
     for entry in found["not_sent"]:
         place = f"{entry['time']} {entry['kind']} round {entry['round']}"
         console.print(
-            f"{plain(place)} [yellow]{entry['decision']}[/] {plain(entry['reason'])}",
+            f"{printable(place)} [yellow]{entry['decision']}[/] {printable(entry['reason'])}",
             highlight=False,
             soft_wrap=True,
         )

@@ -1,4 +1,4 @@
-"""The conductor: lets enrolled sites in, and starts Flower runs until the study is at its end.
+"""The orchestrator: lets enrolled sites in, and starts Flower runs until the study is at its end.
 
 A Flower run is one life of the ServerApp. Whatever ended it, the next one goes on after the last
 step that is on disk; a step is written whole or not at all, and by one process only, so no round
@@ -26,7 +26,7 @@ from hica_server.enrolment import read_sites
 from hica_server.progress import Progress, read_progress
 from hica_server.provision import require_valid_certificate
 from hica_server.settings import Folder
-from hica_server.superlink import Control, Node, UnreachableError
+from hica_server.superlink.control import Control, Node, UnreachableError
 
 logger = logging.getLogger("hica.server")
 
@@ -38,7 +38,7 @@ FUTILE_RUNS = 5
 """Flower runs in a row that may die without completing a step."""
 
 
-class Conductor:
+class Orchestrator:
     """Keeps the study of one folder going.
 
     Args:
@@ -140,7 +140,11 @@ class Conductor:
             self._connected = table
 
     def _bear(self, error: UnreachableError) -> None:
-        """Let the SuperLink be silent, for a time."""
+        """Let the SuperLink be silent for a time.
+
+        Raises:
+            FederationError: It has been silent for too long.
+        """
         silent = self._clock() - self._answered
         if silent > PATIENCE_SECONDS:
             raise FederationError(

@@ -1,4 +1,4 @@
-"""Spool: large updates wait on disk until they are averaged, array by array.
+"""Disk offload: large updates wait on disk until they are aggregated, array by array.
 
 All updates of a round are needed at once, sorted by site, so that the average does not depend on
 who answered first. In memory they would take as much as there are sites.
@@ -23,7 +23,7 @@ LARGE = 16 * 2**20
 """Bytes of arrays from which on a reply is kept on disk."""
 
 
-class SpooledArrays(Mapping[str, NDArray[Any]]):
+class OffloadedArrays(Mapping[str, NDArray[Any]]):
     """Arrays in a file without a name, which is gone when they are, or the process is.
 
     Args:
@@ -55,7 +55,7 @@ class SpooledArrays(Mapping[str, NDArray[Any]]):
         return len(self._places)
 
 
-def spooled(reply: Reply, folder: Path) -> Reply:
+def offloaded(reply: Reply, folder: Path) -> Reply:
     """The reply, its arrays on disk where they are large.
 
     Args:
@@ -68,7 +68,7 @@ def spooled(reply: Reply, folder: Path) -> Reply:
     if sum(array.nbytes for array in reply.arrays.values()) < LARGE:
         return reply
     try:
-        return replace(reply, arrays=SpooledArrays(reply.arrays, folder))
+        return replace(reply, arrays=OffloadedArrays(reply.arrays, folder))
     except OSError as error:
         raise StorageError(
             f"{folder}: the update of {reply.site} could not be kept ({error.strerror}): free "

@@ -1,4 +1,4 @@
-"""ServerSettings and Folder: how a coordinator's machine is set up, and where its files lie.
+"""ServerSettings: how a coordinator's machine is set up.
 
 `server.toml` holds what concerns this machine only. It is no part of the study: no site sees it
 and it changes no hash.
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from hica.study import Section, read_toml, validated
+from hica_server.settings.folder import Folder
 
 HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 SMALLEST_REQUEST_LIMIT = 8 * 2**20
@@ -94,122 +94,6 @@ class ServerSettings(Section):
         """`host:port` as a site writes it; IPv6 addresses in brackets."""
         host = f"[{self.server.name}]" if ":" in self.server.name else self.server.name
         return f"{host}:{self.server.port}"
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A coordinator's folder. Weights and corpus lie where `ServerSettings.data` says.
-
-    Attributes:
-        root: What `hica-server init` made.
-    """
-
-    root: Path
-
-    @property
-    def study(self) -> Path:
-        """The study (TOML)."""
-        return self.root / "study.toml"
-
-    @property
-    def settings(self) -> Path:
-        """`ServerSettings` (TOML)."""
-        return self.root / "server.toml"
-
-    @property
-    def ca_certificate(self) -> Path:
-        """Certificate of the federation's own authority; in every start kit."""
-        return self.root / "federation" / "ca.crt"
-
-    @property
-    def ca_key(self) -> Path:
-        """Its private key: needed by `provision` only, never by a running server."""
-        return self.root / "federation" / "ca.key"
-
-    @property
-    def roster(self) -> Path:
-        """The sites' public keys, as they are in every start kit; for secure aggregation."""
-        return self.root / "federation" / "keys.json"
-
-    @property
-    def certificate(self) -> Path:
-        """The server's certificate, signed by the authority."""
-        return self.root / "federation" / "server.crt"
-
-    @property
-    def key(self) -> Path:
-        """The server's private key."""
-        return self.root / "federation" / "server.key"
-
-    @property
-    def sites(self) -> Path:
-        """Enrolled sites: written by `hica_server.enrolment`."""
-        return self.root / "federation" / "sites.json"
-
-    @property
-    def kits(self) -> Path:
-        """Start kits, one zip a site."""
-        return self.root / "kits"
-
-    @property
-    def run(self) -> Path:
-        """Run directory: state, result, report, events."""
-        return self.root / "run"
-
-    @property
-    def outcome(self) -> Path:
-        """How the last Flower run ended."""
-        return self.run / "outcome.json"
-
-    @property
-    def progress(self) -> Path:
-        """Where the run stands."""
-        return self.run / "progress.json"
-
-    @property
-    def run_lock(self) -> Path:
-        """Held by the one process that writes the run directory."""
-        return self.run / "lock"
-
-    @property
-    def service(self) -> Path:
-        """What the running processes keep; nothing in it outlives the study."""
-        return self.root / "service"
-
-    @property
-    def database(self) -> Path:
-        """The SuperLink's database."""
-        return self.service / "superlink.db"
-
-    @property
-    def flower_home(self) -> Path:
-        """Flower's own folder (FLWR_HOME)."""
-        return self.service / "flwr-home"
-
-    @property
-    def secret(self) -> Path:
-        """Shared by SuperLink and superexec."""
-        return self.service / "secret"
-
-    @property
-    def logs(self) -> Path:
-        """One log a process."""
-        return self.service / "logs"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the running `hica-server run`."""
-        return self.service / "lock"
-
-    @property
-    def connected(self) -> Path:
-        """Which enrolled sites are connected (JSON); missing until the SuperLink knows them all."""
-        return self.service / "connected.json"
-
-    @property
-    def processes(self) -> Path:
-        """Its processes and their ports (JSON)."""
-        return self.service / "processes.json"
 
 
 def load_settings(root: Path) -> ServerSettings:

@@ -2,13 +2,13 @@ import pytest
 
 from hica.errors import ConfigurationError
 from hica.wire.checkpoint import write_json
-from hica_server.report.plain import write_plain_report
+from hica_server.report.run_report import write_run_report
 
 
 def test_a_run_that_has_not_ended_has_no_report(tmp_path, toy_study):
     write_json(tmp_path / "study.json", toy_study().model_dump(mode="json"))
     with pytest.raises(ConfigurationError, match=r"result\.json: no such file"):
-        write_plain_report(tmp_path)
+        write_run_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
 
 
@@ -42,6 +42,6 @@ def test_the_report_names_every_site_that_missed_an_exchange(tmp_path, toy_study
     }
     write_json(tmp_path / "result.json", result)
     write_json(tmp_path / "study.json", study.model_dump(mode="json"))
-    page = write_plain_report(tmp_path).read_text()
+    page = write_run_report(tmp_path).read_text()
     for words in ("south", "east", "loss is nan"):
         assert words in page

@@ -1,0 +1,51 @@
+"""What preflight found at a site: every check adds to it, and none ends the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from hica.errors import HicaError
+
+
+@dataclass
+class Preflight:
+    """Facts, problems and notes of a site.
+
+    Attributes:
+        facts: What the site has, for the report; JSON.
+        problems: What must be mended before a run, in the order of the checks.
+        notes: What is allowed but may not be meant.
+    """
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    problems: list[HicaError] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Keep what a check raises, once however many checks meet it, and go on."""
+        try:
+            yield
+        except HicaError as problem:
+            if str(problem) not in map(str, self.problems):
+                self.problems.append(problem)
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the first problem, 0 where there is none."""
+        return self.problems[0].exit_code if self.problems else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON, for `--json`."""
+        problems = [
+            {
+                "kind": type(problem).__name__,
+                "exit_code": problem.exit_code,
+                "message": str(problem),
+            }
+            for problem in self.problems
+        ]
+        return {"ok": not problems, **self.facts, "problems": problems, "notes": self.notes}

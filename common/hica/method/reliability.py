@@ -1,0 +1,54 @@
+"""Reliability: how often predictions are right, by how sure they are.
+
+Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hica.method.intervals import clipped
+from hica.method.site_metrics import CalibrationBin
+
+CALIBRATION_BINS = 15
+
+
+def expected_calibration_error(
+    probabilities: ArrayLike, labels: ArrayLike, bins: int = CALIBRATION_BINS
+) -> float:
+    """Mean gap between confidence and accuracy, Σ_b n_b/n · |accuracy_b - confidence_b|.
+
+    Equation 3 of Guo et al.: bins of equal width in the probability of the predicted class.
+
+    Args:
+        probabilities: [n, C].
+        labels: True classes [n].
+        bins: Number of bins.
+    """
+    table = reliability_bins(probabilities, labels, bins)
+    total = sum(each.count for each in table)
+    return sum(each.count / total * abs(each.accuracy - each.confidence) for each in table)
+
+
+def reliability_bins(
+    probabilities: ArrayLike, labels: ArrayLike, bins: int = CALIBRATION_BINS
+) -> tuple[CalibrationBin, ...]:
+    """Non-empty bins (low, high] of equal width in the predicted class's probability.
+
+    Args:
+        probabilities: [n, C].
+        labels: True classes [n].
+        bins: Number of bins, the empty ones among them.
+    """
+    probabilities, labels = np.asarray(probabilities), np.asarray(labels)
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    return tuple(
+        CalibrationBin(
+            int(inside.sum()), clipped(confidence[inside].mean()), float(correct[inside].mean())
+        )
+        for inside in (index == b for b in range(bins))
+        if inside.any()
+    )

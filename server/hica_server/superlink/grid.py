@@ -1,0 +1,246 @@
+"""A run's grid: messages to the sites, and their replies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+from flwr.app import Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.constant import ErrorCode
+from flwr.common.serde import message_to_proto
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    PullObjectRequest,
+    PushObjectRequest,
+)
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.run import Run
+from flwr.superlink.grid import HttpGrid
+
+from hica.errors import FederationError
+from hica.wire.messages import payload_bytes
+from hica.wire.packing import pack
+from hica_server.superlink.reply import fetch_reply
+from hica_server.superlink.upload import Upload, most_reply_bytes
+
+POLL_SECONDS = 0.2
+"""Between two looks for replies; Flower's own grid takes three seconds."""
+_UNAVAILABLE = (
+    ErrorCode.NODE_UNAVAILABLE,
+    ErrorCode.MESSAGE_UNAVAILABLE,
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+)
+
+
+@dataclass
+class _Sent:
+    """A message that has been sent.
+
+    Attributes:
+        message: Without its content.
+        most_bytes: Limit of its reply.
+        upload: The reply, once it is announced.
+    """
+
+    message: Message
+    most_bytes: int
+    upload: Upload | None = None
+
+
+class PromptGrid(Grid):
+    """A run's grid that looks for replies often, and tells silence from failure.
+
+    Where Flower puts an error in the place of a reply that cannot come any more (its node has
+    gone, or a restarted SuperLink has lost it), there is no reply: that site is missing.
+
+    A site may send what it likes, and in Flower's grid a reply that cannot be read takes all others
+    with it; so replies are fetched here, each by itself, and one that is of no use becomes an error
+    of its site.
+
+    Args:
+        grid: The grid that Flower made for the run.
+        poll_seconds: Between two looks.
+    """
+
+    def __init__(self, grid: Grid, poll_seconds: float = POLL_SECONDS) -> None:
+        self._grid = cast(HttpGrid, grid)
+        self._poll_seconds = poll_seconds
+        self._open: dict[str, _Sent] = {}
+
+    def connected(self) -> dict[str, int]:
+        """Node of every connected site, by the name it was registered for."""
+        return {info.name: info.node_id for info in self._grid.get_nodes()}
+
+    def set_run(self, run: Run) -> None:
+        """Set the run that messages belong to."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """The run that messages belong to."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Make a message; `flwr.app.Message` does the same."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Nodes connected now."""
+        return self._grid.get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages; returns their ids, "" for one that the SuperLink did not take.
+
+        What was sent is not held: the messages are left without their content.
+        """
+        messages = list(messages)
+        sizes = [payload_bytes(message.content) for message in messages]
+        ids = self._pushed(_packed(messages)) if messages else []
+        for message_id, message, size in zip(ids, messages, sizes, strict=True):
+            message.content = RecordDict()
+            self._open[message_id] = _Sent(message, most_reply_bytes(size))
+        self._open.pop("", None)
+        return ids
+
+    def _pushed(self, messages: list[Message]) -> list[str]:
+        """Announce messages, then hand over their objects; returns the messages' ids.
+
+        One object after the other: Flower's grid makes copies of all before it sends the first.
+
+        Raises:
+            FederationError: The SuperLink does not store an object.
+        """
+        objects: dict[str, InflatableObject] = {}
+        with no_object_id_recompute():
+            for message in messages:
+                message.metadata.__dict__["_message_id"] = message.object_id
+                objects |= get_all_nested_objects(message)
+            announced = self._grid._runtime_client.PushMessages(
+                PushAppMessagesRequest(
+                    messages_list=[
+                        message_to_proto(remove_content_from_message(each)) for each in messages
+                    ],
+                    message_object_trees=[get_object_tree(each) for each in messages],
+                )
+            )
+            wanted = set(announced.objects_to_push)
+            for object_id in [each for each in objects if each in wanted]:
+                self._push_object(object_id, objects.pop(object_id), announced.session_id)
+        return list(announced.message_ids)
+
+    def _push_object(self, object_id: str, pushed: InflatableObject, session: str) -> None:
+        """Hand over one object."""
+        request = PushObjectRequest(
+            node=self._grid.node,
+            run_id=self._grid.run.run_id,
+            object_id=object_id,
+            object_content=pushed.deflate(),
+            session_id=session,
+        )
+        if not self._grid._runtime_client.PushObject(request).stored:
+            raise FederationError(
+                f"the SuperLink did not store object {object_id[:12]} of a message; "
+                "see service/logs/superlink.log and start the run again"
+            )
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
+        """The replies that are there, each fetched when it is asked for; waits for none."""
+        awaited = [each for each in message_ids if each in self._open]
+        self._learn_announced([each for each in awaited if self._open[each].upload is None])
+        for message_id in awaited:
+            yield from self._fetched(message_id)
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Send messages, and yield the replies as they come, none held while the next one comes.
+
+        Args:
+            messages: One for each site.
+            timeout: Seconds until the deadline; None waits for every reply.
+        """
+        ids = list(filter(None, self.push_messages(messages)))
+        return self._replies(ids, None if timeout is None else time.monotonic() + timeout)
+
+    def _replies(self, ids: list[str], ends: float | None) -> Iterator[Message]:
+        """Replies to the messages `ids`, until the deadline."""
+        while True:
+            yield from filter(_is_reply, self.pull_messages(ids))
+            ids = [each for each in ids if each in self._open]
+            if not ids or (ends is not None and time.monotonic() >= ends):
+                break
+            time.sleep(self._poll_seconds)
+        for late in ids:
+            del self._open[late]
+
+    def _learn_announced(self, ids: list[str]) -> None:
+        """Note which messages a reply has been announced to; the SuperLink says so once only."""
+        if not ids:
+            return
+        told = self._grid._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=ids))
+        for reply, tree in zip(told.messages_list, told.message_object_trees, strict=True):
+            sent = self._open.get(reply.metadata.reply_to_message_id)
+            if sent is not None:
+                objects = [each.object_id for each in iterate_object_tree(tree)]
+                sent.upload = Upload(objects, sent.most_bytes)
+
+    def _fetched(self, message_id: str) -> Iterator[Message]:
+        """The reply to a message, if all of it is there."""
+        sent = self._open[message_id]
+        if sent.upload is None:
+            return
+        content = fetch_reply(sent.upload, self._object)
+        if content:
+            del self._open[message_id]
+            self._confirm(sent.upload.root)
+            # Of what a reply tells about itself nothing is used: the SuperLink has checked that
+            # it was announced by the node that was asked, but not what its objects say.
+            yield Message(content.pop(), reply_to=sent.message)
+
+    def _object(self, object_id: str) -> bytes | None:
+        """Content of an object; empty while it is on its way, None where it cannot come."""
+        request = PullObjectRequest(
+            node=self._grid.node, run_id=self._grid.run.run_id, object_id=object_id
+        )
+        pulled = self._grid._runtime_client.PullObject(request)
+        return pulled.object_content if pulled.object_found else None
+
+    def _confirm(self, root: str) -> None:
+        """Let the SuperLink forget a message."""
+        self._grid._runtime_client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(
+                node=self._grid.node, run_id=self._grid.run.run_id, message_object_id=root
+            )
+        )
+
+
+def _is_reply(message: Message) -> bool:
+    """Whether a reply says more than that there will be no reply."""
+    return not (message.has_error() and message.error.code in _UNAVAILABLE)
+
+
+def _packed(messages: list[Message]) -> list[Message]:
+    """The messages, with a parcel in each content; one that many sites get is packed once."""
+    contents = {id(message.content): message.content for message in messages}
+    packed = {key: pack(content) for key, content in contents.items()}
+    for message in messages:
+        message.content = packed[id(message.content)]
+    return messages
