@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from hica.errors import DataError
-from hica_simulations.experiments.audit.world import CANARIES, make_start, make_world, subset
+from hica_simulations.experiments.audit.world import CANARIES, make_start, make_world
 from hica_simulations.run import Place
 from hica_simulations.scenario import load_scenario
 
@@ -18,8 +18,8 @@ def test_the_attacked_site_does_not_hold_who_is_looked_for(world):
 
 
 def test_the_episode_is_the_client_s(world):
-    ours = subset(world.hospitals[0].pool, world.hospitals[0].episode)
-    theirs = world.session.labelled(world.bank)
+    ours = world.hospitals[0].pool.rows(torch.tensor(world.hospitals[0].episode))
+    theirs = world.session.examples("labelled")
     assert ours.groups == theirs.groups
     assert torch.equal(ours.hidden, theirs.hidden)
 
