@@ -8,7 +8,6 @@ from hica.method.pseudo_labels import (
     assign,
     cluster_sums,
     drawn_start,
-    lloyd_step,
     merge_starts,
     noisy_lloyd_step,
     site_start,
@@ -199,14 +198,6 @@ def test_a_step_of_a_private_study_is_in_its_subspace_and_knows_the_noise(toy_st
     np.testing.assert_array_equal(moved, expected)
     assert (moved[1] == state.centroids[1]).all()  # its count is lost in noise
     assert not (moved[[0, 2]] == state.centroids[[0, 2]]).any()
-
-
-def test_without_noise_a_private_step_is_lloyd_s():
-    rng = np.random.default_rng(0)
-    centroids, sums = rng.normal(size=(3, 4)), rng.normal(size=(3, 4))
-    part = ClusterSums(sums, np.array([9.0, 0.0, 7.0]))
-    ours = noisy_lloyd_step(centroids, part, np.eye(4), deviation=0.0)
-    assert np.abs(ours - lloyd_step(centroids, [part])).max() < 1e-15
 
 
 @pytest.mark.parametrize("step", [SITE_START, LLOYD])
