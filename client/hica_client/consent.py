@@ -187,9 +187,8 @@ def _check_prefix(prefix: str) -> None:
 def _texts(study: Study) -> Table:
     table = Table("class", "prompts", "findings", show_lines=True)
     for each in study.classes:
-        table.add_row(
-            *map(printable, (each.name, "\n".join(each.prompts), "\n".join(each.findings)))
-        )
+        texts = (each.name, "\n".join(each.prompts), "\n".join(each.findings))
+        table.add_row(*map(printable, texts))
     return table
 
 

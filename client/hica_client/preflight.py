@@ -23,6 +23,7 @@ from hica.storage import write_atomically
 from hica.study import Study, load_study
 from hica.towers.adaptation import AdaptedTower
 from hica.towers.from_study import adapted_tower
+from hica_client.preflight_report import Preflight
 from hica_client.session import Session
 from hica_client.site import Site, load_site
 
@@ -59,7 +60,6 @@ def preflight(site_file: Path, study_file: Path | None = None, offline: bool = F
     if site.federation.kit.is_dir():
         # Here, as it needs Linux; preparing a site's images does not.
         from hica_client.federation_checks import check_federation
-from hica_client.preflight_report import Preflight
 
         study_of_kit = check_federation(found, site, offline)
         study = study if study_file is not None else study_of_kit

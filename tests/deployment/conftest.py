@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hica_server.plan import make_plan
 
 import hica_client.cli
 import hica_server.cli
 from hica.deployment.lockfile import holder
+from hica.steps.plan import plan
 from hica_client.site import load_site
 from hica_server.progress import read_progress
 from hica_server.settings import load_settings
@@ -94,7 +94,7 @@ class Federation(Deployment):
     def __init__(self, scenario: Scenario, place: Place) -> None:
         super().__init__(scenario, place)
         self.mark = uuid.uuid4().hex
-        self.steps = [step.name for step in make_plan(scenario.study)]
+        self.steps = [turn.title for turn in plan(scenario.study)]
 
     def command(self, name: str, *arguments: str | Path) -> None:
         """In this process: eight new ones would take as long as the whole run."""

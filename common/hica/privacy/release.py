@@ -78,8 +78,8 @@ def check_request(turn: Turn, request: Request, width: int) -> None:
     if strange:
         raise MessageError(f"{request.kind}: arrays missing or not asked for: {strange[:5]}")
     clusters = study.pretraining.clusters
-    if "centroids" in declared:
-        clusters = min(clusters, len(arrays["centroids"]))
+    if "centroids" in declared:  # fewer where the sites have fewer distinct ones, but never none
+        clusters = min(clusters, max([1, *arrays["centroids"].shape[:1]]))
     sizes = Sizes(study, width, clusters)
     for name, array in declared.items():
         value, shape = arrays[name], sizes.of(array)

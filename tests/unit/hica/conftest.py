@@ -12,7 +12,7 @@ from torch.nn import functional
 from hica.errors import CheckpointError
 from hica.images.preprocess import Preprocess
 from hica.method.examples import Examples
-from hica.method.local_training import Batch, embed_all
+from hica.method.local_training import Batch, embed_all, moments
 from hica.method.model import AlignmentModel
 from hica.steps.state import Bank, State
 from hica.study import Study
@@ -90,7 +90,7 @@ class StubSite:
     """A site whose images are in memory: what a step sees of it (`hica.steps.step.SiteData`).
 
     Attributes:
-        model: The study's, with the weights of a coordinator that has trained nothing yet.
+        model: The study's, with weights that nobody has trained yet, centred at its own images.
         looked: Every part whose images were looked at.
         state: What was kept.
     """
@@ -106,6 +106,8 @@ class StubSite:
             part: self.draw(groups, 2 if part == "labelled" else 1, seed)
             for seed, (part, groups) in enumerate(patients.items())
         }
+        found = moments(self.model, self.parts["unlabelled"])
+        self.model.centre.copy_(found.sums / found.counts[:, None])
         self.looked: list[str] = []
         self.state: dict[str, Mapping[str, np.ndarray]] = {}
         self.rest_shares: np.ndarray | None = None
@@ -120,7 +122,7 @@ class StubSite:
         return build_examples(self.model, groups, views, self.study.class_texts, seed)
 
     def asked_with(self) -> State:
-        """The state of the coordinator that has trained nothing yet."""
+        """The state of the coordinator from which the model is."""
         dtype, dim = self.study.federation.dtype, self.model.centre.shape[1]
         return State(
             shared={
@@ -128,7 +130,7 @@ class StubSite:
                 for name, value in self.model.shared().items()
             },
             bank=Bank(self.model.classes.detach().numpy(), self.model.findings.detach().numpy()),
-            centre=np.zeros((2, dim), np.float32),
+            centre=self.model.centre.numpy(),
             scale=np.ones((2, dim), np.float32),
             bias=np.zeros(len(self.study.classes)),
             centroids=unit_rows(self.study.pretraining.clusters, dim, 9).double().numpy(),

@@ -9,9 +9,12 @@ from hica.method.pseudo_labels import (
     ClusterSums,
     assign,
     cluster_sums,
+    drawn_start,
     lloyd_step,
     merge_starts,
+    noisy_lloyd_step,
     site_start,
+    within_sphere,
 )
 
 
@@ -109,3 +112,35 @@ def test_a_site_with_fewer_images_than_clusters_pads_with_empty_ones() -> None:
 def test_fewer_distinct_points_than_clusters_lower_the_number_of_clusters() -> None:
     start = ClusterSums(np.ones((4, 2)), np.array([1.0, 1.0, 0.0, 0.0]))
     assert merge_starts([start, start], 4, seed=0).shape == (1, 2)
+
+
+# --- With noise ----------------------------------------------------------------------------------
+
+
+def test_a_drawn_start_is_unit_rows_that_depend_on_its_seed_alone() -> None:
+    start = drawn_start(5, 3, seed=1)
+    np.testing.assert_allclose(np.linalg.norm(start, axis=1), 1.0, rtol=0, atol=1e-15)
+    np.testing.assert_array_equal(start, drawn_start(5, 3, seed=1))
+    assert not np.array_equal(start, drawn_start(5, 3, seed=2))
+
+
+def test_only_rows_beyond_the_sphere_are_brought_back_to_it() -> None:
+    rows = within_sphere(np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]))
+    np.testing.assert_allclose(rows, [[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]], rtol=1e-15)
+
+
+def test_without_noise_a_step_is_lloyd_s() -> None:
+    rng = np.random.default_rng(0)
+    centroids, sums = rng.normal(size=(3, 4)), rng.normal(size=(3, 4))
+    part = ClusterSums(sums, np.array([9.0, 0.0, 7.0]))
+    ours = noisy_lloyd_step(centroids, part, np.eye(4), deviation=0.0)
+    assert np.abs(ours - lloyd_step(centroids, [part])).max() < 1e-15
+
+
+def test_a_cluster_that_is_lost_in_noise_stays_where_it_is() -> None:
+    subspace = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 2)))[0]
+    centroids = np.eye(2) @ subspace.T
+    part = ClusterSums(np.array([[6.0, 0.0], [6.0, 0.0]]), np.array([12.0, 3.0]))
+    moved = noisy_lloyd_step(centroids, part, subspace, deviation=4.0)
+    assert moved[0] == pytest.approx(subspace @ [0.5, 0.0])
+    assert (moved[1] == centroids[1]).all()

@@ -6,18 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from hica.method.pseudo_labels import ClusterSums, assign, drawn_start
-from hica.method.pseudo_labels import cluster_sums as exact_cluster_sums
+from hica.method.pseudo_labels import ClusterSums, assign, cluster_sums
 from hica.privacy.noise import SeededNoise
-from hica.privacy.statistics import (
-    COUNT_SCALE,
-    SENSITIVITY,
-    cluster_sums,
-    group_sums,
-    noised,
-    random_subspace,
-    unit_weights,
-)
+from hica.privacy.statistics import SENSITIVITY, group_sums, noised, unit_weights
+from hica.steps.arrays import COUNT_SCALE
 
 
 def draw(seed, images, dim=5, patients=4):
@@ -34,8 +26,8 @@ def test_with_an_image_a_unit_the_sums_are_those_of_k_means():
     rows = np.random.default_rng(0).standard_normal((30, 6))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     centroids = rows[:4]
-    exact = exact_cluster_sums(rows, centroids)
-    ours = cluster_sums(rows, centroids, np.ones(30), np.eye(6))
+    exact = cluster_sums(rows, centroids)
+    ours = group_sums(rows, assign(rows, centroids), 4, np.ones(30))
     assert np.abs(ours.sums - exact.sums).max() < 1e-14
     assert ours.counts.tolist() == exact.counts.tolist()
 
@@ -66,27 +58,6 @@ def test_rows_without_a_group_count_nowhere():
 def test_no_images_give_zeros():
     sums, counts = group_sums(np.zeros((0, 3)), np.zeros(0, np.int64), 2, unit_weights([]))
     assert sums.tolist() == [[0.0] * 3] * 2 and counts.tolist() == [0.0, 0.0]
-
-
-def test_clusters_in_a_subspace_are_those_of_the_projected_rows():
-    rng = np.random.default_rng(3)
-    rows = rng.standard_normal((40, 8)) / 4
-    subspace = random_subspace(8, 3, seed=1)
-    centroids = drawn_start(5, 3, seed=2) @ subspace.T
-    flat = group_sums(
-        rows @ subspace, assign(rows @ subspace, centroids @ subspace), 5, np.ones(40)
-    )
-    lifted = cluster_sums(rows, centroids, np.ones(40), subspace)
-    assert np.abs(flat.sums - lifted.sums).max() < 1e-14
-    assert flat.counts.tolist() == lifted.counts.tolist()
-
-
-def test_a_subspace_is_orthonormal_and_the_same_for_everyone():
-    subspace = random_subspace(8, 3, seed=1)
-    assert np.abs(subspace.T @ subspace - np.eye(3)).max() < 1e-14
-    assert (subspace == random_subspace(8, 3, seed=1)).all()
-    assert (random_subspace(4, 0, 1) == np.eye(4)).all()
-    assert (random_subspace(4, 5, 1) == np.eye(4)).all()
 
 
 def test_released_statistics_have_the_noise_that_is_claimed():

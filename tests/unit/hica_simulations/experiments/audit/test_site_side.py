@@ -7,14 +7,19 @@ import torch
 
 from hica.method.local_training import Schedule, train
 from hica.privacy.noise import SeededNoise
+from hica.privacy.release import units_of
+from hica.secure_sum.forms import question_of
 from hica.seeds import derived_seed
-from hica.wire.messages import Kind, Request
-from hica_client import releases
-from hica_client.secure import question_of
+from hica.steps.alignment import ALIGNMENT
+from hica.steps.plan import plan
+from hica.steps.prototypes import PROTOTYPES
+from hica.steps.state import Bank, State
+from hica.wire.messages import Request
+from hica_client.app import answer
 from hica_client.session import Session
 from hica_client.site import load_site
 from hica_simulations.experiments.audit.site_side import class_sums, round_change
-from hica_simulations.experiments.audit.world import make_start, rows_of, units_of
+from hica_simulations.experiments.audit.world import make_start, rows_of
 from hica_simulations.site_files import policy_of
 
 
@@ -30,6 +35,22 @@ def client(world, place, tmp_path):
     return session
 
 
+def asked_at(start, study, step):
+    """The request of a step's first turn, with the weights and the centre of a start."""
+    start.reset()
+    model = start.model
+    dtype = study.federation.dtype
+    state = State(
+        {name: value.numpy().astype(dtype) for name, value in start.weights.items()},
+        Bank(*(part.detach().numpy() for part in start.anchor)),
+        model.centre.numpy().copy(),
+        model.scale.numpy().copy(),
+        model.bias.double().numpy(),
+    )
+    turn = next(turn for turn in plan(study) if turn.step is step)
+    return Request(step.kind, study, turn.round, dict(turn.settings), state.arrays())
+
+
 def noise_of(session, request):
     return SeededNoise(derived_seed("noise", session.name, question_of(request)))
 
@@ -43,15 +64,14 @@ def episode(world):
 def test_noisy_class_sums_are_the_client_s(world, settings, client, episode, name):
     setting = settings[name]
     start = make_start(world, setting.statistics)
-    start.reset()
     session = client(setting.statistics)
-    request = Request(Kind.PROTOTYPES, setting.statistics, 0, {}, {})
-    sent = releases.prototypes(session, request, start.model, world.bank)
+    request = asked_at(start, setting.statistics, PROTOTYPES)
+    sent = answer(session, request).arrays
     ours = class_sums(
         setting,
         rows_of(start.model, episode),
         episode.labels.numpy(),
-        units_of(episode, setting),
+        units_of(setting.training, episode.groups),
         noise_of(session, request),
     )
     assert np.array_equal(ours.sums, sent["sums"])
@@ -62,26 +82,14 @@ def test_private_updates_are_the_client_s(world, settings, client, episode):
     setting = settings["dp-3"]
     start = make_start(world, setting.training)
     session = client(setting.training)
-    request = Request(Kind.ALIGN, setting.training, 0, {"rate": 1.0}, {})
-    stage = setting.training.alignment
-    schedule = Schedule(
-        stage.local_epochs,
-        stage.batch_size,
-        stage.learning_rate,
-        stage.bank_learning_rate,
-        stage.weight_decay,
-        stage.text_pull,
-    )
-    start.reset()
-    releases.train(
-        session, request, start.model, episode, start.loss, schedule, world.bank, start.anchor
-    )
-    sent = {name: value.detach().clone() for name, value in start.model.shared().items()}
+    request = asked_at(start, setting.training, ALIGNMENT)
+    assert request.settings == {"rate": 1.0}
+    sent = answer(session, request).arrays
     noise = noise_of(session, request)
     change = round_change(setting, start, episode, world.units, noise, torch.Generator())
     assert any(part.abs().max() > 0 for part in change.values())
     for name, value in start.weights.items():
-        assert torch.equal(change[name], sent[name] - value)
+        assert torch.equal(change[name], torch.from_numpy(sent[f"shared.{name}"]) - value)
 
 
 def test_open_updates_are_plain_training(world, settings, episode):
@@ -108,7 +116,7 @@ def test_open_updates_are_plain_training(world, settings, episode):
 
 def test_the_control_adds_a_tenth_of_the_noise(world, settings, episode):
     rows, labels = np.zeros((9, 4)), episode.labels.numpy()
-    units = units_of(episode, settings["dp-1"])
+    units = units_of(settings["dp-1"].training, episode.groups)
     claimed, broken = (
         class_sums(settings[name], rows, labels, units, SeededNoise(1))
         for name in ("dp-1", "control")

@@ -19,7 +19,7 @@ def test_the_attacked_site_does_not_hold_who_is_looked_for(world):
 
 def test_the_episode_is_the_client_s(world):
     ours = world.hospitals[0].pool.rows(torch.tensor(world.hospitals[0].episode))
-    theirs = world.session.labelled(world.bank)
+    theirs = world.session.examples("labelled")
     assert ours.groups == theirs.groups
     assert torch.equal(ours.hidden, theirs.hidden)
 

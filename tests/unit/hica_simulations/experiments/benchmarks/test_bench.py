@@ -9,9 +9,10 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 
 from hica.method.model import AlignmentModel
+from hica.steps.alignment import ALIGNMENT
 from hica.towers import load_image_tower
 from hica.towers.adaptation import adapt
-from hica.wire.messages import Kind, Reply
+from hica.wire.messages import Reply
 from hica.wire.records import decode_request, encode_reply
 from hica_simulations.experiments.benchmarks import __main__ as bench
 from hica_simulations.experiments.benchmarks.engines import Engine, adapter_arrays, compare_engines
@@ -110,9 +111,9 @@ def sites_claiming(seconds_of_round):
     """An engine whose sites claim to have trained that long, and the rounds they were asked."""
     app, rounds = ClientApp(), []
 
-    @app.train(Kind.ALIGN.action)
+    @app.train(ALIGNMENT.kind.split(".")[1])
     def claim(message, context):
-        request = decode_request(message.content, Kind.ALIGN)
+        request = decode_request(message.content, ALIGNMENT.kind)
         rounds.append(request.round)
         details = {"seconds": seconds_of_round(request.round)}
         site = context.node_config["site"]

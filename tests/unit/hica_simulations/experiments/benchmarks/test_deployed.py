@@ -1,7 +1,7 @@
 import pytest
-from hica_server.plan import make_plan
 
 from hica.errors import ConfigurationError
+from hica.steps.plan import plan
 from hica_simulations.experiments.benchmarks.deployed import (
     new_deployment,
     round_of,
@@ -46,7 +46,7 @@ def test_the_small_study_holds_its_rounds_and_little_else():
     assert [site.name for site in scenario.simulation.sites] == ["site-1", "site-2", "site-3"]
     assert scenario.study.federation.quorum == 3
     assert scenario.study.federation.deadline == 5
-    assert [step.name for step in make_plan(scenario.study)] == [
+    assert [turn.title for turn in plan(scenario.study)] == [
         "zero-shot evaluation",
         "alignment 1/2",
         "alignment 2/2",

@@ -21,7 +21,7 @@ def test_a_round_lasts_until_the_next_step():
 
 def test_an_update_is_what_one_site_has_sent():
     rounds = [
-        {"stage": "moments", "bytes_up": 10, "participants": ["a", "b"]},
+        {"stage": "centre", "bytes_up": 10, "participants": ["a", "b"]},
         {"stage": "alignment", "bytes_up": 600, "participants": ["a", "b", "c"]},
         {"stage": "alignment", "bytes_up": 408, "participants": ["a", "b"]},
     ]
