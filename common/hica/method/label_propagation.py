@@ -4,6 +4,9 @@ Zhou et al., "Learning with Local and Global Consistency", NeurIPS 2003 (scikit-
 LabelSpreading): every image passes its label on to the images most like it, F ← α·S·F + (1 - α)·Y.
 A few shots cannot tune anything, but they can refuse: in cross-validation, labels spread from the
 other shots must name the shots left out better than the nearest class mean does.
+
+Equals are common here: shots lie in the pool a second time, and neighbours are counted, not
+weighed. Rules, not rounding, decide between them.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 from sklearn.semi_supervised import LabelSpreading
 
+from hica.ties import first_largest
+
 Rows = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
@@ -24,6 +29,9 @@ FOLDS = 5
 SUREST = 0.5
 """Share of the pool that gets a label: half of its images are less sure than the other half."""
 UNKNOWN = -1
+SAME_COSINE = 5e-7
+"""Cosines no further apart are equal: embeddings are float32."""
+SAME_SURENESS = 1e-12
 
 
 def spread(rows: Rows, labels: Labels) -> Rows:
@@ -36,7 +44,7 @@ def spread(rows: Rows, labels: Labels) -> Rows:
     Returns:
         [n, C], C the largest label plus one; rows add up to 1.
     """
-    model = LabelSpreading(kernel="knn", n_neighbors=min(NEIGHBOURS, len(rows)), alpha=ALPHA)
+    model = LabelSpreading(kernel=_neighbours, alpha=ALPHA)
     with warnings.catch_warnings():  # an image nobody is near to; it keeps even odds
         warnings.simplefilter("ignore", RuntimeWarning)
         model.fit(rows, labels)
@@ -44,6 +52,14 @@ def spread(rows: Rows, labels: Labels) -> Rows:
     known = np.nan_to_num(model.label_distributions_, nan=1 / len(model.classes_))
     found[:, model.classes_] = known
     return found
+
+
+def _neighbours(rows: Rows, _: Rows) -> Rows:
+    """Graph [n, n]: 1 from a row to itself, its nearest, and all as near as the last of these."""
+    cosines = rows @ rows.T
+    last = min(NEIGHBOURS, len(rows))
+    furthest = np.partition(cosines, -last, axis=1)[:, [-last]]
+    return (cosines >= furthest - SAME_COSINE).astype(np.float64)
 
 
 def helps(shots: Rows, labels: Labels, pool: Rows, seed: int) -> bool:
@@ -66,11 +82,11 @@ def helps(shots: Rows, labels: Labels, pool: Rows, seed: int) -> bool:
     for train, test in splits:
         known = np.concatenate([labels[train], np.full(len(test) + len(pool), UNKNOWN)])
         rows = np.concatenate([shots[train], shots[test], pool])
-        named = spread(rows, known)[len(train) : len(train) + len(test)].argmax(axis=1)
+        named = first_largest(spread(rows, known)[len(train) : len(train) + len(test)])
         right_spread += int((named == labels[test]).sum())
         means = np.stack([shots[train][labels[train] == c].mean(axis=0) for c in classes])
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-        nearest = classes[(shots[test] @ means.T).argmax(axis=1)]
+        nearest = classes[first_largest(shots[test] @ means.T)]
         right_means += int((nearest == labels[test]).sum())
     return right_spread > right_means
 
@@ -89,4 +105,5 @@ def propagated(shots: Rows, labels: Labels, pool: Rows, seed: int) -> Labels:
         return nobody
     odds = spread(np.concatenate([shots, pool]), np.concatenate([labels, nobody]))[len(shots) :]
     sureness = odds.max(axis=1)
-    return np.where(sureness >= np.quantile(sureness, SUREST), odds.argmax(axis=1), UNKNOWN)
+    sure = sureness >= np.quantile(sureness, SUREST) - SAME_SURENESS
+    return np.where(sure, first_largest(odds), UNKNOWN)

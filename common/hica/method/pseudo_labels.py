@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hica.ties import first_largest
+
 Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -26,7 +28,7 @@ class ClusterSums(NamedTuple):
 
 
 def assign(features: Matrix, centroids: Matrix) -> Labels:
-    """Index of the nearest centroid of each row, the lowest index on ties.
+    """Index of the nearest centroid of each row, the lowest index on ties (`hica.ties`).
 
     Args:
         features: [n, D].
@@ -37,7 +39,7 @@ def assign(features: Matrix, centroids: Matrix) -> Labels:
     """
     # ‖x − c‖² without ‖x‖², which is the same for every c.
     distances = (centroids**2).sum(axis=1) - 2.0 * features @ centroids.T
-    labels: Labels = distances.argmin(axis=1).astype(np.int64)
+    labels: Labels = first_largest(-distances).astype(np.int64)
     return labels
 
 
@@ -68,15 +70,18 @@ def site_start(features: Matrix, clusters: int, seed: int) -> ClusterSums:
 
     Args:
         features: [n, D], n may be smaller than `clusters`.
-        clusters: k wanted; at most n are returned, the remaining rows are zero.
+        clusters: k wanted. Of no more distinct rows each is a cluster, in lexicographic order;
+            the remaining ones are zero.
         seed: Of the site's k-means++ draw.
     """
     from sklearn.cluster import KMeans  # loads for seconds, and only stage 1 needs it
 
-    own = min(clusters, len(features))
-    fitted = KMeans(own, n_init=1, max_iter=20, random_state=seed).fit(features)
-    parts = cluster_sums(features, fitted.cluster_centers_.astype(np.float64))
-    padding = clusters - own
+    centroids = np.unique(features, axis=0)
+    if len(centroids) > clusters:  # else in k-means++ all draws tie in the end
+        fitted = KMeans(clusters, n_init=1, max_iter=20, random_state=seed).fit(features)
+        centroids = fitted.cluster_centers_.astype(np.float64)
+    parts = cluster_sums(features, centroids)
+    padding = clusters - len(centroids)
     return ClusterSums(
         np.pad(parts.sums, ((0, padding), (0, 0))), np.pad(parts.counts, (0, padding))
     )
@@ -106,7 +111,7 @@ def merge_starts(starts: list[ClusterSums], clusters: int, seed: int) -> Matrix:
     sums = np.concatenate([start.sums for start in starts])
     occupied = counts > 0
     points = sums[occupied] / counts[occupied, None]
-    k = min(clusters, len(np.unique(points, axis=0)))
+    k = min(clusters, len(np.unique(points.round(9), axis=0)))  # rounding makes none distinct
     fitted = KMeans(k, n_init=10, random_state=seed).fit(points, sample_weight=counts[occupied])
     return np.asarray(fitted.cluster_centers_, dtype=np.float64)
 

@@ -10,11 +10,19 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 from hica.regions.base import Mask, Pixels, components
+from hica.ties import first_largest
 
 PatchFeatures = Callable[[Pixels], NDArray[np.float32]]
 """Pixels, uint8 [S, S, 3], to features of the patches in reading order, [N, D] with N = g²."""
 
 Matrix = NDArray[np.float64]
+
+SAME_EIGENVALUE = 1e-8
+"""Eigenvalues, of 0 to 2, no further apart are one: rounding moves them by some 1e-15, and turns
+the eigenvectors of two that are g apart into each other by as much over g."""
+SAME_ENTRY = 1e-6
+"""Share of its largest entry below which two entries of an eigenvector are equal. Patches with the
+same neighbours have equal entries, wherever in the image they lie."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class TokenCut:
     @property
     def version(self) -> str:
         """See `RegionMethod.version`."""
-        return f"{self!r} v1"
+        return f"{self!r} v2"
 
     def __call__(self, pixels: Pixels, _mask: Mask | None, count: int) -> list[Mask]:
         """See `RegionMethod.__call__`."""
@@ -88,19 +96,29 @@ def affinities(features: NDArray[np.float32], threshold: float, weak: float) -> 
 def cut(graph: Matrix) -> tuple[NDArray[np.bool_], int]:
     """Cut a graph in two: (D − W)·y = λ·D·y, second smallest λ, y split at its mean.
 
-    The relaxed normalised cut of Shi and Malik, 2000, eq. 6.
+    The relaxed normalised cut of Shi and Malik, 2000, eq. 6. Its ties are broken by a rule, as
+    otherwise rounding, and so the machine, would:
+
+    1. Of all y of the second smallest λ with yᵀ·D·y = 1, which are many where that is repeated,
+       the one with the largest entry anywhere is taken; its sign makes that entry positive.
+    2. The seed is the node of that entry; of equal ones, the first.
+    3. A node at the mean is on the side away from the seed.
 
     Args:
         graph: Affinities W, [n, n]; D is the diagonal matrix of their row sums.
 
     Returns:
-        The side with the largest |y|, bool [n], and the node that has it.
+        The side of the seed, bool [n], and the seed, where y is largest.
     """
     degree = np.diag(graph.sum(axis=1))
-    vector = eigh(degree - graph, degree, subset_by_index=[1, 1])[1][:, 0]
-    seed = int(np.abs(vector).argmax())
-    above = vector > vector.mean()
-    return above == above[seed], seed
+    laplacian = degree - graph
+    second = eigh(laplacian, degree, eigvals_only=True, subset_by_index=[1, 1])[0]
+    around = [second - SAME_EIGENVALUE, second + SAME_EIGENVALUE]
+    basis = eigh(laplacian, degree, subset_by_value=around)[1]  # [n, m], m mostly 1
+    # With yᵀ·D·y = 1 a combination of the basis has at a node at most the length of its row there.
+    seed = int(first_largest(np.linalg.norm(basis, axis=1), SAME_ENTRY))
+    vector = basis @ basis[seed]
+    return vector > vector.mean() + SAME_ENTRY * vector[seed], seed
 
 
 def _can_be_cut(graph: Matrix) -> bool:

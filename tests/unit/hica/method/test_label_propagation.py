@@ -1,23 +1,35 @@
 import numpy as np
 import pytest
 
-from hica.method.label_propagation import ALPHA, UNKNOWN, helps, propagated, spread
+from hica.method.label_propagation import (
+    ALPHA,
+    NEIGHBOURS,
+    UNKNOWN,
+    _neighbours,
+    helps,
+    propagated,
+    spread,
+)
 
 
 def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-@pytest.fixture
-def moons():
+def half_circles(noise):
     """Two interleaved half-circles: neighbours tell them apart, class means do not."""
     rng = np.random.default_rng(0)
     angle = rng.uniform(0, np.pi, 200)
     upper = np.column_stack([np.cos(angle), np.sin(angle)])[:100]
     lower = np.column_stack([1 - np.cos(angle), 0.5 - np.sin(angle)])[100:]
-    plane = np.concatenate([upper, lower]) + rng.normal(0, 0.05, (200, 2))
+    plane = np.concatenate([upper, lower]) + rng.normal(0, noise, (200, 2))
     rows = unit(np.column_stack([plane, np.full(200, 2.0)]))
     return rows, np.repeat([0, 1], 100)
+
+
+@pytest.fixture
+def moons():
+    return half_circles(noise=0.05)
 
 
 def test_labels_spread_as_the_linear_system_says():
@@ -68,3 +80,42 @@ def test_a_class_without_shots_keeps_its_column():
     found = spread(rows, np.array([0, 2, UNKNOWN, UNKNOWN, UNKNOWN]))
     assert found.shape == (5, 3) and not found[:, 1].any()
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+
+
+def slow_neighbours(rows):
+    """The graph with loops over exact integers: rows are multiples of 2⁻¹⁰."""
+    whole = np.rint(rows * 1024).astype(int).tolist()
+    graph = np.zeros((len(rows), len(rows)))
+    for a, one in enumerate(whole):
+        near = [sum(x * y for x, y in zip(one, other, strict=True)) for other in whole]
+        last = sorted(near, reverse=True)[:NEIGHBOURS][-1]
+        graph[a] = [other >= last for other in near]
+    return graph
+
+
+def test_of_neighbours_equally_near_all_or_none_count():
+    rows = np.rint(1024 * unit(np.random.default_rng(5).normal(size=(40, 3)))) / 1024
+    rows = np.concatenate([rows[:12], rows])  # as shots lie in the pool once more
+    expected = slow_neighbours(rows)
+    assert expected.sum(axis=1).min() == NEIGHBOURS < expected.sum(axis=1).max()
+    for noise in 1e-8 * np.random.default_rng(6).normal(size=(10, *rows.shape)):
+        assert np.array_equal(_neighbours(rows + noise, rows), expected)
+
+
+def test_rounding_of_the_embeddings_does_not_turn_a_label():
+    rows, truth = half_circles(noise=0.15)
+    shots = np.r_[0:100:10, 100:200:10]
+    labels = propagated(rows[shots], truth[shots], rows, seed=0)
+    assert (labels != UNKNOWN).any()
+    for noise in 3e-8 * np.random.default_rng(7).normal(size=(10, *rows.shape)):
+        again = propagated(rows[shots], truth[shots], rows + noise, seed=0)
+        assert np.array_equal(again, labels)
+
+
+def test_an_image_between_two_classes_is_of_the_first(monkeypatch):
+    """Its odds are even but for rounding; so are those of any number of images at the median."""
+    monkeypatch.setattr("hica.label_propagation.helps", lambda *_: True)
+    even = 0.5 + np.array([1e-16, -1e-16, 0, 1e-16])[:, None] * [1, -1]
+    monkeypatch.setattr("hica.label_propagation.spread", lambda *_: even)
+    found = propagated(np.eye(2)[:0], np.array([], int), np.eye(2)[[0, 0, 1, 1]], seed=0)
+    assert found.tolist() == [0, 0, 0, 0]

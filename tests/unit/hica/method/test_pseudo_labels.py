@@ -78,6 +78,19 @@ def test_sums_equal_a_slow_loop() -> None:
     np.testing.assert_array_equal(ours.counts, counts)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_of_equal_centroids_the_first_is_nearest(seed: int) -> None:
+    """They are equal but for rounding, which here noise stands for."""
+    generator = np.random.default_rng(seed)
+    centroids = generator.normal(size=(4, 16))
+    rows = generator.normal(size=(50, 16))
+    nearest = [min(range(4), key=lambda c: float(((r - centroids[c]) ** 2).sum())) for r in rows]
+    rows = np.concatenate([rows, (centroids[:1] + centroids[1:2]) / 2])  # as near to 0 as to 1
+    twice = np.concatenate([centroids, centroids[::-1]])
+    noisy = twice * (1 + 1e-15 * generator.normal(size=twice.shape))
+    assert assign(rows, noisy).tolist() == [*nearest, 0]
+
+
 def test_an_empty_cluster_keeps_its_centroid() -> None:
     centroids = np.array([[0.0, 0.0], [100.0, 100.0]])
     moved = lloyd_step(centroids, [cluster_sums(np.array([[1.0, 0.0], [3.0, 0.0]]), centroids)])
@@ -107,6 +120,25 @@ def test_a_site_with_fewer_images_than_clusters_pads_with_empty_ones() -> None:
     assert start.sums.shape == (8, 4)
     assert start.counts.sum() == 3
     assert (start.counts[3:] == 0).all()
+
+
+def test_of_a_site_with_few_images_the_start_does_not_depend_on_their_order() -> None:
+    rows = np.random.default_rng(0).normal(size=(9, 4))
+    rows = np.concatenate([rows, rows[2:6]])
+    starts = [
+        site_start(rows[np.random.default_rng(seed).permutation(13)], 12, seed)
+        for seed in range(10)
+    ]
+    for start in starts:
+        np.testing.assert_array_equal(start.counts, starts[0].counts)
+        np.testing.assert_array_equal(start.sums, starts[0].sums)
+    assert sorted(starts[0].counts) == 3 * [0] + 5 * [1] + 4 * [2]
+
+
+def test_centroids_that_differ_by_rounding_are_one() -> None:
+    start = ClusterSums(np.array([[0.1, 0.2], [0.3, 0.6]]), np.array([1.0, 3.0]))
+    assert (start.sums[0] != start.sums[1] / 3).any()
+    assert merge_starts([start], 2, seed=0).shape == (1, 2)
 
 
 def test_fewer_distinct_points_than_clusters_lower_the_number_of_clusters() -> None:

@@ -1,0 +1,26 @@
+"""Choices among equals that do not depend on rounding.
+
+BLAS and LAPACK round otherwise on another processor, so that of scores that are equal in exact
+arithmetic any may come out largest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def first_largest(scores: NDArray[np.float64], tolerance: float = 1e-9) -> NDArray[Any]:
+    """Index of the largest score in each row, the first of those that equal it but for rounding.
+
+    Args:
+        scores: [..., n], finite.
+        tolerance: Share of the row's largest magnitude by which equal scores may differ.
+
+    Returns:
+        Integers [...].
+    """
+    rounding = tolerance * np.abs(scores).max(axis=-1, keepdims=True)
+    return np.asarray((scores >= scores.max(axis=-1, keepdims=True) - rounding).argmax(axis=-1))
