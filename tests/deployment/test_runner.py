@@ -47,7 +47,7 @@ from hica_server.provision import make_authority, make_certificate
 from hica_server.settings import Folder
 from hica_server.superlink import Control, PromptGrid, environment, superlink_command
 
-pytestmark = pytest.mark.deployment
+pytestmark = [pytest.mark.deployment, pytest.mark.matrix]
 
 PATIENCE = 240.0
 """Seconds after which what does not come fails its test."""

@@ -10,7 +10,7 @@ from hica.wire.messages import Kind
 from hica_client.audit import verify
 from hica_client.policy import SECURE
 
-pytestmark = pytest.mark.deployment
+pytestmark = [pytest.mark.deployment, pytest.mark.matrix]
 
 MORE_SITES = """
 [[simulation.sites]]
