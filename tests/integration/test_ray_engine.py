@@ -57,7 +57,7 @@ def averaging(result: dict) -> ServerApp:
             nodes = list(grid.get_node_ids())
             replies = list(
                 grid.send_and_receive(
-                    [Message(content, node, MessageType.TRAIN) for node in nodes], timeout=120.0
+                    [Message(content, node, MessageType.TRAIN) for node in nodes], timeout=1200.0
                 )
             )
             good = [reply for reply in replies if reply.has_content()]
