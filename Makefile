@@ -1,7 +1,8 @@
 # make demo   install and run the built-in study (phantoms), about five minutes after install
 # make federation   the built-in study over real processes: a coordinator and three hospitals
 # make results   every table of docs/results.md from ../shared/data, 2 h 36 min on two cores
-# make test   install what the tests need and run all of them
+# make test   install what the tests need and run them: units, whole studies, one deployment over TLS
+# make test-all   those, and the matrix of crashes, faults and attacks that real processes go through
 # make lint   format, lint, types, layers
 # make bench  speed, as ratios measured side by side
 
@@ -13,8 +14,9 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export HF_HUB_OFFLINE ?= 1
 
 DATA ?= ../shared/data
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo federation results test lint bench clean
+.PHONY: demo federation results test test-matrix test-all lint bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hica-sim run simulations/studies/phantoms.toml --out runs/demo
@@ -26,7 +28,12 @@ results: $(VENV)/.installed
 	$(BIN)/hica-sim results --data $(DATA) --out runs/results --page docs/results.md
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not matrix"
+
+test-matrix: $(VENV)/.installed-dev
+	$(PYTEST) -m matrix
+
+test-all: test test-matrix
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -7,11 +7,11 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import settings
 from PIL import Image
 
@@ -47,27 +47,43 @@ TOY_STUDY = {
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Numbers drawn by a test are the same in every run, whichever tests ran before it."""
+    import torch  # not by the process that only hands tests out
+
     torch.manual_seed(0)
     np.random.seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_study() -> Callable[..., Study]:
     """Makes a small study of round and square masses; arguments are overrides `a.b=value`."""
     return lambda *overrides: validated(Study, apply_overrides(TOY_STUDY, list(overrides)), "toy")
 
 
 @pytest.fixture
-def draw_site(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+def draw_site(
+    tmp_path: Path, draw_site_below: Callable[..., Path]
+) -> Iterator[Callable[..., Path]]:
     """Makes a site of the toy study under `tmp_path/NAME` and returns its `site.toml`.
 
-    Images show a round smooth or a square striped mass, in turn; odd rows are square. Prepared
-    data of the client is forgotten afterwards.
+    Prepared data of the client is forgotten afterwards.
     """
     from hica_client.app import forget_sessions
 
-    def draw(name: str, images: int = 16, labelled: bool = True, split: bool = True) -> Path:
-        folder = tmp_path / name
+    yield partial(draw_site_below, tmp_path)
+    forget_sessions()
+
+
+@pytest.fixture(scope="session")
+def draw_site_below() -> Callable[..., Path]:
+    """Makes a site of the toy study under `FOLDER/NAME` and returns its `site.toml`.
+
+    Images show a round smooth or a square striped mass, in turn; odd rows are square.
+    """
+
+    def draw(
+        root: Path, name: str, images: int = 16, labelled: bool = True, split: bool = True
+    ) -> Path:
+        folder = root / name
         folder.mkdir()
         draws = np.random.default_rng(sum(name.encode()))
         rows = ["image,label,patient_id,split,mask"]
@@ -81,13 +97,12 @@ def draw_site(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
         (folder / "site.toml").write_text(
             f'[site]\nname = "{name}"\n'
-            f'[data]\nmanifest = "manifest.csv"\nweights = "{tmp_path}"\n'
+            f'[data]\nmanifest = "manifest.csv"\nweights = "{root}"\n'
             '[device]\nuse = "cpu"\n'
         )
         return folder / "site.toml"
 
-    yield draw
-    forget_sessions()
+    return draw
 
 
 def draw_mass(square: bool, draws: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

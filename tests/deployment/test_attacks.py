@@ -30,7 +30,7 @@ from hica_simulations.run import Place
 from hica_simulations.scenario import load_scenario
 
 # One worker runs them all: they share the federation, and come in the order of its life.
-pytestmark = pytest.mark.deployment
+pytestmark = [pytest.mark.deployment, pytest.mark.matrix]
 
 COORDINATOR = "coordinator"
 EVIL = Path(__file__).parent / "evil"

@@ -5,7 +5,7 @@ A runner is stopped beforehand, which holds the round open: whatever dies, dies 
 
 import pytest
 
-pytestmark = pytest.mark.deployment
+pytestmark = [pytest.mark.deployment, pytest.mark.matrix]
 
 COORDINATOR = "coordinator"
 

@@ -13,7 +13,7 @@ import pytest
 from hica_server.provision import provision
 from hica_server.settings import load_settings
 
-pytestmark = pytest.mark.deployment
+pytestmark = [pytest.mark.deployment, pytest.mark.matrix]
 
 COORDINATOR = "coordinator"
 SHIFTED_CLOCK = Path(__file__).parent / "shifted_clock"

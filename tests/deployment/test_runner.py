@@ -50,7 +50,7 @@ from hica_server.superlink.control import Control
 from hica_server.superlink.grid import PromptGrid
 from hica_server.superlink.processes import environment, superlink_command
 
-pytestmark = pytest.mark.deployment
+pytestmark = [pytest.mark.deployment, pytest.mark.matrix]
 
 PATIENCE = 240.0
 """Seconds after which what does not come fails its test."""

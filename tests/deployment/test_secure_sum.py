@@ -9,7 +9,7 @@ import pytest
 from hica.wire.messages import SECURE_SUM
 from hica_client.audit import verify
 
-pytestmark = pytest.mark.deployment
+pytestmark = [pytest.mark.deployment, pytest.mark.matrix]
 
 MORE_SITES = """
 [[simulation.sites]]

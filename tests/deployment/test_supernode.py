@@ -19,7 +19,7 @@ from hica_client.flower_runner import supernode_arguments
 from hica_server.provision import make_authority, make_certificate
 from hica_server.settings import Folder
 
-pytestmark = pytest.mark.deployment
+pytestmark = [pytest.mark.deployment, pytest.mark.matrix]
 
 
 async def let_in(request: Request) -> Response:

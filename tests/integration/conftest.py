@@ -15,30 +15,40 @@ from hica_server.publication import make_bank, publish
 from hica_simulations.grid import run_in_process
 
 
-@pytest.fixture
-def federate(tmp_path: Path) -> Callable[..., dict]:
-    """Runs or resumes a study over sites (paths of `site.toml`) and returns `result.json`.
+@pytest.fixture(scope="session")
+def federate_in() -> Callable[..., dict]:
+    """Runs or resumes a study over sites (paths of `site.toml`) in a folder; its `result.json`.
 
-    Every run starts as a new process would: nothing is left in memory of the one before.
+    Every run starts as a new process would: nothing is left in memory of the one before. Weights
+    lie in the folder above.
     """
 
     def federate(
+        folder: Path,
         study: Study,
         sites: Sequence[Path],
-        out: str = "run",
         watcher: Watcher | None = None,
         engine: Callable[..., None] = run_in_process,
     ) -> dict:
         forget_sessions()
+        weights = folder.parent
 
         def start() -> None:
-            publish(
-                study, tmp_path / out, tmp_path, lambda study, dim: make_bank(study, dim, tmp_path)
-            )
+            publish(study, folder, weights, lambda study, dim: make_bank(study, dim, weights))
 
-        server_app = make_server_app(study, tmp_path / out, start, watcher)
+        server_app = make_server_app(study, folder, start, watcher)
         engine(server_app, app, [{"site": str(site)} for site in sites])
-        return json.loads((tmp_path / out / "result.json").read_text())
+        return json.loads((folder / "result.json").read_text())
+
+    return federate
+
+
+@pytest.fixture
+def federate(tmp_path: Path, federate_in: Callable[..., dict]) -> Callable[..., dict]:
+    """The same in `tmp_path/OUT`; `out` comes after the sites."""
+
+    def federate(study: Study, sites: Sequence[Path], out: str = "run", **options: object) -> dict:
+        return federate_in(tmp_path / out, study, sites, **options)
 
     return federate
 
@@ -47,3 +57,33 @@ def federate(tmp_path: Path) -> Callable[..., dict]:
 def arrays_of(tmp_path: Path) -> Callable[[str], dict[str, np.ndarray]]:
     """The arrays of a run's `model.safetensors`."""
     return lambda out: load_file(tmp_path / out / "model.safetensors")
+
+
+class Run:
+    """A finished run, which is only read."""
+
+    def __init__(self, folder: Path, result: dict) -> None:
+        self.result = result
+        self.arrays = load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def share_run(
+    tmp_path_factory: pytest.TempPathFactory,
+    draw_site_below: Callable[..., Path],
+    federate_in: Callable[..., dict],
+    toy_study: Callable[..., Study],
+) -> Callable[..., Run]:
+    """`share_run(SITES, *overrides)`: a run of the toy study, made once for all tests of a file."""
+    made: dict[tuple[tuple[str, ...], tuple[str, ...]], Run] = {}
+
+    def share(names: Sequence[str], *overrides: str) -> Run:
+        key = tuple(names), overrides
+        if key not in made:
+            root = tmp_path_factory.mktemp("shared")
+            sites = [draw_site_below(root, name) for name in names]
+            made[key] = Run(root / "run", federate_in(root / "run", toy_study(*overrides), sites))
+            forget_sessions()
+        return made[key]
+
+    return share

@@ -8,17 +8,22 @@ import tomli_w
 
 from hica.study import read_toml
 from hica_simulations.cli import main
-from hica_simulations.experiments.audit import reconstruction
+from hica_simulations.experiments.audit import reconstruction, run
+from hica_simulations.experiments.audit.membership import prototype_trials, update_trials
 
 STUDY = Path(__file__).parents[2] / "simulations" / "studies" / "audit.toml"
 
 
 @pytest.fixture
 def arguments(tmp_path, monkeypatch):
+    """Of an audit that trains 12 times where it is asked for 40, and makes few class sums."""
     monkeypatch.setattr(reconstruction, "TARGETS", 3)
+    monkeypatch.setattr(run, "PROTOTYPE_TRIALS", 1)
+    few = {"prototypes": prototype_trials, "update": lambda *asked: update_trials(*asked[:3], 12)}
+    monkeypatch.setattr(run, "ATTACKS", few)
     table = read_toml(STUDY)
     table["simulation"]["sites"] = table["simulation"]["sites"][:2]
-    table["simulation"]["phantoms"]["per_class"] = 10
+    table["simulation"]["phantoms"] |= {"per_class": 10, "size": 32}
     table["text"] = {"epochs": 0}
     table["model"]["adapter_width"] = 8
     (tmp_path / "audit.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
@@ -44,10 +49,9 @@ def test_an_audit_leaves_its_tables_and_goes_on_where_it_was(
     def never(*_):
         raise AssertionError("scores that lie on disk were made again")
 
-    from hica_simulations.experiments.audit import run
-
     monkeypatch.setattr(run, "ATTACKS", {"prototypes": never, "update": never})
     monkeypatch.setattr(run, "reconstruct", never)
+    monkeypatch.setattr(run, "plot", lambda *_: None)  # is drawn again, which takes a while
     with pytest.raises(SystemExit) as end:
         main([*arguments, "--trials", "40"])
     assert end.value.code == 0

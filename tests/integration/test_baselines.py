@@ -40,10 +40,13 @@ prompts = ["an irregular mass with spicules"]
 [pretraining]
 rounds = 1
 clusters = 3
+lloyd_rounds = 1
 [alignment]
 rounds = 1
 shots = 2
 views = 2
+[calibration]
+rounds = 1
 [regions]
 method = "grid"
 [simulation]
@@ -95,7 +98,8 @@ def test_sites_that_know_their_prevalence_use_it_with_every_method(tmp_path, pla
     path.write_text(SCENARIO)
     found = {}
     for known in ("unknown", "known"):
-        scenario = load_scenario(path, [f"simulation.prevalence={known}"])
+        short = ["pretraining.rounds=0", "calibration.rounds=0"]
+        scenario = load_scenario(path, [f"simulation.prevalence={known}", *short])
         place = Place(tmp_path, tmp_path / known, tmp_path / "cache", "cpu")
         result = simulate(scenario, place)
         folders = build_sites(scenario, place.data, place.out, place.cache)

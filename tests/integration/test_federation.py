@@ -9,10 +9,19 @@ from safetensors import safe_open
 from hica.errors import ConfigurationError, FederationError
 from hica_server.app import Watcher
 
+NAMES = ("north", "south", "west")
+SHORT = ("pretraining.rounds=0", "calibration.rounds=0")
+
 
 @pytest.fixture
 def three_sites(draw_site):
-    return [draw_site(name) for name in ("north", "south", "west")]
+    return [draw_site(name) for name in NAMES]
+
+
+@pytest.fixture
+def shared(share_run):
+    """A run of three sites that several tests compare theirs with."""
+    return lambda *overrides: share_run(NAMES, *overrides)
 
 
 def stages(result):
@@ -39,6 +48,9 @@ def test_every_way_to_train_learns_on_every_site(
         f"alignment.learning_rate={rate}",
         "alignment.rounds=3",
         "alignment.local_epochs=3",
+        "pretraining.rounds=1",
+        "pretraining.lloyd_rounds=1",
+        "calibration.rounds=1",
     )
     result = federate(study, three_sites)
     assert list(result["sites"]) == ["north", "south", "west"]
@@ -68,25 +80,23 @@ def test_every_way_to_train_learns_on_every_site(
 
 
 @pytest.mark.parametrize("train", ["adapter", "lora"])
-def test_in_half_precision_half_as_much_travels_and_is_learnt_alike(
-    federate, three_sites, toy_study, arrays_of, train
-):
-    def study(precision):
-        return toy_study(f"model.train={train}", f"federation.precision={precision}")
-
-    single, half = (federate(study(p), three_sites, p) for p in ("single", "half"))
-    weights = {name for name in arrays_of("half") if name.startswith(("tower.", "bank."))}
-    assert {str(arrays_of("half")[name].dtype) for name in weights} == {"float16"}
-    assert {str(arrays_of("single")[name].dtype) for name in weights} == {"float32"}
-    for one, other in zip(single["rounds"], half["rounds"], strict=True):
+def test_in_half_precision_half_as_much_travels_and_is_learnt_alike(shared, train):
+    single, half = (
+        shared(*SHORT, f"model.train={train}", f"federation.precision={precision}")
+        for precision in ("single", "half")
+    )
+    weights = {name for name in half.arrays if name.startswith(("tower.", "bank."))}
+    assert {str(half.arrays[name].dtype) for name in weights} == {"float16"}
+    assert {str(single.arrays[name].dtype) for name in weights} == {"float32"}
+    for one, other in zip(single.result["rounds"], half.result["rounds"], strict=True):
         if one["stage"] == "alignment":
             assert other["bytes_up"] < 0.75 * one["bytes_up"]
             assert other["loss"] == pytest.approx(one["loss"], rel=0.01)
 
 
-def test_the_order_of_steps_with_and_without_stage_1(federate, three_sites, toy_study):
-    with_stage_1 = stages(federate(toy_study(), three_sites, "with"))
-    without = stages(federate(toy_study("pretraining.rounds=0"), three_sites, "without"))
+def test_the_order_of_steps_with_and_without_stage_1(shared):
+    with_stage_1 = stages(shared().result)
+    without = stages(shared("pretraining.rounds=0").result)
     begin = ["capabilities", "moments", "evaluation"]
     stage_1 = ["clusters"] * 4 + ["pretraining"] * 2 + ["moments"]  # start, two of Lloyd, assign
     rounds = ["alignment", "moments"] * 2
@@ -122,7 +132,10 @@ def test_the_run_directory_tells_what_was_done(federate, three_sites, toy_study,
 @pytest.mark.parametrize("rule", ["adam", "yogi", "median", "trimmed-mean", "krum"])
 def test_every_rule_of_aggregation_runs_to_the_end(federate, three_sites, toy_study, rule):
     study = toy_study(
-        f"federation.aggregation={rule}", "federation.trim=0.34", "pretraining.rounds=1"
+        f"federation.aggregation={rule}",
+        "federation.trim=0.34",
+        "pretraining.rounds=1",
+        "calibration.rounds=0",
     )
     result = federate(study, three_sites)
     losses = [entry["loss"] for entry in result["rounds"] if entry["loss"] is not None]
@@ -140,44 +153,36 @@ def test_every_rule_of_aggregation_runs_to_the_end(federate, three_sites, toy_st
         "federation.weighting=sites",
     ],
 )
-def test_the_other_forms_of_the_objective_run_and_differ(
-    federate, three_sites, toy_study, arrays_of, change
-):
-    short = ["pretraining.rounds=0", "calibration.rounds=0"]
-    federate(toy_study(*short), three_sites, "plain")
-    federate(toy_study(*short, change), three_sites, "changed")
+def test_the_other_forms_of_the_objective_run_and_differ(shared, change):
+    plain, changed = shared(*SHORT).arrays, shared(*SHORT, change).arrays
     if change in ("alignment.region_blend=0.3", "federation.weighting=sites"):
         # Only predictions change, or nothing: all sites have as many examples.
-        assert equal(arrays_of("plain"), arrays_of("changed"))
+        assert equal(plain, changed)
     else:
-        assert not equal(arrays_of("plain"), arrays_of("changed"))
+        assert not equal(plain, changed)
 
 
 # --- Seeds ---------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_weights_and_metrics_to_the_bit(
-    federate, three_sites, toy_study, arrays_of
+    shared, federate, three_sites, toy_study, arrays_of
 ):
-    first = federate(toy_study(), three_sites, "first")
-    again = federate(toy_study(), three_sites, "again")
-    assert equal(arrays_of("first"), arrays_of("again"))
-    assert metrics(first) == metrics(again)
+    again = federate(toy_study(), three_sites)
+    assert equal(shared().arrays, arrays_of("run"))
+    assert metrics(shared().result) == metrics(again)
 
 
 def test_nor_do_they_depend_on_the_order_in_which_sites_connect(
-    federate, three_sites, toy_study, arrays_of
+    shared, federate, three_sites, toy_study, arrays_of
 ):
-    first = federate(toy_study(), three_sites, "first")
-    again = federate(toy_study(), three_sites[::-1], "again")
-    assert equal(arrays_of("first"), arrays_of("again"))
-    assert metrics(first) == metrics(again)
+    again = federate(toy_study(), three_sites[::-1])
+    assert equal(shared().arrays, arrays_of("run"))
+    assert metrics(shared().result) == metrics(again)
 
 
-def test_another_seed_gives_other_weights(federate, three_sites, toy_study, arrays_of):
-    federate(toy_study(), three_sites, "first")
-    federate(toy_study("study.seed=1"), three_sites, "other")
-    first, other = arrays_of("first"), arrays_of("other")
+def test_another_seed_gives_other_weights(shared):
+    first, other = shared().arrays, shared("study.seed=1").arrays
     assert not any(np.array_equal(first[name], other[name]) for name in ("centre", "bank.classes"))
 
 

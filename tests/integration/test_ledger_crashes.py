@@ -129,6 +129,7 @@ deaths = st.lists(
 )
 
 
+@pytest.mark.matrix
 @settings(max_examples=15)
 @given(st.lists(st.tuples(plans, deaths), min_size=RUNS, max_size=RUNS))
 def test_never_below_what_left_and_at_most_a_charge_above_for_each_kill(runs):

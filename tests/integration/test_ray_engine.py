@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+from contextlib import suppress
 from types import SimpleNamespace
 
 import numpy as np
@@ -56,7 +57,7 @@ def averaging(result: dict) -> ServerApp:
             nodes = list(grid.get_node_ids())
             replies = list(
                 grid.send_and_receive(
-                    [Message(content, node, MessageType.TRAIN) for node in nodes], timeout=120.0
+                    [Message(content, node, MessageType.TRAIN) for node in nodes], timeout=1200.0
                 )
             )
             good = [reply for reply in replies if reply.has_content()]
@@ -92,6 +93,7 @@ def test_ray_computes_what_the_in_process_grid_computes():
 
 @ray
 @needs_ray
+@pytest.mark.matrix
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_server_app_that_ends_itself_on_ray_is_a_failure():
     with pytest.raises(FederationError, match="gone"):
@@ -110,7 +112,8 @@ def no_ray(monkeypatch):
 
     def run(server_app, client_app, num_supernodes, backend_config):
         partitions = [{"partition-id": i} for i in range(num_supernodes)]
-        run_in_process(server_app, client_app, partitions)
+        with suppress(SystemExit):  # it ends the thread in which Flower runs the ServerApp
+            run_in_process(server_app, client_app, partitions)
 
     monkeypatch.setattr("flwr.simulation.run_simulation", run)
 
@@ -121,6 +124,7 @@ def no_ray(monkeypatch):
         (DataError("manifest.csv: line 3"), DataError),
         (ValueError("no quorum rule"), FederationError),
         (KeyError("round"), FederationError),
+        (SystemExit("gone"), FederationError),
     ],
 )
 def test_what_the_server_app_raises_reaches_the_caller(no_ray, error, seen):
@@ -154,8 +158,9 @@ def test_a_whole_study_gives_the_same_model_on_either_engine(
     federate, draw_site, toy_study, arrays_of
 ):
     sites = [draw_site(name) for name in ("north", "south")]
-    here = federate(toy_study(), sites, "here")
-    there = federate(toy_study(), sites, "there", engine=run_on_ray)
+    study = toy_study("pretraining.rounds=1", "pretraining.lloyd_rounds=1", "calibration.rounds=1")
+    here = federate(study, sites, "here")
+    there = federate(study, sites, "there", engine=run_on_ray)
     assert there["final"] == here["final"]
     ours, rays = arrays_of("here"), arrays_of("there")
     for name in ours:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
 
 pytestmark = [
+    pytest.mark.matrix,
     pytest.mark.real_data,
     pytest.mark.skipif(not DATA.is_dir(), reason="needs ../shared/data, which is not here"),
 ]

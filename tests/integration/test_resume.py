@@ -125,29 +125,53 @@ def outcome(folder):
     return measured, weights
 
 
+def exit_code(command):
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    torch.use_deterministic_algorithms(False)
+    return end.value.code
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(scenario, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
-    code, log = hica_sim(scenario, folder)
-    assert code == 0, log
+    assert exit_code(arguments(scenario, folder)) == 0
     return folder
 
 
+def interrupt(scenario, folder, line, by):
+    """Run the command until a line of its log; what it leaves is whole, whatever happened."""
+    code, log = hica_sim(scenario, folder, line, by)
+    if by == signal.SIGKILL:
+        assert code == -signal.SIGKILL, log
+    else:
+        assert code == 130, log
+        assert "run the same command again to resume" in log
+        assert "Traceback" not in log
+    for path in folder.rglob("*.json"):
+        json.loads(path.read_text())
+    RunState.load(folder / "run", load_scenario(scenario).study.sha256)
+
+
+def test_the_command_killed_in_a_round_goes_on_to_the_same_bits(
+    scenario, uninterrupted, tmp_path, capsys
+):
+    interrupt(scenario, tmp_path, "federated: [11/19] alignment 2/3", signal.SIGKILL)
+    assert exit_code([*arguments(scenario, tmp_path), "--no-baselines"]) == 0
+    log = capsys.readouterr().err
+    assert "federated: [10/19]" not in log and "federated: [11/19]" in log
+    (measured, weights), (expected, expected_weights) = outcome(tmp_path), outcome(uninterrupted)
+    for what in ("sites", "final", "per_site"):
+        assert measured[what] == expected[what]
+    assert weights["run/model.safetensors"] == expected_weights["run/model.safetensors"]
+
+
+@pytest.mark.matrix
 def test_the_command_killed_again_and_again_ends_as_if_it_had_not_been(
     scenario, uninterrupted, tmp_path
 ):
     for line, by in INTERRUPTIONS:
-        code, log = hica_sim(scenario, tmp_path, line, by)
-        if by == signal.SIGKILL:
-            assert code == -signal.SIGKILL, log
-        else:
-            assert code == 130, log
-            assert "run the same command again to resume" in log
-            assert "Traceback" not in log
-        study = load_scenario(scenario).study
-        for path in tmp_path.rglob("*.json"):  # whole, whatever happened
-            json.loads(path.read_text())
-        RunState.load(tmp_path / "run", study.sha256)
+        interrupt(scenario, tmp_path, line, by)
     code, log = hica_sim(scenario, tmp_path)
     assert code == 0, log
     assert "federated: [" not in log  # that was done
@@ -171,7 +195,11 @@ def test_a_step_done_but_not_yet_saved_is_repeated_to_the_same_bits(
 ):
     """Sites have already written what the step made them write; the coordinator has not."""
     study = toy_study(
-        "pretraining.recluster_every=1", "federation.aggregation=adam", "alignment.centring=site"
+        "pretraining.recluster_every=1",
+        "pretraining.lloyd_rounds=1",
+        "calibration.rounds=1",
+        "federation.aggregation=adam",
+        "alignment.centring=site",
     )
     sites = [draw_site("north"), draw_site("south")]
     crashed, save = [], RunState.save
@@ -203,18 +231,6 @@ def test_a_step_done_but_not_yet_saved_is_repeated_to_the_same_bits(
         np.testing.assert_array_equal(one[name], other[name])
 
 
-@pytest.fixture
-def plain_torch():
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-def exit_code(command):
-    with pytest.raises(SystemExit) as end:
-        main(command)
-    return end.value.code
-
-
 def test_a_finished_run_is_not_run_again(scenario, uninterrupted, capsys):
     state = uninterrupted / "run" / "state.safetensors"
     before, written = outcome(uninterrupted), state.stat().st_mtime_ns
@@ -225,7 +241,7 @@ def test_a_finished_run_is_not_run_again(scenario, uninterrupted, capsys):
 
 
 def test_a_full_disk_ends_the_run_with_its_state_whole_and_the_same_command_resumes(
-    scenario, uninterrupted, tmp_path, monkeypatch, capsys, plain_torch
+    scenario, uninterrupted, tmp_path, monkeypatch, capsys
 ):
     command = [*arguments(scenario, tmp_path), "--no-baselines"]
     saves, save_file = [], safetensors.numpy.save_file

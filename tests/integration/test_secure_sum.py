@@ -43,13 +43,13 @@ def furthest(one, other):
     return max(np.abs(one[name].astype(float) - other[name]).max(initial=0) for name in one)
 
 
-@pytest.mark.parametrize("rule", ["mean", "adam"])
+@pytest.mark.parametrize(("rule", "rounds"), [("mean", 4), ("adam", 0)])
 def test_the_model_is_that_of_the_study_without_it(
-    federate, four_sites, toy_study, arrays_of, rule
+    federate, four_sites, toy_study, arrays_of, rule, rounds
 ):
-    rule = f"federation.aggregation={rule}"
-    plain = federate(toy_study(*BOTH, rule), four_sites, "plain")
-    secure = federate(toy_study(*BOTH, rule, SECURE), four_sites, "secure")
+    both = [*BOTH, f"federation.aggregation={rule}", f"calibration.rounds={rounds}"]
+    plain = federate(toy_study(*both), four_sites, "plain")
+    secure = federate(toy_study(*both, SECURE), four_sites, "secure")
     assert furthest(arrays_of("plain"), arrays_of("secure")) < 2e-5
     for name in ("accuracy", "auroc"):
         assert secure["final"][name]["value"] == pytest.approx(plain["final"][name]["value"])
@@ -61,7 +61,7 @@ def test_the_model_is_that_of_the_study_without_it(
 
 
 def test_stage_1_runs_from_a_drawn_start(federate, four_sites, toy_study, arrays_of):
-    result = federate(toy_study("federation.quorum=3", SECURE), four_sites)
+    result = federate(toy_study("federation.quorum=3", "calibration.rounds=0", SECURE), four_sites)
     stages = [entry["stage"] for entry in result["rounds"]]
     assert stages.count("clusters") == 3  # two of Lloyd, assign
     assert stages.count("pretraining") == 2
@@ -89,7 +89,7 @@ def test_a_site_that_drops_out_is_left_out_of_that_round_alone(
 def test_below_the_threshold_the_run_stops_and_goes_on_where_it_was(
     federate, four_sites, toy_study, arrays_of
 ):
-    study = toy_study(*BOTH, SECURE, "privacy.threshold=1.0")
+    study = toy_study(*BOTH, SECURE, "privacy.threshold=1.0", "calibration.rounds=1")
     with pytest.raises(FederationError, match=r"train\.align round 0: no secure sum, and nothing"):
         federate(study, four_sites, engine=dropping(4, Kind.ALIGN))
     federate(study, four_sites)

@@ -280,7 +280,7 @@ def damage(file, steps):
         file.write_bytes(text)
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(st.integers(1, 6), damages, st.sampled_from(["ledger", "head"]))
 def test_no_damage_of_one_file_changes_what_was_spent(answers, steps, damaged):
     with TemporaryDirectory() as folder:
@@ -290,7 +290,7 @@ def test_no_damage_of_one_file_changes_what_was_spent(answers, steps, damaged):
         assert site.spent() == truth(answers)
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(st.integers(1, 6), damages, damages, st.booleans())
 def test_damage_of_both_files_never_lowers_what_was_spent(answers, some, others, lags):
     with TemporaryDirectory() as folder:

@@ -114,8 +114,8 @@ def test_rounding_of_the_embeddings_does_not_turn_a_label():
 
 def test_an_image_between_two_classes_is_of_the_first(monkeypatch):
     """Its odds are even but for rounding; so are those of any number of images at the median."""
-    monkeypatch.setattr("hica.label_propagation.helps", lambda *_: True)
+    monkeypatch.setattr("hica.method.label_propagation.helps", lambda *_: True)
     even = 0.5 + np.array([1e-16, -1e-16, 0, 1e-16])[:, None] * [1, -1]
-    monkeypatch.setattr("hica.label_propagation.spread", lambda *_: even)
+    monkeypatch.setattr("hica.method.label_propagation.spread", lambda *_: even)
     found = propagated(np.eye(2)[:0], np.array([], int), np.eye(2)[[0, 0, 1, 1]], seed=0)
     assert found.tolist() == [0, 0, 0, 0]

@@ -51,7 +51,7 @@ def test_a_sum_over_sites_hides_something_from_others(world, settings):
 @pytest.mark.parametrize("attacker", ["insider", "outsider"])
 def test_bounds_do_not_pass_the_claim_for_class_sums(world, settings, name, attacker):
     setting = settings[name]
-    found = of_odd(prototype_trials(world, setting, attacker, 4000), "prototypes")
+    found = of_odd(prototype_trials(world, setting, attacker, 2000), "prototypes")
     claimed = setting.claimed("prototypes", world.units)
     assert found.bound <= claimed
     assert found.gaussian_bound <= claimed
@@ -61,7 +61,7 @@ def test_bounds_do_not_pass_the_claim_for_class_sums(world, settings, name, atta
 def test_class_sums_at_epsilon_8_are_nearly_as_open_as_is_claimed(world, settings):
     """The attack is the best one: little is left between what it proves and the truth."""
     setting = settings["dp-8"]
-    found = of_odd(prototype_trials(world, setting, "insider", 10_000), "prototypes")
+    found = of_odd(prototype_trials(world, setting, "insider", 5000), "prototypes")
     assert found.gaussian_bound > 0.6 * setting.claimed("prototypes", world.units)
 
 
@@ -85,7 +85,7 @@ def test_a_broken_mechanism_is_caught_in_class_sums(world, settings):
 
 def test_a_broken_mechanism_is_caught_in_updates(world, settings):
     setting = settings["control"]
-    found = of_odd(update_trials(world, setting, "insider", 300), "update")
+    found = of_odd(update_trials(world, setting, "insider", 150), "update")
     assert found.gaussian_bound > setting.claimed("update", world.units)
 
 

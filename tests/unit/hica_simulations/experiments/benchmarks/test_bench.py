@@ -15,6 +15,7 @@ from hica.towers.adaptation import adapt
 from hica.wire.messages import Reply
 from hica.wire.records import decode_request, encode_reply
 from hica_simulations.experiments.benchmarks import __main__ as bench
+from hica_simulations.experiments.benchmarks import engines
 from hica_simulations.experiments.benchmarks.engines import Engine, adapter_arrays, compare_engines
 from hica_simulations.experiments.benchmarks.features import compare_features
 from hica_simulations.experiments.benchmarks.regions import (
@@ -26,6 +27,10 @@ from hica_simulations.experiments.benchmarks.regions import (
 )
 from hica_simulations.experiments.benchmarks.timing import Figure, alternate, clock, machine, ratio
 from hica_simulations.grid import run_in_process
+
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed"
+)
 
 
 @pytest.fixture
@@ -142,11 +147,18 @@ def test_the_weights_sent_are_the_tiny_adapters():
     assert sum(array.size for array in adapter_arrays().values()) == 33_280
 
 
-@pytest.mark.ray
-@pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed"
+@pytest.fixture(
+    params=[
+        "in process, in Ray's place",
+        pytest.param("Ray", marks=[pytest.mark.matrix, pytest.mark.ray, needs_ray]),
+    ]
 )
-def test_engines_gives_the_named_figures():
+def other_engine(request, monkeypatch):
+    if request.param != "Ray":
+        monkeypatch.setattr(engines, "run_on_ray", run_in_process)
+
+
+def test_engines_gives_the_named_figures(other_engine):
     figures = compare_engines(repeat=1, sites=2, rounds=1)
     assert [(figure.name, figure.unit, figure.target) for figure in figures] == [
         ("overhead of a round, in-process", "s", "< 0.05"),
