@@ -29,7 +29,7 @@ from flwr.supercore.run import Run
 from flwr.superlink.grid import HttpGrid
 
 from hica.errors import FederationError
-from hica.wire.messages import payload_bytes
+from hica.wire.records import payload_bytes
 from hica.wire.packing import pack
 from hica_server.superlink.reply import fetch_reply
 from hica_server.superlink.upload import Upload, most_reply_bytes
