@@ -97,9 +97,9 @@ def test_in_half_precision_half_as_much_travels_and_is_learnt_alike(shared, trai
 def test_the_order_of_steps_with_and_without_stage_1(shared):
     with_stage_1 = stages(shared().result)
     without = stages(shared("pretraining.rounds=0").result)
-    begin = ["capabilities", "moments", "evaluation"]
-    stage_1 = ["clusters"] * 4 + ["pretraining"] * 2 + ["moments"]  # start, two of Lloyd, assign
-    rounds = ["alignment", "moments"] * 2
+    begin = ["capabilities", "centre", "evaluation"]
+    stage_1 = ["clusters"] * 4 + ["pretraining"] * 2 + ["centre"]  # start, two of Lloyd, assign
+    rounds = ["alignment", "centre"] * 2
     end = ["prototypes", *rounds, *["calibration"] * 4, "evaluation"]
     assert with_stage_1 == begin + stage_1 + end
     assert without == begin + end
@@ -111,7 +111,7 @@ def test_the_run_directory_tells_what_was_done(federate, three_sites, toy_study,
     watcher = Watcher(lambda *step: told.append(step), lambda entry: told.append(entry["stage"]))
     result = federate(study, three_sites, watcher=watcher)
     assert told[0] == "capabilities"
-    assert told[1:3] == [("centre", 0, 12), "moments"]
+    assert told[1:3] == [("centre", 0, 12), "centre"]
     assert told[-2:] == [("evaluation", 11, 12), "evaluation"]
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "study.json",
@@ -195,7 +195,7 @@ def test_a_site_without_labels_takes_part_in_stage_1_only(federate, draw_site, t
     assert result["sites"]["west"]["labelled"] == 0
     assert result["sites"]["west"]["unlabelled"] == 16
     for entry in result["rounds"]:
-        everyone = entry["stage"] in ("capabilities", "moments", "clusters", "pretraining")
+        everyone = entry["stage"] in ("capabilities", "centre", "clusters", "pretraining")
         wanted = ["north", "south", "west"] if everyone else ["north", "south"]
         assert entry["participants"] == wanted, entry["stage"]
     assert set(result["per_site"]) == {"north", "south"}

@@ -88,7 +88,7 @@ def test_a_gpu_repeats_itself_and_agrees_with_a_cpu(
         assert np.abs(array - exact[name]).max() < 0.05 * size, name
 
     publish(study, tmp_path / "start", tmp_path, lambda study, dim: make_bank(study, dim, tmp_path))
-    start = RunState.load(tmp_path / "start", study.sha256).shared
+    start = RunState.load(tmp_path / "start", study.sha256).learnt.shared
     tower = [name for name in start if name.startswith("tower.")]
     changes = [
         np.concatenate([(arrays[name] - start[name]).ravel() for name in tower])

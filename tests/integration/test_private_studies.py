@@ -77,7 +77,7 @@ def test_every_answer_that_depends_on_patients_is_in_the_ledger(finished):
     charged.remove("clusters")  # the last request of k-means asks for nothing
     _, entries = spent(sites[0])
     kinds = {
-        "moments": "train.moments",
+        "centre": "train.moments",
         "clusters": "train.clusters",
         "pretraining": "train.pretrain",
         "prototypes": "train.prototypes",

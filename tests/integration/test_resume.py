@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from hica_server.plan import make_plan
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from hica.steps.clusters import LLOYD
+from hica.steps.plan import plan
+from hica_server.app import Watcher
 from hica_server.state import RunState
 from hica_simulations.cli import main
+from hica_simulations.run import introduce
 from hica_simulations.scenario import load_scenario
 
 SCENARIO = """
@@ -44,7 +47,7 @@ findings = ["taller than wide", "spiculated margin"]
 [pretraining]
 rounds = 2
 clusters = 3
-lloyd_rounds = 1
+lloyd_rounds = 2
 recluster_every = 1
 [alignment]
 rounds = 3
@@ -71,12 +74,12 @@ shift = { gain = 1.2 }
 
 INTERRUPTIONS = [
     ("south: drawing phantoms", signal.SIGKILL),
-    ("federated: [5/19] clusters", signal.SIGKILL),
-    ("federated: [6/19] pretraining 2/2", signal.SIGINT),
-    ("federated: [11/19] alignment 2/3", signal.SIGKILL),
-    ("federated: [17/19] calibration 3/4", signal.SIGKILL),
-    ("federated: [19/19] evaluation", signal.SIGKILL),
-    ("local only: south: [8/18] alignment 1/3", signal.SIGKILL),
+    ("federated: [10/25] clusters", signal.SIGKILL),  # between two Lloyd steps
+    ("federated: [12/25] pretraining 2/2", signal.SIGINT),
+    ("federated: [17/25] alignment 2/3", signal.SIGKILL),
+    ("federated: [23/25] calibration 3/4", signal.SIGKILL),
+    ("federated: [25/25] evaluation", signal.SIGKILL),
+    ("local only: south: [14/24] alignment 1/3", signal.SIGKILL),
 ]
 """What the command says it begins with, and how it is ended upon that."""
 
@@ -220,7 +223,7 @@ def test_a_step_done_but_not_yet_saved_is_repeated_to_the_same_bits(
     with monkeypatch.context() as patched:
         patched.setattr(RunState, "save", crash_once)
         result = run_through_crashes()
-    assert crashed == list(range(len(make_plan(study)) + 1))
+    assert crashed == list(range(len(plan(study)) + 1))
     for site in sites:
         shutil.rmtree(site.parent / "state")
     expected = federate(study, sites, "uninterrupted")
@@ -229,6 +232,55 @@ def test_a_step_done_but_not_yet_saved_is_repeated_to_the_same_bits(
     assert one.keys() == other.keys()
     for name in one:
         np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_a_run_that_ends_between_two_lloyd_steps_goes_on_from_the_first_to_the_same_bits(
+    federate, draw_site, toy_study, arrays_of, tmp_path
+):
+    """From a drawn start, which several steps move."""
+    hidden = ["privacy.secure_aggregation=true", "federation.quorum=3"]
+    short = ["pretraining.rounds=1", "alignment.rounds=1", "calibration.rounds=0"]
+    study = toy_study(*hidden, *short, "pretraining.clusters=6", "pretraining.lloyd_rounds=3")
+    names = ["east", "north", "south"]
+    sites = [draw_site(name, images=32) for name in names]
+    introduce(sites, names)
+    first, second, _ = (n for n, turn in enumerate(plan(study)) if turn.step is LLOYD)
+    assert second == first + 1
+
+    def crash(title, number, of):
+        if number == second:
+            raise CrashError
+
+    with pytest.raises(CrashError):
+        federate(study, sites, "crashed", Watcher(step=crash))
+    between = RunState.load(tmp_path / "crashed", study.sha256)
+    assert between.done == second
+    begun = []
+    federate(study, sites, "crashed", Watcher(step=lambda _, number, of: begun.append(number)))
+    assert begun == list(range(second, len(plan(study))))
+    for site in sites:
+        shutil.rmtree(site.parent / "state")
+    federate(study, sites, "uninterrupted")
+    ended = [RunState.load(tmp_path / run, study.sha256) for run in ("crashed", "uninterrupted")]
+    one, other = (state.learnt.centroids for state in ended)
+    np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(between.learnt.centroids, one)
+    one, other = arrays_of("crashed"), arrays_of("uninterrupted")
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+@pytest.fixture
+def plain_torch():
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def exit_code(command):
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    return end.value.code
 
 
 def test_a_finished_run_is_not_run_again(scenario, uninterrupted, capsys):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hica.errors import ConfigurationError, FederationError
+from hica.steps.alignment import ALIGNMENT
 from hica.wire.messages import Kind
 from hica_simulations.grid import run_in_process
 from hica_simulations.site_files import introduce
@@ -26,7 +27,7 @@ def dropping(node, kind, times=1):
 
     def engine(server_app, client_app, nodes):
         def flaky(message, context):
-            meant = context.node_id == node and message.metadata.message_type == kind.value
+            meant = context.node_id == node and message.metadata.message_type == kind
             if meant and left[0]:
                 left[0] -= 1
                 raise OSError("the network is gone")
@@ -69,7 +70,7 @@ def test_stage_1_runs_from_a_drawn_start(federate, four_sites, toy_study, arrays
     assert all(np.isfinite(array).all() for array in arrays_of("run").values())
 
 
-@pytest.mark.parametrize("kind", [Kind.KEYS, Kind.SHARES, Kind.ALIGN, Kind.UNMASK])
+@pytest.mark.parametrize("kind", [Kind.KEYS, Kind.SHARES, ALIGNMENT.kind, Kind.UNMASK])
 def test_a_site_that_drops_out_is_left_out_of_that_round_alone(
     federate, four_sites, toy_study, arrays_of, kind
 ):
@@ -91,7 +92,7 @@ def test_below_the_threshold_the_run_stops_and_goes_on_where_it_was(
 ):
     study = toy_study(*BOTH, SECURE, "privacy.threshold=1.0", "calibration.rounds=1")
     with pytest.raises(FederationError, match=r"train\.align round 0: no secure sum, and nothing"):
-        federate(study, four_sites, engine=dropping(4, Kind.ALIGN))
+        federate(study, four_sites, engine=dropping(4, ALIGNMENT.kind))
     federate(study, four_sites)
     federate(study, four_sites, "uninterrupted")
     assert furthest(arrays_of("run"), arrays_of("uninterrupted")) == 0

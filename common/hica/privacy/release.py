@@ -91,7 +91,7 @@ def check_request(turn: Turn, request: Request, width: int) -> None:
         array.check(value)
     dtype = study.federation.dtype
     for name, value in weights.items():
-        largest = np.abs(value).max(initial=0)
+        largest = float(np.abs(value).max(initial=0))
         if str(value.dtype) != dtype or largest > LARGEST_WEIGHT:
             raise MessageError(
                 f"weight {name!r} has type {value.dtype} and values up to {largest:.3g}: expected "

@@ -50,8 +50,9 @@ class Pretraining(Training):
         from hica.method.local_training import Schedule, pseudo_label_loss
 
         stage = data.study.pretraining
+        examples = data.examples("unlabelled")  # an image that cannot be read is said first
         labels = torch.from_numpy(data.kept("pseudo_labels")["labels"])
-        examples = replace(data.examples("unlabelled"), labels=labels)
+        examples = replace(examples, labels=labels)
         centroids = torch.from_numpy(request.arrays["centroids"]).float().to(model.centre.device)
         rate = stage.learning_rate * float(request.settings["rate"])
         return Lesson(

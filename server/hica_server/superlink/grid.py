@@ -29,8 +29,8 @@ from flwr.supercore.run import Run
 from flwr.superlink.grid import HttpGrid
 
 from hica.errors import FederationError
-from hica.wire.records import payload_bytes
 from hica.wire.packing import pack
+from hica.wire.records import payload_bytes
 from hica_server.superlink.reply import fetch_reply
 from hica_server.superlink.upload import Upload, most_reply_bytes
 

@@ -14,11 +14,14 @@ from hica.images.preprocess import Preprocess
 from hica.method.examples import Examples
 from hica.method.local_training import Batch, embed_all, moments
 from hica.method.model import AlignmentModel
+from hica.steps.plan import plan
 from hica.steps.state import Bank, State
+from hica.steps.step import Step, Turn
 from hica.study import Study
 from hica.text.bank import ClassTexts, TextBank
 from hica.towers import ImageTower, load_image_tower
 from hica.towers.adaptation import adapt
+from hica.wire.messages import Request
 
 TEXTS = [("a", ["one"], ["x", "y"], False), ("b", ["two"], ["z"], False)]
 
@@ -174,6 +177,28 @@ PATIENTS = {
 def new_site() -> Callable[..., StubSite]:
     """`new_site(study, labelled=[…], …)`: patients of each part, where not those of `PATIENTS`."""
     return lambda study, name="north", **parts: StubSite(study, PATIENTS | parts, name)
+
+
+def turns_of(study: Study, step: Step) -> list[Turn]:
+    return [turn for turn in plan(study) if turn.step is step]
+
+
+@pytest.fixture
+def turns() -> Callable[[Study, Step], list[Turn]]:
+    """The turns of one step in the plan of a study."""
+    return turns_of
+
+
+@pytest.fixture
+def ask() -> Callable[..., Request]:
+    """The request of a step's turn, with the state it is asked with."""
+
+    def ask(study: Study, step: Step, state: State, number: int = 0) -> Request:
+        turn = turns_of(study, step)[number]
+        arrays = {**state.arrays(), **step.asked(state)}
+        return Request(step.kind, study, turn.round, dict(turn.settings), arrays)
+
+    return ask
 
 
 @pytest.fixture(scope="session")

@@ -282,21 +282,17 @@ def test_a_run_puts_into_the_cache_what_was_foreseen(hospital, study, train):
     """To the byte, but for the files' headers; images met in two roles share their pixels."""
     import torch
 
-    from hica.text.bank import build_text_bank
-    from hica.towers import load_text_tower
     from hica.towers.from_study import adapted_tower
     from hica_client.session import Session
 
     chosen = load_study(study, [f"model.train={train}", 'regions.method="grid"'])
     session = Session(load_site(hospital), chosen)
-    words = [text for _, prompts, findings, _ in chosen.class_texts for text in prompts + findings]
-    text_tower = load_text_tower("tiny", vocabulary=words)
-    bank = build_text_bank(text_tower, chosen.class_texts, 128, 0.99, 0)
-    session.labelled(bank), session.unlabelled(bank), session.held_out(bank)
+    for part in ("labelled", "unlabelled", "test"):
+        session.examples(part)
     files = list(session.site.data.cache.rglob("*.safetensors"))
     held = sum(file.stat().st_size for file in files)
     tower = adapted_tower(chosen, Path(), torch.device("cpu"))
-    needed = cache_bytes(chosen, tower, len(session.train), len(session.test))
+    needed = cache_bytes(chosen, tower, len(session.roles.train), len(session.roles.test))
     headers = 500 * len(files)
     assert needed <= held <= needed + headers
 

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hica.errors import MessageError
-from hica.method.examples import Examples, joined
+from hica.method.examples import Examples
 from hica.method.local_training import (
     Schedule,
     alignment_loss,
@@ -161,44 +160,6 @@ def test_mean_features_add_up_to_the_moments_and_an_image_without_regions_has_no
     assert not regions[3].any()
 
 
-def test_further_images_show_their_one_view_in_the_place_of_all() -> None:
-    shots, more = make_examples(n=3, views=4), make_examples(n=5, views=1)
-    both = joined(shots, more.rows(torch.tensor([4, 1])))
-    assert len(both) == 5 and both.groups == (*shots.groups, more.groups[4], more.groups[1])
-    assert torch.equal(both.hidden[:3], shots.hidden)
-    for view in range(4):
-        assert torch.equal(both.hidden[3:, view], more.hidden[[4, 1], 0])
-        assert torch.equal(both.region_weights[3:, view], more.region_weights[[4, 1], 0])
-        assert torch.equal(both.valid[3:, view], more.valid[[4, 1], 0])
-    assert torch.equal(both.labels[3:], more.labels[[4, 1]])
-    assert both.first_views(2).hidden.shape[1] == 2
-
-
-def test_features_are_placed_by_centre_scale_and_share() -> None:
-    model, examples = make_model(), make_examples(n=4, views=1)
-    model.centre.copy_(torch.randn(2, 128))
-    model.scale.copy_(torch.rand(2, 128) + 0.5)
-    hidden, region_weights = examples.hidden[:, 0].float(), examples.region_weights[:, 0].float()
-    images, regions = model.embed(hidden, region_weights)
-    pooled, parts = model.features(hidden, region_weights)
-    for found, raw, row in ((images, pooled, 0), (regions, parts, 1)):
-        standard = (raw - model.centre[row]) / model.scale[row]
-        unit = standard / standard.norm(dim=-1, keepdim=True)
-        torch.testing.assert_close(found, unit, rtol=1e-5, atol=1e-6)
-
-
-def test_unit_features_have_norm_one_and_absent_regions_stay_zero() -> None:
-    model, examples = make_model(), make_examples(n=5, views=2)
-    examples.valid[3] = False
-    model.unit_features = True
-    images, regions = model.features(
-        examples.hidden[:, 0].float(), examples.region_weights[:, 0].float()
-    )
-    torch.testing.assert_close(images.norm(dim=-1), torch.ones(5))
-    norms = regions.norm(dim=-1)
-    assert (((norms - 1).abs() < 1e-5) | (norms == 0)).all()
-
-
 def test_class_sums_leave_unlabelled_images_out() -> None:
     model, examples = make_model(), make_examples(n=6)
     batch = embed_all(model, examples)
@@ -224,35 +185,3 @@ def test_views_are_averaged_on_the_sphere() -> None:
         )
         alone.append(embed_all(model, one).images)
     torch.testing.assert_close(both.images, functional.normalize(alone[0] + alone[1], dim=-1))
-
-
-def test_scores_blend_equals_a_slow_loop() -> None:
-    model = make_model()
-    bank = make_bank(128)
-    images, regions = unit_rows(3, 128, 5), unit_rows(6, 128, 6).reshape(3, 2, 128)
-    valid = torch.tensor([[True, True], [True, False], [False, False]])
-    scores = model.scores(images, regions, valid, bank.finding_classes, 0.3)
-    classes, findings = model.unit_bank()
-    for b in range(3):
-        for c in range(2):
-            whole = float(images[b] @ classes[c])
-            spoken = [
-                max(
-                    float(regions[b, k] @ findings[m])
-                    for m in range(3)
-                    if bank.finding_classes[m, c]
-                )
-                for k in range(2)
-                if valid[b, k]
-            ]
-            expected = 0.7 * whole + 0.3 * float(np.mean(spoken)) if spoken else whole
-            assert float(scores[b, c]) == pytest.approx(expected, abs=1e-5)
-
-
-def test_weights_that_do_not_fit_are_refused_by_name() -> None:
-    model = make_model()
-    good = {name: value.detach() for name, value in model.shared().items()}
-    with pytest.raises(MessageError, match=r"bank\.classes.*differ"):
-        model.load_shared({name: good[name] for name in good if name != "bank.classes"})
-    with pytest.raises(MessageError, match=r"'bank\.classes' has shape \(3, 128\)"):
-        model.load_shared({**good, "bank.classes": torch.zeros(3, 128)})

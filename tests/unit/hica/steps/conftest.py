@@ -1,4 +1,4 @@
-"""What stands in for the coordinator: the state that it asks with, and what comes back."""
+"""What stands in for the coordinator: what comes back to it, and its aggregation rule."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,11 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hica.steps.plan import plan
-from hica.steps.state import State
 from hica.steps.step import Received, Step, Turn
 from hica.study import Study
-from hica.wire.messages import Reply, Request
+from hica.wire.messages import Reply
 
 
 class StubRule:
@@ -29,30 +27,8 @@ class StubRule:
         return {"rounds": np.array([len(self.given)])}
 
 
-def turns_of(study: Study, step: Step) -> list[Turn]:
-    return [turn for turn in plan(study) if turn.step is step]
-
-
 @pytest.fixture
-def turns() -> Callable[[Study, Step], list[Turn]]:
-    """The turns of one step in the plan of a study."""
-    return turns_of
-
-
-@pytest.fixture
-def ask() -> Callable[..., Request]:
-    """The request of a step's turn, with the state it is asked with."""
-
-    def ask(study: Study, step: Step, state: State, number: int = 0) -> Request:
-        turn = turns_of(study, step)[number]
-        arrays = {**state.arrays(), **step.asked(state)}
-        return Request(step.kind, study, turn.round, dict(turn.settings), arrays)
-
-    return ask
-
-
-@pytest.fixture
-def receive() -> Callable[..., Received]:
+def receive(turns: Callable[[Study, Step], list[Turn]]) -> Callable[..., Received]:
     """What answers come to, by site: their arrays, how many examples, and further details."""
 
     def receive(
@@ -66,7 +42,7 @@ def receive() -> Callable[..., Received]:
         return Received(
             **{
                 "study": study,
-                "turn": turns_of(study, step)[number],
+                "turn": turns(study, step)[number],
                 "rule": StubRule(),
                 "replies": replies,
                 "arrays": {

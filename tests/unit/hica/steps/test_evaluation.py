@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from hica.errors import MessageError
-from hica.method.metrics import SiteMetrics, site_metrics
+from hica.method.evaluation import site_metrics
+from hica.method.site_metrics import SiteMetrics
 from hica.steps.evaluation import EVALUATION, class_scores, intercepts, predict
 from hica.steps.state import State
 from hica.steps.step import Answer
