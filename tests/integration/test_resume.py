@@ -277,12 +277,6 @@ def plain_torch():
     torch.use_deterministic_algorithms(False)
 
 
-def exit_code(command):
-    with pytest.raises(SystemExit) as end:
-        main(command)
-    return end.value.code
-
-
 def test_a_finished_run_is_not_run_again(scenario, uninterrupted, capsys):
     state = uninterrupted / "run" / "state.safetensors"
     before, written = outcome(uninterrupted), state.stat().st_mtime_ns

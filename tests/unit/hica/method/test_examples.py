@@ -14,7 +14,7 @@ def test_rows_are_of_the_same_images_in_every_part(model, new_examples):
     index = torch.tensor([3, 1])
     some = examples.rows(index)
     assert len(some) == 2 and some.groups == ("d", "b")
-    for name in ("hidden", "weights", "valid", "labels", "positives"):
+    for name in ("hidden", "region_weights", "valid", "labels", "positives"):
         assert torch.equal(getattr(some, name), getattr(examples, name)[index])
 
 
@@ -22,7 +22,7 @@ def test_fewer_views_are_the_first_of_the_same_images(model, new_examples):
     examples = new_examples(model, ["a", "b", "c"], views=3)
     few = examples.first_views(2)
     assert torch.equal(few.hidden, examples.hidden[:, :2])
-    assert torch.equal(few.weights, examples.weights[:, :2])
+    assert torch.equal(few.region_weights, examples.region_weights[:, :2])
     assert torch.equal(few.valid, examples.valid[:, :2])
     assert few.labels is examples.labels and few.groups == examples.groups
 
@@ -35,7 +35,7 @@ def test_further_images_show_their_one_view_in_the_place_of_all(model, new_examp
     assert torch.equal(both.hidden[:3], shots.hidden)
     for view in range(4):
         assert torch.equal(both.hidden[3:, view], more.hidden[[4, 1], 0])
-        assert torch.equal(both.weights[3:, view], more.weights[[4, 1], 0])
+        assert torch.equal(both.region_weights[3:, view], more.region_weights[[4, 1], 0])
         assert torch.equal(both.valid[3:, view], more.valid[[4, 1], 0])
     assert torch.equal(both.labels[3:], more.labels[[4, 1]])
     assert torch.equal(both.positives[3:], more.positives[[4, 1]])

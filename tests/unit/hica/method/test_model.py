@@ -19,7 +19,7 @@ def unit_rows(*shape):
 def view_of(model, new_examples):
     """Hidden output and region weights of one view of some images."""
     examples = new_examples(model, ["a", "b", "c", "d"])
-    return examples.hidden[:, 0].float(), examples.weights[:, 0].float()
+    return examples.hidden[:, 0].float(), examples.region_weights[:, 0].float()
 
 
 def test_features_are_placed_by_centre_scale_and_share(model, new_examples):
