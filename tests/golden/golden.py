@@ -21,6 +21,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,8 @@ def here(file: Path, data: Path, only: list[str]) -> None:
     from hica_simulations.run import Place, simulate
     from hica_simulations.scenario import load_scenario
 
+    # Before 2026-11-27 one function ran the baselines, too.
+    alone = {"baselines": False} if "baselines" in signature(simulate).parameters else {}
     found = json.loads(file.read_text()) if file.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, (study, changes)) in enumerate(RUNS.items()):
@@ -173,7 +176,7 @@ def here(file: Path, data: Path, only: list[str]) -> None:
                 continue
             scenario = load_scenario(Path(f"simulations/studies/{study}.toml"), changes)
             out, cache = Path(folder) / str(number), Path(folder) / "cache"
-            simulate(scenario, Place(data, out, cache, "cpu"), baselines=False)
+            simulate(scenario, Place(data, out, cache, "cpu"), **alone)
             found[name] = recorded(out)
             file.write_text(json.dumps(found, indent=1, sort_keys=True))
             print(name, "recorded", flush=True)
