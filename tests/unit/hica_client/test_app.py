@@ -5,13 +5,17 @@ import pytest
 import torch
 from flwr.app import Message
 
+from hica.errors import HicaError, MessageError
 from hica.method.model import AlignmentModel
 from hica.method.site_metrics import SiteMetrics
+from hica.privacy.accountant import Charge
+from hica.privacy.noise import SecureNoise
 from hica.steps.alignment import ALIGNMENT
 from hica.steps.calibration import CALIBRATION
 from hica.steps.centre import CENTRE
-from hica.steps.clusters import LLOYD
+from hica.steps.clusters import ASSIGN, LLOYD
 from hica.steps.evaluation import EVALUATION
+from hica.steps.plan import plan, turn_of
 from hica.steps.pretraining import PRETRAINING
 from hica.steps.prototypes import PROTOTYPES
 from hica.steps.state import Bank, State
@@ -19,7 +23,8 @@ from hica.text.bank import TextBank
 from hica.wire.checkpoint import has_state, load_state
 from hica.wire.messages import Kind, Request, SiteError, spec_of
 from hica.wire.records import decode_reply, encode_request
-from hica_client.app import app, forget_sessions, without_folders
+from hica_client.app import app, forget_sessions, guarantee, without_folders
+from hica_client.ledger import verify
 from hica_client.session import Session
 from hica_client.site import load_site
 from hica_simulations.grid import InProcessGrid
@@ -314,3 +319,68 @@ def test_what_a_run_of_the_study_never_asks_for_is_not_answered(draw_site, toy_s
     ask = Asker(draw_site("north"), toy_study(*study))
     assert f"never asks for {kind}" in ask.failure(kind)
     assert not load_site(ask.site_file).ledger.exists()
+
+
+# --- A private study -----------------------------------------------------------------------------
+
+
+def guarantee_of(site_file, study, step, round_=0, **policy):
+    """What the site's answers to a step are private by."""
+    site = load_site(site_file)
+    site = site.model_copy(update={"policy": site.policy.model_copy(update=policy)})
+    session = Session(site, study)
+    session.run_id = 77
+    settings = next(turn.settings for turn in plan(study) if turn.step is step)
+    request = Request(step.kind, study, round_, dict(settings))
+    return guarantee(session, request, turn_of(request)), site
+
+
+@pytest.mark.parametrize(("rate", "mechanism"), [(1.0, "gaussian"), (0.25, "sampled gaussian")])
+def test_what_is_spent_is_in_the_ledger_of_the_site(draw_site, toy_study, rate, mechanism):
+    study = toy_study(*PRIVATE, "privacy.mechanism=dp-sgd", "privacy.unit=image")
+    given, site = guarantee_of(draw_site("north"), study, CENTRE, max_epsilon=3.0, noise="seeded")
+    given.charge(Charge(4.0, rate, 3), "everyone")
+    [entry] = verify(site.ledger)
+    expected = {
+        "study": study.sha256,
+        "run_id": 77,
+        "round": 0,
+        "kind": "train.moments",
+        "mechanism": mechanism,
+        "unit": "image",
+        "holds": "everyone",
+        "noise": "seeded",
+        "noise_multiplier": 4.0,
+        "sampling_rate": rate,
+        "steps": 3,
+    }
+    assert {name: entry[name] for name in expected} == expected
+
+
+def test_what_would_pass_the_site_s_own_limit_is_not_charged(draw_site, toy_study):
+    study = toy_study(*PRIVATE, "privacy.mechanism=dp-sgd")
+    given, site = guarantee_of(draw_site("north"), study, CENTRE, max_epsilon=0.1)
+    with pytest.raises(HicaError, match="max_epsilon"):
+        given.charge(Charge(1.0), "everyone")
+    assert not verify(site.ledger)
+
+
+def test_the_site_decides_where_noise_comes_from(draw_site, toy_study):
+    study = toy_study(*PRIVATE, "privacy.mechanism=dp-sgd")
+    path = draw_site("north")
+    assert isinstance(guarantee_of(path, study, CENTRE)[0].noise(), SecureNoise)
+    drawn = [
+        guarantee_of(path, study, step, noise="seeded")[0].noise().normal((5,)).tolist()
+        for step in (CENTRE, CENTRE, PROTOTYPES)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]  # as the question is the same, or another
+
+
+def test_noise_is_shared_out_only_where_a_sum_is_all_that_is_seen(draw_site, toy_study):
+    secure = ["privacy.secure_aggregation=true", "privacy.noise=distributed"]
+    study = toy_study(*PRIVATE, "privacy.mechanism=dp-sgd", *secure)
+    path = draw_site("north")
+    assert guarantee_of(path, study, EVALUATION)[0].sum_over is None
+    assert guarantee_of(path, study, ASSIGN)[0].sum_over is None
+    with pytest.raises(MessageError, match="takes no part in that session of a secure sum"):
+        guarantee_of(path, study, CENTRE)

@@ -131,7 +131,7 @@ def test_a_plan_is_the_same_every_time(toy_study):
     assert plan(toy_study()) == plan(toy_study())
 
 
-# --- Against the formulas by which budget and policy were once computed ---------------------------
+# --- Against formulas ----------------------------------------------------------------------------
 
 
 def studies(toy_study):
