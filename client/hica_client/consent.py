@@ -20,7 +20,7 @@ from hica.deployment.keys import fingerprint
 from hica.deployment.kit import STUDY, read_kit, read_roster, roster_sha256
 from hica.errors import ConfigurationError
 from hica.printable import printable
-from hica.secure_sum.forms import terms_of
+from hica.secure_sum.forms import threshold_of
 from hica.steps.plan import kinds_asked, steps_of
 from hica.study import Study, load_study
 from hica.wire.messages import Kind
@@ -144,7 +144,7 @@ def privacy_words(study: Study) -> str:
     if privacy.noise == "distributed":
         words.append(DISTRIBUTED)
     if privacy.secure_aggregation:
-        words.append(SECURE.format(fewest=terms_of(study).fewest))
+        words.append(SECURE.format(fewest=threshold_of(study).fewest))
     return " ".join(words) or PRIVACY
 
 

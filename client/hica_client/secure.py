@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from hica.deployment.keys import read_private
 from hica.deployment.kit import read_roster
 from hica.errors import MessageError
-from hica.secure_sum.forms import integers_of, question_of, terms_of
+from hica.secure_sum.forms import integers_of, question_of, threshold_of
 from hica.secure_sum.group import Group
 from hica.secure_sum.party import Party
 from hica.secure_sum.quantise import Integers
@@ -81,7 +81,7 @@ def keys(session: Session, request: Request) -> Reply:
         read_roster(federation.kit),
         request.study.sha256,
         present.number,
-        terms_of(request.study),
+        threshold_of(request.study),
     )
     return _told(session, request, present.party.offer().to_json())
 

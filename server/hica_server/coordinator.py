@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 from hica.deployment.keys import PublicKey
 from hica.errors import FederationError, MessageError
 from hica.privacy.budget import noise_deviation
-from hica.secure_sum.forms import mean_update, terms_of
+from hica.secure_sum.forms import mean_update, threshold_of
 from hica.steps.arrays import WEIGHTS_ARRAY, Sizes
 from hica.steps.state import WEIGHTS, weights_of
 from hica.steps.step import Received, Statistic, Turn
@@ -117,7 +117,7 @@ class Coordinator:
     def _ask_for_sum(self, turn: Turn, before: Received) -> tuple[Received, Outcome]:
         """The sums of what such an exchange would give, and nothing of any single site."""
         step, study = turn.step, self._study
-        limits = Limits.of(study, terms_of(study).fewest)
+        limits = Limits.of(study, threshold_of(study).fewest)
         able, wanted = self.sites.able(step.kind, step.role, limits)
         request, spec = self._request(turn), self._spec(turn)
         total = secure_exchange(self._grid, able, request, step, spec, limits, self._registered)

@@ -29,7 +29,7 @@ from hica.deployment.bundle import BUNDLE_SHA256
 from hica.deployment.keys import PublicKey
 from hica.deployment.kit import Kit, roster_json, write_kit
 from hica.errors import ConfigurationError
-from hica.secure_sum.forms import terms_of
+from hica.secure_sum.forms import threshold_of
 from hica.storage import write_atomically
 from hica.study import Study
 from hica_server.enrolment import check_name, read_sites
@@ -137,7 +137,7 @@ def list_keys(folder: Folder, study: Study, sites: Sequence[str]) -> dict[str, P
             f"`hica-client keygen`, which need no kit, then: hica-server enroll {folder.root} "
             "SITE.pub --name SITE"
         )
-    fewest = terms_of(study).fewest
+    fewest = threshold_of(study).fewest
     if sites and len(roster) < fewest:
         raise ConfigurationError(
             f"{folder.sites}: {len(roster)} sites are enrolled, a secure sum of this study needs "

@@ -23,7 +23,7 @@ from hica.secure_sum.forms import (
     LOSS,
     masked_spec,
     question_of,
-    terms_of,
+    threshold_of,
     values_of,
 )
 from hica.secure_sum.group import verified
@@ -126,7 +126,7 @@ class _Session:
         self._registered = registered
         self._spent = spent
         self._number = secrets.token_hex(SESSION_BYTES)
-        self._sum_terms = terms_of(request.study)
+        self._sum_terms = threshold_of(request.study)
         self._collector = Collector(
             request.study.sha256, self._number, self._sum_terms, question_of(request)
         )

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from hica.privacy.accountant import Charge, noise_multiplier
 from hica.privacy.statistics import SENSITIVITY
-from hica.secure_sum.forms import terms_of
+from hica.secure_sum.forms import threshold_of
 from hica.steps.plan import plan
 from hica.steps.step import Role, Statistic
 from hica.steps.training import Training
@@ -63,7 +63,7 @@ def noise_deviation(study: Study, sites: int) -> float:
     if not study.privacy.is_private:
         return 0.0
     distributed = study.privacy.noise == "distributed"
-    enough = terms_of(study).threshold(sites) if distributed else 1
+    enough = threshold_of(study).threshold(sites) if distributed else 1
     return statistics_multiplier(study) * SENSITIVITY * math.sqrt(sites / enough)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from hica.errors import MessageError
 from hica.secure_sum.group import (
     Group,
-    Terms,
+    Threshold,
     make_group,
     mask_key_purpose,
     pair_purpose,
@@ -34,7 +34,7 @@ class Collector:
         question: Hash of what all of them are asked (`hica.secure_sum.forms.question_of`).
     """
 
-    def __init__(self, study: str, session: str, terms: Terms, question: str) -> None:
+    def __init__(self, study: str, session: str, terms: Threshold, question: str) -> None:
         self._question = question
         self._study = study
         self._session = session

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hica.errors import MessageError
-from hica.secure_sum.group import FEWEST_SITES, Terms
+from hica.secure_sum.group import FEWEST_SITES, Threshold
 from hica.secure_sum.quantise import Integers, Range, quantise, range_for, restore
 from hica.steps.arrays import LARGEST_FEATURE, WEIGHTS_ARRAY, Array
 from hica.steps.step import Answer, Step
@@ -27,9 +27,9 @@ LOSS = "loss"
 """What is summed beside the answer's own arrays."""
 
 
-def terms_of(study: Study) -> Terms:
+def threshold_of(study: Study) -> Threshold:
     """How many sites a sum of this study needs."""
-    return Terms(study.privacy.threshold, max(FEWEST_SITES, study.federation.quorum))
+    return Threshold(study.privacy.threshold, max(FEWEST_SITES, study.federation.quorum))
 
 
 def range_of(array: Array) -> Range:

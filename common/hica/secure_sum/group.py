@@ -26,7 +26,7 @@ SIGNING = ec.ECDSA(hashes.SHA384())
 
 
 @dataclass(frozen=True)
-class Terms:
+class Threshold:
     """How many sites a sum needs; of the study, so that sites and coordinator agree.
 
     Attributes:
@@ -86,7 +86,7 @@ class Group:
         ).hexdigest()
 
 
-def make_group(study: str, session: str, keys: Sequence[SignedKeys], terms: Terms) -> Group:
+def make_group(study: str, session: str, keys: Sequence[SignedKeys], terms: Threshold) -> Group:
     """The group of a session.
 
     Raises:

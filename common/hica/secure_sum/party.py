@@ -17,7 +17,7 @@ from hica.errors import MessageError
 from hica.secure_sum.group import (
     SIGNING,
     Group,
-    Terms,
+    Threshold,
     is_signed,
     keys_statement,
     make_group,
@@ -80,7 +80,7 @@ class Party:
         registered: Mapping[str, PublicKey],
         study: str,
         session: str,
-        terms: Terms,
+        terms: Threshold,
     ) -> None:
         own = registered.get(site)
         if own is None or load_pem_public_key(own.pem) != key.public_key():

@@ -13,7 +13,7 @@ from hica.deployment.keys import read_public
 from hica.deployment.kit import roster_json
 from hica.method.model import AlignmentModel
 from hica.secure_sum.collector import Collector
-from hica.secure_sum.forms import masked_spec, terms_of, values_of
+from hica.secure_sum.forms import masked_spec, threshold_of, values_of
 from hica.secure_sum.wire import Deal, SignedKeys, Unmasking
 from hica.steps.alignment import ALIGNMENT
 from hica.steps.centre import CENTRE
@@ -96,7 +96,7 @@ class Federation:
         """Exchanges 0 and 1."""
         self.number = number
         # Nobody drops out here after having dealt, so the collector needs no question.
-        self.collector = Collector(self.study.sha256, number, terms_of(self.study), "")
+        self.collector = Collector(self.study.sha256, number, threshold_of(self.study), "")
         offered = [
             SignedKeys.from_json(self.told(s, Kind.KEYS, {"session": number})) for s in self.here
         ]

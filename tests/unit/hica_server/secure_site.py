@@ -8,7 +8,7 @@ from flwr.app import Message, RecordDict
 
 from hica.deployment.keys import PublicKey
 from hica.errors import MessageError
-from hica.secure_sum.forms import integers_of, question_of, terms_of
+from hica.secure_sum.forms import integers_of, question_of, threshold_of
 from hica.secure_sum.party import Party
 from hica.secure_sum.wire import SignedKeys
 from hica.steps.plan import turn_of
@@ -61,7 +61,7 @@ class SecureSite:
                 self.registered,
                 request.study.sha256,
                 told["session"],
-                terms_of(request.study),
+                threshold_of(request.study),
             )
             return replace(empty, details=self.party.offer().to_json())
         if request.kind == Kind.SHARES:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from hica.deployment.keys import PublicKey, parse_public
 from hica.secure_sum.collector import Collector
-from hica.secure_sum.group import Terms
+from hica.secure_sum.group import Threshold
 from hica.secure_sum.party import Party
 from hica.secure_sum.quantise import Integers, Range, quantise, restore
 from hica_simulations.experiments.benchmarks.timing import Figure, alternate, clock, ratio
@@ -70,7 +70,7 @@ class Federation:
             MessageError: Too many sites are lost.
         """
         self.seconds = {SITES: 0.0, COORDINATOR: 0.0}
-        terms = Terms(SHARE)
+        terms = Threshold(SHARE)
         collector = Collector(STUDY, SESSION, terms, QUESTION)
         registered = {name: public for name, (_, public) in self.keys.items()}
         with self._noting(SITES):

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hica.deployment.keys import PublicKey, parse_public
 from hica.errors import MessageError
 from hica.secure_sum.collector import Collector
-from hica.secure_sum.group import Terms
+from hica.secure_sum.group import Threshold
 from hica.secure_sum.party import Party
 from hica.secure_sum.quantise import Range, quantise, restore
 from hica.secure_sum.wire import Deal, SignedKeys, Unmasking
@@ -47,7 +47,7 @@ class Table:
     def __init__(self, sites: int, share: float = 2 / 3, session: str = SESSION) -> None:
         self.names = sorted(NAMES[:sites])
         self.registered = {name: KEYS[name][1] for name in NAMES[:sites]}
-        self.terms = Terms(share)
+        self.terms = Threshold(share)
         self.session = session
         self.parties = {name: self.party(name) for name in self.names}
         self.collector = Collector(STUDY, session, self.terms, QUESTION)

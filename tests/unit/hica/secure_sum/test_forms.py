@@ -9,7 +9,7 @@ from hica.secure_sum.forms import (
     mean_update,
     question_of,
     range_of,
-    terms_of,
+    threshold_of,
     values_of,
 )
 from hica.secure_sum.quantise import Range
@@ -190,13 +190,13 @@ def test_all_that_an_answer_depends_on_is_part_of_the_question(study):
     assert len({question_of(request) for request in requests}) == len(requests)
 
 
-# --- Terms ---------------------------------------------------------------------------------------
+# --- Threshold ----------------------------------------------------------------------------------
 
 
 def test_the_quorum_of_the_study_counts_if_it_is_more_than_three(study):
-    assert terms_of(study("federation.quorum=1")).fewest == 3
-    assert terms_of(study("federation.quorum=5", "privacy.threshold=0.9")).threshold(10) == 9
-    assert terms_of(study("federation.quorum=5")).fewest == 5
+    assert threshold_of(study("federation.quorum=1")).fewest == 3
+    assert threshold_of(study("federation.quorum=5", "privacy.threshold=0.9")).threshold(10) == 9
+    assert threshold_of(study("federation.quorum=5")).fewest == 5
 
 
 @pytest.mark.parametrize("rule", ["median", "trimmed-mean", "krum"])

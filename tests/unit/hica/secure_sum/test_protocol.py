@@ -8,7 +8,7 @@ from scipy.stats import chi2
 
 from hica.errors import MessageError
 from hica.secure_sum.collector import Collector
-from hica.secure_sum.group import SIGNING, Terms, keys_statement, pair_purpose
+from hica.secure_sum.group import SIGNING, Threshold, keys_statement, pair_purpose
 from hica.secure_sum.masks import add_mask
 from hica.secure_sum.party import Party
 from hica.secure_sum.quantise import restore
@@ -79,13 +79,13 @@ def test_fewer_than_three_sites_have_no_sum(table, sites, refused):
 
 def test_the_quorum_of_the_study_is_the_least(refused):
     with refused("over 4 sites, needed are 5"):
-        Terms(0.6, 5).threshold(4)
-    assert [Terms(2 / 3).threshold(n) for n in (3, 4, 5, 6, 9, 20)] == [3, 3, 4, 4, 6, 14]
-    assert [Terms(0.51).threshold(n) for n in (4, 10, 20)] == [3, 6, 11]
-    assert Terms(1.0).threshold(20) == 20
-    assert Terms(0.6, 5).threshold(6) == 5
+        Threshold(0.6, 5).threshold(4)
+    assert [Threshold(2 / 3).threshold(n) for n in (3, 4, 5, 6, 9, 20)] == [3, 3, 4, 4, 6, 14]
+    assert [Threshold(0.51).threshold(n) for n in (4, 10, 20)] == [3, 6, 11]
+    assert Threshold(1.0).threshold(20) == 20
+    assert Threshold(0.6, 5).threshold(6) == 5
     with refused("over 101 sites, 100 are the most"):
-        Terms(0.6).threshold(101)
+        Threshold(0.6).threshold(101)
 
 
 # --- What the coordinator sees -------------------------------------------------------------------
@@ -387,7 +387,7 @@ def test_deals_and_shares_that_do_not_fit_are_refused(table, refused):
 
 def test_a_collector_without_keys_has_no_group():
     with pytest.raises(MessageError, match="no keys yet"):
-        _ = Collector("5" * 64, "ab" * 16, Terms(0.6), "7" * 64).group
+        _ = Collector("5" * 64, "ab" * 16, Threshold(0.6), "7" * 64).group
 
 
 def test_keys_survive_the_wire(table):
