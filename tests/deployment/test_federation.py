@@ -10,6 +10,7 @@ from hica.wire.messages import SECURE_SUM
 from hica_client.audit import verify
 from hica_client.site import load_site
 from hica_simulations.cli import main
+from hica_simulations.deployment import Deployment
 
 pytestmark = pytest.mark.deployment
 
@@ -39,7 +40,9 @@ def hica_sim_federation(tmp_path, scenario_file, cache):
     torch.use_deterministic_algorithms(False)
 
 
-def test_real_processes_give_the_metrics_of_the_simulation(hica_sim_federation, tmp_path, capsys):
+def test_real_processes_give_the_metrics_of_the_simulation(
+    hica_sim_federation, tmp_path, capsys, monkeypatch
+):
     assert hica_sim_federation("--json") == 0
     compared = json.loads(capsys.readouterr().out)
     rounds, sites = compared["deployed"]["rounds"], compared["deployed"]["per_site"]
@@ -51,7 +54,9 @@ def test_real_processes_give_the_metrics_of_the_simulation(hica_sim_federation, 
         assert [entry["decision"] for entry in log] == ["sent"] * len(rounds)
         assert {entry["kind"] for entry in log} == set(all_kinds()) - set(SECURE_SUM)
 
-    # The same command finds all of it done, and says so if the two do not agree.
+    # Where all of it is done, the same command compares, and says so if the two do not agree.
+    monkeypatch.setattr(Deployment, "start", lambda *_: None)
+    monkeypatch.setattr(Deployment, "wait", lambda *_: None)
     assert hica_sim_federation() == 0
     assert "largest difference of a metric: 0.0e+00" in capsys.readouterr().out
     result = tmp_path / "out" / "simulation" / "result.json"
@@ -60,3 +65,15 @@ def test_real_processes_give_the_metrics_of_the_simulation(hica_sim_federation, 
     result.write_text(json.dumps(simulated))
     assert hica_sim_federation() == 1
     assert "largest difference of a metric: 1.2e-01" in capsys.readouterr().out
+
+
+@pytest.mark.matrix
+def test_processes_that_are_started_again_find_all_of_it_done(hica_sim_federation, tmp_path):
+    run = tmp_path / "out" / "coordinator" / "run"
+    assert hica_sim_federation() == 0
+    done = (run / "result.json").read_bytes(), (run / "state.safetensors").stat().st_mtime_ns
+    assert hica_sim_federation() == 0
+    assert done == (
+        (run / "result.json").read_bytes(),
+        (run / "state.safetensors").stat().st_mtime_ns,
+    )
