@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.ops import masks_to_boxes, nms
 
 from hica.errors import CheckpointError
 from hica.images.cache import file_sha256, key_of
@@ -88,6 +87,8 @@ class HfSam:
 
     def _choose(self, logits: Tensor, rated: Tensor, count: int) -> list[Mask]:
         """Filter and order masks: logits [R, S, S] and predicted IoU [R]."""
+        from torchvision.ops import masks_to_boxes, nms  # loads for seconds; few studies need it
+
         stability = (logits > 1).sum((1, 2)) / (logits > -1).sum((1, 2)).clamp(min=1)
         masks = logits > 0
         area = masks.sum((1, 2))
