@@ -45,7 +45,7 @@ def federate_in() -> Callable[..., dict]:
 
 @pytest.fixture
 def federate(tmp_path: Path, federate_in: Callable[..., dict]) -> Callable[..., dict]:
-    """The same in `tmp_path/OUT`; `out` comes after the sites."""
+    """Runs or resumes a study over sites in `tmp_path/OUT`; its `result.json`."""
 
     def federate(study: Study, sites: Sequence[Path], out: str = "run", **options: object) -> dict:
         return federate_in(tmp_path / out, study, sites, **options)

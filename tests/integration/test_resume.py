@@ -159,10 +159,10 @@ def interrupt(scenario, folder, line, by):
 def test_the_command_killed_in_a_round_goes_on_to_the_same_bits(
     scenario, uninterrupted, tmp_path, capsys
 ):
-    interrupt(scenario, tmp_path, "federated: [11/19] alignment 2/3", signal.SIGKILL)
+    interrupt(scenario, tmp_path, "federated: [17/25] alignment 2/3", signal.SIGKILL)
     assert exit_code([*arguments(scenario, tmp_path), "--no-baselines"]) == 0
     log = capsys.readouterr().err
-    assert "federated: [10/19]" not in log and "federated: [11/19]" in log
+    assert "federated: [16/25]" not in log and "federated: [17/25]" in log
     (measured, weights), (expected, expected_weights) = outcome(tmp_path), outcome(uninterrupted)
     for what in ("sites", "final", "per_site"):
         assert measured[what] == expected[what]
@@ -252,11 +252,13 @@ def test_a_run_that_ends_between_two_lloyd_steps_goes_on_from_the_first_to_the_s
             raise CrashError
 
     with pytest.raises(CrashError):
-        federate(study, sites, "crashed", Watcher(step=crash))
+        federate(study, sites, "crashed", watcher=Watcher(step=crash))
     between = RunState.load(tmp_path / "crashed", study.sha256)
     assert between.done == second
     begun = []
-    federate(study, sites, "crashed", Watcher(step=lambda _, number, of: begun.append(number)))
+    federate(
+        study, sites, "crashed", watcher=Watcher(step=lambda _, number, of: begun.append(number))
+    )
     assert begun == list(range(second, len(plan(study))))
     for site in sites:
         shutil.rmtree(site.parent / "state")
