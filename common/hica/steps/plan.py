@@ -91,7 +91,9 @@ def turn_of(request: Request) -> Turn:
             turn.settings == settings
         ):
             return turn
-    raise _never_asked(request, f"{request.kind}, round {request.round}, with {dict(settings)}")
+    raise _never_asked(
+        request, f"{request.kind}, round {request.round}, with {str(dict(settings))[:200]}"
+    )
 
 
 def _never_asked(request: Request, what: str) -> MessageError:
