@@ -7,8 +7,6 @@ Every request carries the study and all weights it needs, so a site restarted in
 run answers as if nothing had happened. Randomness is derived from (seed, site, kind, round).
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Callable

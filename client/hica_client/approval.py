@@ -4,8 +4,6 @@ Append-only: a revocation is a line of its own, and the last line about a study 
 approved is the study's hash, so that a study changed in any setting needs a new approval.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime

@@ -5,8 +5,6 @@ Whoever may write both files can still make a new chain: keep the hash that `hic
 prints where they cannot.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Summary of the audit log, for people who did not follow the run."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ chain where it was done. A head beside the journal holds the last hash, so that 
 does not pass for a whole one. Whoever may write both files can still make a new chain.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -97,7 +95,7 @@ class Chain:
         return entries
 
     @contextmanager
-    def held(self) -> Iterator[Tail]:
+    def held(self) -> Iterator["Tail"]:
         """Hold the journal alone, to append to it; makes what is missing of a new one.
 
         Raises:

@@ -14,8 +14,6 @@
 Exit codes are those of `hica.errors`; `check` ends with the code of the first problem it lists.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from importlib import resources

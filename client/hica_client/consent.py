@@ -4,8 +4,6 @@ Approving is for those who may decide for the hospital. Everything they need is 
 was decided is recorded by `hica_client.approval`.
 """
 
-from __future__ import annotations
-
 import getpass
 import os
 import re

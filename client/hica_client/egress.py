@@ -1,7 +1,5 @@
 """Egress: what leaves the site in a reply, all of it checked by the policy and accounted for."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """federation_checks: the part of preflight about joining a coordinator, from kit to network."""
 
-from __future__ import annotations
-
 from importlib import metadata
 
 from hica.deployment import keys

@@ -14,8 +14,6 @@ This is the client's only module that uses Flower's internals. Which ones, and t
 what they were, is tested in `tests/unit/hica_client/test_flower_internals.py`.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import logging

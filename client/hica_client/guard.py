@@ -5,8 +5,6 @@ the run was started with that study and nothing else. A reply leaves only if the
 it leave, and after the audit log has taken note of it.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from dataclasses import replace

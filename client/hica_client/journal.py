@@ -4,8 +4,6 @@ A crash or a full disk in the middle of a write leaves an unfinished last line. 
 told that it was written: readers pass it over and the next writer cuts it off.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

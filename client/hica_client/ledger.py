@@ -14,8 +14,6 @@ All entries have one unit. That of one image says less about a patient with seve
 do not add up to a statement about either.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator

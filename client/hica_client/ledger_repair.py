@@ -14,8 +14,6 @@ The new ledger takes the old one's place before its head does. Killed in between
 ledger contradict each other, and the next repair carries on the same sum.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections import Counter

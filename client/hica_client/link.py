@@ -4,8 +4,6 @@ The SuperNode has no other way to tell. What was last known lies in `node.json`,
 for the next start, which may have to sign off a node that was killed.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import re

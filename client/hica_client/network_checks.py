@@ -4,8 +4,6 @@ One connection as the client itself makes it, through the same proxy where one i
 wrong is told apart as the hospital's IT would look for it: name, port, TLS, certificate, clock.
 """
 
-from __future__ import annotations
-
 import base64
 import http.client
 import socket

@@ -5,8 +5,6 @@ the runner, which does the work. A node that was killed is signed off at the coo
 starts again, so that it is let in at once and nobody waits for what it was asked.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

@@ -1,7 +1,5 @@
 """What a study would have the site send, and whether the site's policy allows it."""
 
-from __future__ import annotations
-
 from fnmatch import fnmatchcase
 
 from hica.secure_sum.forms import EXAMPLES, LOSS

@@ -3,8 +3,6 @@
 Every check is made even where an earlier one failed, and every failure says how to mend it.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What preflight found at a site: every check adds to it, and none ends the others."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

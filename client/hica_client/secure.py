@@ -8,8 +8,6 @@ this site is restarted, and not against one that asks a slightly different quest
 tells is bounded by differential privacy alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -4,8 +4,6 @@ A session can be lost at any moment and made again: what must survive (centre, p
 written under the site's state folder before an answer that depends on it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 from collections.abc import Mapping

@@ -1,9 +1,7 @@
 """Site: everything the hospital decides, as read from `site.toml`. It never leaves the site."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -35,7 +33,7 @@ class DataSection(Section):
     the site's predictions are for such patients, and no longer for as many of every class."""
 
     @model_validator(mode="after")
-    def _shares_are_of_a_whole(self) -> DataSection:
+    def _shares_are_of_a_whole(self) -> Self:
         whole = sum(self.prevalence.values())
         if self.prevalence and abs(whole - 1) > 0.01:
             raise ValueError(
@@ -82,7 +80,7 @@ class PolicySection(Section):
     drawn again by anyone, and is for simulations only."""
 
     @model_validator(mode="after")
-    def _kinds_are_known(self) -> PolicySection:
+    def _kinds_are_known(self) -> Self:
         unknown = sorted(set(self.kinds) - set(all_kinds()))
         if unknown:
             raise ValueError(

@@ -1,7 +1,5 @@
 """Spending: what the privacy ledger says in sum, and what may still be spent."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

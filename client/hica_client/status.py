@@ -3,8 +3,6 @@
 Nothing is asked of the running processes, so it answers while they are busy or dead.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

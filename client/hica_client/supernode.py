@@ -7,8 +7,6 @@ Flower 1.41 leaves its main loop, but the process stays, held by the thread of i
 it looks alive and never asks for work again. Here it ends, so that it can be started anew.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import traceback

@@ -1,7 +1,5 @@
 """Where the arithmetic happens, and in which precision."""
 
-from __future__ import annotations
-
 import os
 from contextlib import AbstractContextManager, nullcontext
 

@@ -1,7 +1,5 @@
 """Text from elsewhere, made safe to print."""
 
-from __future__ import annotations
-
 from rich.markup import escape
 
 

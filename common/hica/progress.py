@@ -1,7 +1,5 @@
 """Progress on standard error: a bar on a terminal, a line at start and end in a log."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized

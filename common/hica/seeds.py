@@ -1,7 +1,5 @@
 """Seeds that make a run repeatable, whoever draws and however often it is restarted."""
 
-from __future__ import annotations
-
 import hashlib
 
 

@@ -4,8 +4,6 @@ A file is on disk before it takes its place, and its folder after that, so that 
 also survives a power cut.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import uuid

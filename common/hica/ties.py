@@ -4,8 +4,6 @@ BLAS and LAPACK round otherwise on another processor, so that of scores that are
 arithmetic any may come out largest.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

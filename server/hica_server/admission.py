@@ -5,8 +5,6 @@ only after it has read and parsed the whole body, and lets the same one pass aga
 Here it is checked before the body is read, and lets one request pass.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from base64 import b64decode

@@ -7,8 +7,6 @@ LoRA are combined apart, like any other two arrays.
 No rule depends on the order in which replies came: updates are sorted by site name first.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from abc import ABC, abstractmethod
@@ -40,7 +38,7 @@ def make_aggregator(
     trim: float,
     malicious: int,
     weighting: Weighting,
-) -> Aggregator:
+) -> "Aggregator":
     """Make an aggregation rule.
 
     Args:

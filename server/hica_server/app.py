@@ -4,8 +4,6 @@ The round loop is ours (`hica.steps.plan`), because Flower's `Strategy.start` wa
 missing nodes, cannot resume and keeps no list of who took part.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -17,8 +17,6 @@
 Exit codes are those of `hica.errors`.
 """
 
-from __future__ import annotations
-
 import json
 import signal
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What a person sees of a deployed run: how far it is while it goes on, a table at its end."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from types import TracebackType

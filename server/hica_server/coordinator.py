@@ -4,8 +4,6 @@ What is asked and what follows from it stands in the step (`hica.steps`). Turns 
 state only, so that a run killed between two of them goes on as if it had not been.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial

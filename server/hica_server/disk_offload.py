@@ -4,8 +4,6 @@ All updates of a round are needed at once, sorted by site, so that the average d
 who answered first. In memory they would take as much as there are sites.
 """
 
-from __future__ import annotations
-
 import math
 import tempfile
 from collections.abc import Iterator, Mapping

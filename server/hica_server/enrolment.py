@@ -4,8 +4,6 @@ A running server looks at the file: enrolling and revoking take effect at once. 
 comes back; a site that returns, or changes its key, makes a new one.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

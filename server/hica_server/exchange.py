@@ -4,12 +4,11 @@ The late and the failed are counted, named and left out. Nothing a site sends is
 `hica.wire.messages` and the checks here have passed it.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -80,7 +79,7 @@ class Limits:
     """What `quorum` is of, for errors."""
 
     @classmethod
-    def of(cls, study: Study, at_least: int = 1) -> Limits:
+    def of(cls, study: Study, at_least: int = 1) -> Self:
         """The study's deadline, retries and quorum; a rule or a secure sum may need more sites."""
         federation = study.federation
         quorum = max(federation.quorum, at_least)

@@ -1,7 +1,5 @@
 """export_model: the trained part of a finished run as one file to hand on, and its description."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -7,8 +7,6 @@ runtime and documentation are there, too. So it listens on loopback, and before 
 process, whose `Proxy` passes on what SuperNodes ask.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import logging

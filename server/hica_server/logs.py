@@ -1,7 +1,5 @@
 """`hica-server logs`: what the server's processes have logged, as `tail` shows it."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

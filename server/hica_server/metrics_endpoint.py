@@ -4,8 +4,6 @@ Nothing is counted here: at every question the files are read that the run keeps
 numbers outlive whatever was restarted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

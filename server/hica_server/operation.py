@@ -9,8 +9,6 @@ This process supervises three others and, in the same loop, conducts the study:
 Killed at any instant, it takes them along; started again, it goes on after the last completed step.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -6,8 +6,6 @@ counts twice. What stops the server is an error that somebody has to mend, and o
 other without a step between them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

@@ -1,7 +1,5 @@
 """Participants: which sites take part in a run, and where they are now."""
 
-from __future__ import annotations
-
 import logging
 import math
 import time

@@ -4,8 +4,6 @@ The authority is made once and signs one thing, the server's certificate. Sites 
 those of the machine's browser; they themselves are known by keys they make (`enrolment`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import ipaddress
 from collections.abc import Sequence

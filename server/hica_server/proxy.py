@@ -10,8 +10,6 @@ The pieces of updates are handed to the SuperLink whole and a few at a time: it 
 is under way several times over, and a site that is slow to send keeps it from nothing.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import logging
@@ -105,7 +103,7 @@ class Proxy:
         except _DisconnectedError:
             logger.info("%s went away", answer.asker)
 
-    async def _pass_on(self, scope: Event, receive: Receive, answer: _Answer) -> None:
+    async def _pass_on(self, scope: Event, receive: Receive, answer: "_Answer") -> None:
         """Judge the head, then let body and answer stream through.
 
         Raises:

@@ -4,8 +4,6 @@ Only here does the coordinator need torch and towers, which take more memory and
 everything else it does.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

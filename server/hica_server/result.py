@@ -1,7 +1,5 @@
 """What a finished run leaves: `result.json` and the model as safetensors with a JSON sidecar."""
 
-from __future__ import annotations
-
 import importlib.metadata
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ the first three exchanges in time has dropped out, and the sum is that of the ot
 threshold there is none, and the next try is another session with new keys.
 """
 
-from __future__ import annotations
-
 import logging
 import secrets
 from collections.abc import Callable, Mapping

@@ -4,11 +4,9 @@ One atomic file per run: whatever instant the coordinator is killed at, the next
 state after some completed exchange and goes on from there.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hica.errors import ConfigurationError
 from hica.steps.state import Bank, State, Weights
@@ -73,7 +71,7 @@ class RunState:
         save_state(directory, STATE_NAME, arrays, meta)
 
     @classmethod
-    def load(cls, directory: Path, study_sha256: str) -> RunState:
+    def load(cls, directory: Path, study_sha256: str) -> Self:
         """The state in `directory`, or a fresh one where there is none.
 
         Raises:

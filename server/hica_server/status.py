@@ -1,7 +1,5 @@
 """`hica-server status`: what a coordinator is doing, from the files it keeps."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

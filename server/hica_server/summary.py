@@ -1,7 +1,5 @@
 """What follows from a study: the few lines a coordinator wants to see before sites are asked."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -5,8 +5,6 @@ seconds of the run, not of the clock), so a longer history extends the file: a T
 watches it follows along, and a resumed or repeated run leaves no doubled points.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections import Counter

@@ -8,8 +8,6 @@
 Only the courier is simulated: public keys and start kits are copied from folder to folder.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -23,7 +21,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import tomli_w
 
@@ -81,7 +79,7 @@ class Deployment:
         self.folder = Folder(place.out / COORDINATOR)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self) -> Deployment:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

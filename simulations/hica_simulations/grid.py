@@ -8,15 +8,13 @@ can change what the other holds.
         server_app(grid=grid, context=server_context({}))
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Self
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -109,7 +107,7 @@ class InProcessGrid(Grid):
         self._abandoned: set[str] = set()  # ids of running messages nobody waits for
         self._replies: dict[str, Message] = {}  # message id → reply
 
-    def __enter__(self) -> InProcessGrid:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

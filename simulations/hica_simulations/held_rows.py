@@ -1,7 +1,5 @@
 """Which rows of the source manifests each site holds, in the study's words."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import re

@@ -4,8 +4,6 @@ A damaged mask is a 1-bit PNG whose name is a hash of all that it is drawn from,
 drawn once, and never taken for one of other settings.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Sequence

@@ -9,8 +9,6 @@ are the same on any machine. Parts and tests are drawn from `simulation.split_se
 other study seeds draw other episodes and share their test images.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Place: where a simulation finds and leaves its files, and what it computes with."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ At real hospitals predictions stay where they are and only metrics travel. A sim
 them all: paired comparisons of two methods, patient by patient, need them.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ Ray's worker processes, so the ClientApp must be picklable (made by an importabl
     run_on_ray(server_app, client_app, [{"site": "a"}, {"site": "b"}], num_gpus=0.5)
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import logging

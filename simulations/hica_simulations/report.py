@@ -3,8 +3,6 @@
 Here all sites' images lie on one machine; in a real federation the same report has none of them.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

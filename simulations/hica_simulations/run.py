@@ -11,8 +11,6 @@ What lies in the run directory afterwards:
     sites/NAME/                  each site's site.toml, manifest.csv and state/
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext

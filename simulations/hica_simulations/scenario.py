@@ -10,12 +10,10 @@ manifest = "cxr_kermany/manifest.csv"
 test_where = { split = "test" }
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -100,7 +98,7 @@ class SiteSource(Section):
         return int(which), int(count)
 
     @model_validator(mode="after")
-    def _part_exists(self) -> SiteSource:
+    def _part_exists(self) -> Self:
         which, count = self.share
         if which > count:
             raise ValueError(
@@ -140,7 +138,7 @@ class Simulation(Section):
     sites: list[SiteSource] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def _sites_can_be_told_apart(self) -> Simulation:
+    def _sites_can_be_told_apart(self) -> Self:
         names = [site.name.lower() for site in self.sites]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -150,7 +148,7 @@ class Simulation(Section):
         return self
 
     @model_validator(mode="after")
-    def _parts_are_shared_out_one_way(self) -> Simulation:
+    def _parts_are_shared_out_one_way(self) -> Self:
         if self.skew is not None and self.sizes is not None:
             raise ValueError("skew and sizes both say how large parts are; keep one of the two")
         parted = [site for site in self.sites if site.part is not None]
@@ -170,7 +168,7 @@ class Simulation(Section):
         return self
 
     @model_validator(mode="after")
-    def _every_site_has_images(self) -> Simulation:
+    def _every_site_has_images(self) -> Self:
         for site in self.sites:
             if self.phantoms is None and site.manifest is None:
                 raise ValueError(

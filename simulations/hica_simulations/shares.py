@@ -4,8 +4,6 @@ Every function returns the `which`-th of n parts. Parts are drawn label by label
 n parts of one draw are disjoint and together hold every group.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence

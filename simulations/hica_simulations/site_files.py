@@ -1,7 +1,5 @@
 """Files of a simulated hospital: its settings, its key, and the list of all sites' keys."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

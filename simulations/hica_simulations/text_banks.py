@@ -1,7 +1,5 @@
 """The text bank of a simulated study, kept for the next run over the same texts."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 

@@ -12,8 +12,6 @@ losses, who took part, and a hash of every test image's prediction. Both recordi
 one machine, as another CPU rounds otherwise.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -4,8 +4,6 @@ Key of a cached image: hash of its bytes and of its mask's, tower and transform,
 method, views. Whatever of these changes makes a new entry; nothing is ever stale.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256

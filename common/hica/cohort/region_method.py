@@ -1,7 +1,5 @@
 """From a study to its region method: where configuration meets the methods' parameters."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 

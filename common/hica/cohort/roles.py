@@ -1,7 +1,5 @@
 """Roles: which of a site's rows are learnt from, which are shots, and which are held out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Errors a user can put right are printed without a traceback and end with their e
 else is a fault in the program and keeps its traceback.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

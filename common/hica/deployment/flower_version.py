@@ -4,8 +4,6 @@ Flower refuses peers whose major or minor version differs, in the middle of a co
 words of its own. Both sides therefore look at their own installation before they start.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 
 from hica.errors import ConfigurationError

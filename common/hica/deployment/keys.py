@@ -4,8 +4,6 @@ The private key is made at the hospital and never leaves it. The coordinator get
 and compares its fingerprint with the hospital by telephone.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import os

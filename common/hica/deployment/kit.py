@@ -11,8 +11,6 @@ but all of it is trusted: it has to come by a way on which nobody can exchange i
     README.txt    what to do, step by step
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -20,7 +18,7 @@ import zipfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import tomli_w
 from pydantic import Field, model_validator
@@ -55,7 +53,7 @@ class Kit(Section):
     """Of `keys.json`, where the study asks for secure aggregation."""
 
     @model_validator(mode="after")
-    def _port_exists(self) -> Kit:
+    def _port_exists(self) -> Self:
         if not 0 < self.port < 2**16:
             raise ValueError(f"address {self.address!r}: a port lies between 1 and 65535")
         return self

@@ -4,8 +4,6 @@ The file holds the holder's process id, for people and for `stop`. It stays behi
 nothing by itself; only the lock on it does.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -4,8 +4,6 @@ A thread per process reads, because a process whose pipe is full stands still. I
 process even where something the process left behind still holds the other end of the pipe.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os

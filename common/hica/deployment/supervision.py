@@ -5,8 +5,6 @@ it is killed. The kernel ties that to the *thread* that started a service; a sup
 therefore started and ticked from the main thread only.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import json
@@ -72,7 +70,7 @@ class Service:
     log: Path
     port: int | None = None
     fatal_after: int | None = None
-    before_restart: Callable[[Service, int], None] | None = None
+    before_restart: Callable[["Service", int], None] | None = None
 
 
 @dataclass

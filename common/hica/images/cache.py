@@ -1,7 +1,5 @@
 """TensorCache: tensors on disk by the hash of what they were computed from."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

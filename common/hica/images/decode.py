@@ -1,7 +1,5 @@
 """Image files → 8-bit RGB: PNG, JPEG and their kin, DICOM, NIfTI."""
 
-from __future__ import annotations
-
 import gzip
 import io
 from pathlib import Path

@@ -4,8 +4,6 @@ Every draw sorts by a hash of seed and name, so that it is the same on any machi
 of any library, and whatever the order of the rows.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter, defaultdict

@@ -1,7 +1,5 @@
 """Groups: images that belong together and stay on one side of every split."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

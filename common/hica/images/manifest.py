@@ -1,7 +1,5 @@
 """Manifest: the CSV that names a site's images and what is known of each."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections import Counter

@@ -1,7 +1,5 @@
 """Pixels: an image decoded and resized once, and read from the cache ever after."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Preprocess: how an image of any size becomes the square of pixels a tower expects."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

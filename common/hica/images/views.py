@@ -1,7 +1,5 @@
 """Views: a few augmented copies of an image, fixed once so that what they give can be cached."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import random

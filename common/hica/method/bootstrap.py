@@ -1,7 +1,5 @@
 """Bootstrap: percentile intervals of a metric over draws of patients."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

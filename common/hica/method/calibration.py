@@ -10,8 +10,6 @@ put this right. The objective is a sum over images, so Newton's method on the si
 gradients and Hessians takes the very steps it would take on pooled scores.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Class means: where a trained text bank starts, or a whole classifier."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

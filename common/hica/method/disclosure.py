@@ -1,7 +1,5 @@
 """Disclosure control: counts of few patients are hidden, also from a subtraction."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from hica.method.intervals import clipped

@@ -1,7 +1,5 @@
 """Evaluation at a site: predictions on its held-out images become `SiteMetrics`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

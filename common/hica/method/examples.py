@@ -1,7 +1,5 @@
 """Images as the model takes them, in memory."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,7 +29,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def rows(self, index: Tensor) -> Examples:
+    def rows(self, index: Tensor) -> "Examples":
         """Some of the images."""
         return Examples(
             self.hidden[index],
@@ -42,7 +40,7 @@ class Examples:
             tuple(self.groups[row] for row in index.tolist()),
         )
 
-    def first_views(self, count: int) -> Examples:
+    def first_views(self, count: int) -> "Examples":
         """The same images in fewer views."""
         return replace(
             self,

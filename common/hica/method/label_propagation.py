@@ -9,8 +9,6 @@ Equals are common here: shots lie in the pool a second time, and neighbours are 
 weighed. Rules, not rounding, decide between them.
 """
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

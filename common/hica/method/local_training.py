@@ -4,8 +4,6 @@ Nothing here knows of files or messages. Every random draw comes from a generato
 seeds per round, so a round repeated after a crash gives the same weights to the bit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -4,8 +4,6 @@ Each takes weights [R, n] and gives [R] values, so that the bootstrap (one row o
 resample) and the plain value (one row of ones) are one path.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

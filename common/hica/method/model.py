@@ -6,8 +6,6 @@ end in a rectifier, and of contrastive towers, lie in a narrow cone in which all
 They may be divided by their spread, too: then no few features, and no layer, drown the others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

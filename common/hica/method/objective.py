@@ -9,8 +9,6 @@ exact. The paper's in-batch forms (`batch_…`) do couple them: images of one cl
 false negatives of each other. They are for the paper's tables, never for DP.
 """
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 import torch

@@ -12,8 +12,6 @@ is given, and b is not held to log π plus a constant: how far apart the scores 
 model lie does not matter. The b sought minimises 1/n Σ_i logsumexp(s_i + b) − π·b, which is convex.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize

@@ -6,8 +6,6 @@ is the step pooled k-means would take, so all sites number their clusters alike;
 numbers would make the average of classification heads meaningless.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -4,8 +4,6 @@ Predictions never leave a site. A site turns them into `SiteMetrics`, in which s
 hidden; the coordinator reads those, and refuses numbers that cannot be.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -67,7 +65,7 @@ class SiteMetrics:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, table: object, class_count: int, site: str) -> SiteMetrics:
+    def from_dict(cls, table: object, class_count: int, site: str) -> "SiteMetrics":
         """Check and read what `to_dict` gave at a site.
 
         Args:

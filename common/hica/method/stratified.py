@@ -1,7 +1,5 @@
 """Metrics of a federation from those of its sites: a stratified estimate."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -11,8 +11,6 @@ proposition 1), and the smallest ε over all orders counts (Balle et al., *Hypot
 Interpretations and Rényi Differential Privacy*, 2020, theorem 21). Both are computed by Opacus.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections import Counter

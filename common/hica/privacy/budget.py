@@ -6,8 +6,6 @@ the noise with which they alone take up their share of ε, the same at all sites
 least noise that keeps the whole within ε, which depends on how many units a site has.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -12,8 +12,6 @@ C at most; what a whole training costs is `hica.privacy.accountant`'s to say.
 Everything is computed in float32 (on a GPU too: no autocast) and summed in float64.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -10,8 +10,6 @@ gradient, hooks and this: ViT-B-16 with LoRA, 4 images, 3.5 and 3.4 s; an adapte
 5 ms; the tiny tower trained whole, 16 images, 80 and 75 ms).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

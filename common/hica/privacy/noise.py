@@ -1,7 +1,5 @@
 """Where the noise of differential privacy comes from."""
 
-from __future__ import annotations
-
 import math
 import os
 from typing import Protocol

@@ -7,8 +7,6 @@ trained scale and shift have an exact gradient for each image. It is refused whe
 statistics of the batch.
 """
 
-from __future__ import annotations
-
 import traceback
 
 import torch

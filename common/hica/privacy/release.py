@@ -8,8 +8,6 @@ whether or not the coordinator has asked the same before. DP-SGD is no noise on 
 is handed a private trainer. Masks of a secure sum come last (`hica_client.secure`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ L2 sensitivity of a release is the largest change of all its numbers together.
     z̃ = z + N(0, (σ·Δ)²)        Dwork & Roth 2014, Theorem A.1; accounted for as in `accountant`
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

@@ -9,8 +9,6 @@ To add a method: one file with a callable like `RegionMethod`, a line in `METHOD
 `study.RegionsSection.method`. The tests run over every entry of `METHODS`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

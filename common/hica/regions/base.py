@@ -1,7 +1,5 @@
 """What a region method is, and the measurements that several methods share."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Regions that look at nothing: equal cells of the image, the baseline of the other methods."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

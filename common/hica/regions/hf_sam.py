@@ -5,8 +5,6 @@ et al., 2023) and SAM 2 (Ravi et al., 2024): whatever transformers offers for ma
 ViT-B costs about half a minute an image on a CPU, so callers compute regions once and cache them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Regions from the site's own masks: the connected components of what an expert drew."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from hica.regions.base import Mask, Pixels, components

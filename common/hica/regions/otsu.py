@@ -1,7 +1,5 @@
 """Regions by intensity: what is clearly darker or brighter than the rest (multi-Otsu)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

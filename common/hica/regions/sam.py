@@ -4,8 +4,6 @@ The ViT-B model costs about half a minute an image on a CPU, so callers compute 
 cache them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import pickle
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Regions by colour and place: the superpixels that stand out from their surroundings (SLIC)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Regions by what the image tower itself tells apart: normalised cuts of its patches (TokenCut)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

@@ -16,8 +16,6 @@ In each `double_conv`, `0` and `3` are the convolutions (with or without bias), 
 norms, each followed by ReLU.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -79,7 +77,7 @@ class UNet:
         return [region for _, region in found if region.mean() >= self.min_area][:count]
 
     @cached_property
-    def _network(self) -> Network:
+    def _network(self) -> "Network":
         self._require_checkpoint()
         state = read_weights(self.checkpoint)
         shapes = _shapes(state)

@@ -3,8 +3,6 @@
 It never holds what would uncover one site: masks are taken off the sum only, as integers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ Ranges follow from what a step declares and from the study, which every site has
 the coordinator's to name, it could choose one so coarse that a single number shows.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """Group: the sites of one secure sum, their keys, and what they sign of it."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping, Sequence

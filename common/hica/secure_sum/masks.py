@@ -6,8 +6,6 @@ bits, seeds NumPy's Mersenne Twister with them, and so makes masks whose seed ca
 which tell the rest of themselves after 624 words; its range also leaves out the largest number.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -4,8 +4,6 @@ The site works out for itself who may be in the sum and how many must stay: from
 registered keys and the study's threshold, never from what the coordinator says.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 

@@ -4,8 +4,6 @@ Fixed point: a value is clipped to ±limit and rounded to a multiple of a step. 
 smallest that lets the sum of all sites lie below half the modulus, whatever they send.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from dataclasses import dataclass

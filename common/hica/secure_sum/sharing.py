@@ -5,8 +5,6 @@ A share travels by way of the coordinator, under ChaCha20-Poly1305 with a key ag
 between the two sites, and bound to the session, sender and addressee.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import secrets

@@ -4,12 +4,10 @@ Everything is read strictly: exact fields, lower-case hexadecimal digits of an e
 as a study may hold them. Nothing read here is trusted yet; `party` checks what it means.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -56,7 +54,7 @@ class SignedKeys:
         }
 
     @classmethod
-    def from_json(cls, table: Any) -> SignedKeys:
+    def from_json(cls, table: Any) -> Self:
         """Read from a header.
 
         Raises:
@@ -88,7 +86,7 @@ class Deal:
         return {"commitment": self.commitment.hex(), "sealed": _hexed(self.sealed)}
 
     @classmethod
-    def from_json(cls, table: Any) -> Deal:
+    def from_json(cls, table: Any) -> Self:
         """Read from a header.
 
         Raises:
@@ -118,7 +116,7 @@ class Unmasking:
         return {"self_masks": _hexed(self.self_masks), "mask_keys": _hexed(self.mask_keys)}
 
     @classmethod
-    def from_json(cls, table: Any) -> Unmasking:
+    def from_json(cls, table: Any) -> Self:
         """Read from a header.
 
         Raises:

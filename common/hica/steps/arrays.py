@@ -5,8 +5,6 @@ requests, before it touches an image. Ranges also say how finely a secure sum co
 how much noise a private one needs.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

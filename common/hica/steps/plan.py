@@ -7,8 +7,6 @@ This is the one list of steps: budget, policy, consent, the site's guard and the
 it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,10 +1,8 @@
 """State: what the federation knows after a step, and what every request carries to the sites."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +64,7 @@ class State:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> State:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """The state that a request carries; the inverse of `arrays`."""
         return cls(
             shared=dict(weights_of(arrays)),

@@ -1,7 +1,5 @@
 """Reading of study and site files: TOML, overrides, and errors a user can act on."""
 
-from __future__ import annotations
-
 import json
 import tomllib
 from collections.abc import Mapping

@@ -3,10 +3,9 @@
 Every site can read the study before it joins; its hash is what a site approves.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -40,14 +39,14 @@ class Study(Section):
     privacy: PrivacySection = PrivacySection()
 
     @model_validator(mode="after")
-    def _names_are_unique(self) -> Study:
+    def _names_are_unique(self) -> Self:
         names = [item.name for item in self.classes]
         if len(set(names)) != len(names):
             raise ValueError(f"classes need different names, got {names}")
         return self
 
     @model_validator(mode="after")
-    def _privacy_is_whole(self) -> Study:
+    def _privacy_is_whole(self) -> Self:
         """Whatever leaves in a private study must have a mechanism, or the study is refused."""
         privacy, alignment = self.privacy, self.alignment
         if privacy.noise == "distributed" and not privacy.secure_aggregation:
@@ -102,7 +101,7 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
-    def _can_be_summed_securely(self) -> Study:
+    def _can_be_summed_securely(self) -> Self:
         """Under secure aggregation nobody sees a single update: only rules that need none."""
         rule = self.federation.aggregation
         if not self.privacy.secure_aggregation:

@@ -3,9 +3,7 @@
 Unknown keys are refused, so that a misspelt setting never passes for a default.
 """
 
-from __future__ import annotations
-
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -66,7 +64,7 @@ class ModelSection(Section):
     lora_alpha: PositiveFloat = 8.0
 
     @model_validator(mode="after")
-    def _checkpoint_is_pinned(self) -> ModelSection:
+    def _checkpoint_is_pinned(self) -> Self:
         if self.checkpoint is not None and self.sha256 is None:
             raise ValueError(
                 "checkpoint needs sha256: without it sites could start from different weights; "
@@ -85,7 +83,7 @@ class ClassSection(Section):
     """Findings of a healthy class are seen in every image: positives of all classes."""
 
     @model_validator(mode="after")
-    def _has_prompts(self) -> ClassSection:
+    def _has_prompts(self) -> Self:
         if not [prompt for prompt in self.prompts if prompt.strip()]:
             raise ValueError(
                 f"class {self.name!r} has no prompts; give at least one sentence, "
@@ -168,7 +166,7 @@ class AlignmentSection(Section):
     """Share of the region scores in the prediction."""
 
     @model_validator(mode="after")
-    def _scale_has_a_centre(self) -> AlignmentSection:
+    def _scale_has_a_centre(self) -> Self:
         if self.scaling != "none" and self.centring == "none":
             raise ValueError(
                 'scaling = "global" is the spread about a centre: set centring = "global" or '
@@ -205,7 +203,7 @@ class RegionsSection(Section):
     """Architecture of the checkpoint of `sam`."""
 
     @model_validator(mode="after")
-    def _has_weights(self) -> RegionsSection:
+    def _has_weights(self) -> Self:
         needed = {
             "sam": "the path of a segment-anything checkpoint of the kind named in regions.model",
             "hf-sam": "a folder in Hugging Face's layout or a name such as facebook/sam-vit-base",

@@ -4,12 +4,11 @@ Sites never run a text encoder. Against this bank every term of the objective is
 images, which is what makes per-image clipping exact (`hica.method.objective`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -53,7 +52,7 @@ class TextBank:
     healthy: Tensor
 
     @classmethod
-    def assemble(cls, texts: Sequence[ClassTexts], classes: Tensor, findings: Tensor) -> TextBank:
+    def assemble(cls, texts: Sequence[ClassTexts], classes: Tensor, findings: Tensor) -> Self:
         """The bank of a study's texts from vectors already known, as a site receives them.
 
         Args:
@@ -91,7 +90,7 @@ class TextBank:
         """Class name → its unit row [D]."""
         return dict(zip(self.class_names, self.classes, strict=True))
 
-    def to(self, device: torch.device | str) -> TextBank:
+    def to(self, device: torch.device | str) -> Self:
         """The same bank on another device."""
         return replace(
             self,

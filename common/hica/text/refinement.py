@@ -6,8 +6,6 @@ The language model alone collapses sentence embeddings: nothing in it keeps two 
 (mean cosine 0.51 → 0.94 in our trial). The contrast of terms with their definitions does.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

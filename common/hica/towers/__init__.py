@@ -10,8 +10,6 @@
 timm and open_clip are imported only when one of theirs is asked for.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from hica.errors import ConfigurationError

@@ -8,8 +8,6 @@
 | `full` | every weight | – | the whole tower |
 """
 
-from __future__ import annotations
-
 from typing import Self
 
 import torch

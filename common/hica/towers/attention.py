@@ -4,8 +4,6 @@
 it, and Opacus has no gradient of single images for it. Split, it computes the same.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ An image tower is a stem, a row of blocks and a head. It can be cut before its l
 output of the frozen part before the cut is computed once and cached, the rest is run and trained.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """From a study to its image tower: where configuration meets the towers' plain parameters."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -5,8 +5,6 @@ these, earlier blocks tell more apart (Yosinski et al., NeurIPS 2014; "hypercolu
 al., CVPR 2015). Blocks also keep finer maps than the head, which small regions need.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

@@ -4,8 +4,6 @@ Hu et al., 2021 (arXiv 2106.09685). Written here because peft's hooks never fire
 `nn.MultiheadAttention`; with attention split these are plain layers, exact under Opacus.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -3,8 +3,6 @@
 The transform comes with the weights (`visual.preprocess_cfg`), so that the two cannot drift apart.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

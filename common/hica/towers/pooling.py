@@ -4,8 +4,6 @@ One forward of the image tower serves the image and all its regions. Crops would
 each and, folded into the batch, would silently make DP-SGD clip per crop instead of per image.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional

@@ -5,8 +5,6 @@ whole images. Models that are not known here by their parts are one block: `adap
 work with them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches

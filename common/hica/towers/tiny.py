@@ -3,8 +3,6 @@
 They need no download. Drawn weights know nothing, so they are trained whole (`train = "full"`).
 """
 
-from __future__ import annotations
-
 import re
 
 import torch

@@ -1,7 +1,5 @@
 """Weights of a tower: drawn from a seed, read from a file, checked and hashed."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import pickle

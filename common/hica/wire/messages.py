@@ -3,8 +3,6 @@
 How they travel as Flower's records, and what is checked when they arrive: `hica.wire.records`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum

@@ -9,8 +9,6 @@ The parcel is bytes: length of the index (8 bytes, little-endian), the index in 
 of the small arrays one after the other.
 """
 
-from __future__ import annotations
-
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from pydantic import NonNegativeInt, TypeAdapter
 

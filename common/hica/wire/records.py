@@ -5,8 +5,6 @@ JSON text). Nothing that arrives is trusted: sizes, names, shapes, types and fin
 checked first, and arrays are read from NumPy's plain format by header and buffer, never unpickled.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from typing import Any

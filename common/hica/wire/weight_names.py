@@ -1,7 +1,5 @@
 """Names of weights that both sides go by; the coordinator needs no torch to know them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 BANK_CLASSES = "bank.classes"

@@ -1,7 +1,5 @@
 """Reviewed findings put into a study file."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple

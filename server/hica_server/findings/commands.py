@@ -1,7 +1,5 @@
 """`hica-server findings`: propose findings as a file, and put a reviewed one into a study."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

@@ -13,12 +13,10 @@
 Only a reviewed file is let into a study: what was generated is never used unseen.
 """
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tomli_w
 from pydantic import Field
@@ -79,7 +77,7 @@ class Draft(Section):
         return {item.name: item.findings for item in self.classes}
 
     @classmethod
-    def of(cls, source: Source, findings: Findings) -> Draft:
+    def of(cls, source: Source, findings: Findings) -> Self:
         """A draft that nobody has read yet."""
         classes = [ClassFindings(name=name, findings=list(of)) for name, of in findings.items()]
         return cls(source=source, classes=classes)

@@ -3,8 +3,6 @@
 torch is imported where it is needed: the coordinator's other processes stay without it.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

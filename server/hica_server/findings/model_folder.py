@@ -4,8 +4,6 @@ Code that comes with a model is never run, and weights are read from safetensors
 that is named as in the Hugging Face hub is fetched from there, and nothing of a study is sent.
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import Any

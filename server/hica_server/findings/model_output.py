@@ -1,7 +1,5 @@
 """Findings in what a language model has written, and why each other line was left out."""
 
-from __future__ import annotations
-
 import re
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """What findings may look like, whoever wrote them."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """A draft from one of the sources that need nobody to write it."""
 
-from __future__ import annotations
-
 import datetime
 from typing import Literal
 

@@ -3,8 +3,6 @@
 What a study gains with these it owes to having several texts for a class, not to what they say.
 """
 
-from __future__ import annotations
-
 import random
 
 from hica.errors import ConfigurationError

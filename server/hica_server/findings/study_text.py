@@ -1,7 +1,5 @@
 """The text of a study file with other findings, all else as it is, comments included."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 

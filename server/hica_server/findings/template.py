@@ -4,8 +4,6 @@ They say of a class no more than its name, so a region is pulled to the name of 
 words. Good for a first run where nobody has described the classes, and as a lower bound.
 """
 
-from __future__ import annotations
-
 from hica.study import Study
 from hica_server.findings.draft import Findings
 

@@ -5,8 +5,6 @@ which colour-blind readers can tell apart. Names of sites and classes are drawn 
 mathtext is off, since a `$` in a name would otherwise be parsed.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import math

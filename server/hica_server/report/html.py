@@ -5,8 +5,6 @@ the result may be missing, as a real federation has no images and a stopped run 
 its section is then left out.
 """
 
-from __future__ import annotations
-
 import datetime
 import hashlib
 import tomllib

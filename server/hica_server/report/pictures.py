@@ -1,7 +1,5 @@
 """Pictures of images in the report: region outlines, similarity maps, cluster galleries."""
 
-from __future__ import annotations
-
 import base64
 import io
 

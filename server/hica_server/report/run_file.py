@@ -1,7 +1,5 @@
 """read_run_file: a JSON file that a finished run has left."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

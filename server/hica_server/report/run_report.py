@@ -1,7 +1,5 @@
 """The report of a run as a coordinator can write it: without pictures, as it holds no images."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import tomli_w

@@ -1,7 +1,5 @@
 """Folder: where a coordinator's files lie."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +10,7 @@ class _Place:
     def __init__(self, *parts: str) -> None:
         self._parts = parts
 
-    def __get__(self, folder: Folder, _: type[Folder]) -> Path:
+    def __get__(self, folder: "Folder", _: type["Folder"]) -> Path:
         return folder.root.joinpath(*self._parts)
 
 

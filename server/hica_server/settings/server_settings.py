@@ -4,8 +4,6 @@
 and it changes no hash.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import re
 from pathlib import Path

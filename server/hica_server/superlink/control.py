@@ -1,7 +1,5 @@
 """Client of the SuperLink's Control API: registered nodes, runs."""
 
-from __future__ import annotations
-
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass

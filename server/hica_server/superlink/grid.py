@@ -1,7 +1,5 @@
 """A run's grid: messages to the sites, and their replies."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

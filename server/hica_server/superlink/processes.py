@@ -1,7 +1,5 @@
 """Commands and environment of the processes of Flower that a coordinator runs."""
 
-from __future__ import annotations
-
 import os
 import sys
 import sysconfig

@@ -1,7 +1,5 @@
 """What a reply says, read from the objects of its upload."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping

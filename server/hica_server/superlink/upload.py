@@ -4,8 +4,6 @@ A site may send what it likes. Flower's own grid waits for hours for a reply tha
 never uploaded; here a reply is fetched by itself, within limits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 from flwr.app import Error

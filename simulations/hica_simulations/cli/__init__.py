@@ -10,8 +10,6 @@
 Exit codes are those of `hica.errors`; after an interruption the same command resumes.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What every method is called on a screen and in tables, in the order in which it is listed."""
 
-from __future__ import annotations
-
 from hica_server.console import METHODS
 
 TITLES = {

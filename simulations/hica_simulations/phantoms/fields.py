@@ -1,7 +1,5 @@
 """Fields of numbers over an image: coordinates, rotation, smooth noise."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom

@@ -5,8 +5,6 @@ class: every image has the same mean and spread, every lesion the same contrast 
 surroundings, and the healthy class shows a diffuse shade of that contrast, too.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass

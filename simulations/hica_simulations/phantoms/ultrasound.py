@@ -1,7 +1,5 @@
 """Ultrasound: scatterers of a layered breast, seen through a point spread function."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.ndimage import gaussian_filter
 

@@ -1,7 +1,5 @@
 """X-ray: thickness of a chest, projected."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.ndimage import gaussian_filter
 

@@ -1,7 +1,5 @@
 """Damaged masks against loops over pixels."""
 
-from __future__ import annotations
-
 import math
 from fractions import Fraction
 from pathlib import Path

@@ -6,8 +6,6 @@ machine, which Flower's own builder does not: its compression depends on the zli
 linked with. Here the files are stored as they are.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import zipfile

@@ -13,8 +13,6 @@ A second bound supposes that all tests against the release are as against a Gaus
 mechanism, any number of times, and of whatever is computed from it; it needs far fewer trials.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -20,8 +20,6 @@ Scores, from what is seen (one site's, or the sum over all sites):
   normal distributions with and without it (LiRA; Carlini et al., 2022). Needs the model only.
 """
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 import numpy as np

@@ -3,8 +3,6 @@
 Logarithmic axes show the few false alarms at which an attack is of use (Carlini et al., 2022).
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

@@ -10,8 +10,6 @@ embedding of the class at the other sites (at the site itself where it is the on
   others are pushed away; the difference of these changes points at the embedding.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any
 

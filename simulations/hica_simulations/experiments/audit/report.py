@@ -1,7 +1,5 @@
 """Tables of an audit: Markdown for people, CSV with every number."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

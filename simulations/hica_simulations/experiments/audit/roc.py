@@ -4,8 +4,6 @@ Trials are cut in two: thresholds are chosen on the first half, and all that is 
 on the second, so that a threshold that was lucky proves nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

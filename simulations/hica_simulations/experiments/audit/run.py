@@ -9,8 +9,6 @@ What lies in the run directory afterwards:
     audit.png                              ROC curves and bounds
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import asdict

@@ -3,8 +3,6 @@
 Each takes the study as it is and changes its `[privacy]`, and what privacy does not allow.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

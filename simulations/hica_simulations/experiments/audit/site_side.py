@@ -4,8 +4,6 @@
 `test_site_side.py` holds that the numbers are theirs, to the bit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -8,8 +8,6 @@ The first site with labelled images is the one attacked. Two patients are looked
   et al., 2021).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -3,8 +3,6 @@
 McMahan et al., AISTATS 2017, algorithm 1, with every site in every round.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 

@@ -12,8 +12,6 @@ classes. They stop SGD after 300 epochs; here L-BFGS goes on until it has conver
 neither a learning rate nor a number of epochs has to be chosen.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax

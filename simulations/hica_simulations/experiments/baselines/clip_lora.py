@@ -18,8 +18,6 @@ Departures:
   over the shots of the features that each had when it was last seen, without a gradient.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional

@@ -7,8 +7,6 @@ and a step costs what is trained. BatchNorm stays on its stored statistics, whic
 estimate.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy.special import softmax

@@ -4,8 +4,6 @@ Differences are paired by seed, because every method sees the same episode: a t-
 seeds' differences says what the seeds support, where two separate intervals would hide it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

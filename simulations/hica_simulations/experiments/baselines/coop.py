@@ -5,8 +5,6 @@ the frozen text tower. It starts as the authors' unspecific one, from N(0, 0.02Â
 SGD over CLIP's embeddings; the scale of a small tower's is another, which Adam does not depend on.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

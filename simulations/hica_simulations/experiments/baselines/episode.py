@@ -4,8 +4,6 @@ Whatever is fixed for all baselines (temperature, centring, which views are aver
 and for our method alike, so that a difference in a table is a difference of methods.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property

@@ -4,8 +4,6 @@ Beside what a run leaves in its directory, `baselines/` holds the same files for
 (`local_only/NAME`) and for the data in one place (`pooled`).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from hica.device import repeatable

@@ -10,8 +10,6 @@ Their contrast of a batch's images with its texts becomes the softmax over the c
 methods here. Adam, as theirs, restarted every round; a step of all shots of a site is its epoch.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

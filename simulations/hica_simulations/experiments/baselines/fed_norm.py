@@ -6,8 +6,6 @@ the statistics of its features to be kept local. A site without shots takes thos
 as the authors give a new site the averaged ones.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.special import softmax
 

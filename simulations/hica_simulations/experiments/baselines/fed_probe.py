@@ -10,8 +10,6 @@ Features are standardised, with moments that sites can add up, and divided by âˆ
 average, the loss curves by at most (1 + 1)/2 with the intercept, and the step of 1 cannot diverge.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

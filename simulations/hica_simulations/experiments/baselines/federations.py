@@ -1,7 +1,5 @@
 """A study's training without a federation: at each site alone, and with all images in one place."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

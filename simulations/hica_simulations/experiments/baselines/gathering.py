@@ -3,8 +3,6 @@
 All baselines use exactly the episodes the sites drew, whatever represents an image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

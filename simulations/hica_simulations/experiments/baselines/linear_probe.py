@@ -4,8 +4,6 @@ The plainest use of a pretrained tower, and hard to beat with few shots (Radford
 section 3; Tian et al., 2020).
 """
 
-from __future__ import annotations
-
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold

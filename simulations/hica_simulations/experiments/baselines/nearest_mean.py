@@ -4,8 +4,6 @@ Prototypes (Snell et al., 2017, eq. 1 and 2) on centred unit features (CL2N, Wan
 Between unit rows the squared distance is 2 - 2·cosine, so that the cosine ranks as it does.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from hica_simulations.experiments.baselines.episode import Doubles, Episode, probabilities

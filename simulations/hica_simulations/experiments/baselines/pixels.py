@@ -3,8 +3,6 @@
 What it reaches is what a data set gives away without any learning of images.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Guo et al., IEEE TMC 2023, algorithm 1. Only the context leaves a site. Adam sta
 round, and rounds times epochs are the steps of `coop`.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -5,8 +5,6 @@ uses: their rows of the embedding are exchanged for the context while the tower 
 itself stays what it is, whichever it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

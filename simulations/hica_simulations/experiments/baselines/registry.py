@@ -1,7 +1,5 @@
 """Every baseline by name; its title is in `hica_simulations.experiments.titles`."""
 
-from __future__ import annotations
-
 from hica.study import Changes
 from hica_simulations.experiments.baselines import (
     clap,

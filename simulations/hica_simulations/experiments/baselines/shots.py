@@ -3,8 +3,6 @@
 They use exactly the episodes the sites drew, and are tested at the sites as all other methods are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property

@@ -9,8 +9,6 @@ Zhang et al., ECCV 2022, eq. 3 to 6. Keys are the shots' features, values their 
 shots do not leave; tuned on the test images the method would look better than it is.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.special import softmax
 

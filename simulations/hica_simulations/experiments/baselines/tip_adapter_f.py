@@ -5,8 +5,6 @@ along a cosine, as the authors train it, for the 100 epochs they give small sets
 all shots is an epoch, as theirs is with at most 256 of them.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

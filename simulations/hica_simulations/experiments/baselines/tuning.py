@@ -5,8 +5,6 @@ from, and features are made of it under whatever weights a baseline has come to.
 all baselines (centring, which views are averaged, temperature) stays where it is: in `Episode`.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

@@ -4,8 +4,6 @@ The text bank holds the mean of each class's prompts: the prompt ensemble of §3
 used; the shots only say where the centre of the features lies.
 """
 
-from __future__ import annotations
-
 from hica_simulations.experiments.baselines.episode import Doubles, Episode, probabilities
 
 

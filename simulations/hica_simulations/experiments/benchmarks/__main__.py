@@ -16,8 +16,6 @@ Deployments, with real processes over TLS, are measured only where they are aske
 Exit codes: as `hica-sim`; a missed target is shown and is no error.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable, Sequence

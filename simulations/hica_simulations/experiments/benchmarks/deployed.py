@@ -4,8 +4,6 @@ As little is computed as a study allows: the first shots of three classes of dra
 pass over them a round, no stage 1, no intercepts, texts as they are.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from datetime import datetime

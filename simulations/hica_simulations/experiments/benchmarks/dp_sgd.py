@@ -5,8 +5,6 @@ gradient of every image besides, clips it and adds noise. Its noise is seeded he
 system's, which a hospital uses, is measured alone.
 """
 
-from __future__ import annotations
-
 from functools import partial
 from statistics import median
 

@@ -12,8 +12,6 @@ database, together with the alignment round the run is in. What is left in `out`
 A value "at round n" is a median over `WINDOW` rounds, as memory rises and falls within a round.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

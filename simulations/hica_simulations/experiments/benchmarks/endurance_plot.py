@@ -1,7 +1,5 @@
 """The picture of an endurance run: memory of each kind of process, and the database, by round."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean

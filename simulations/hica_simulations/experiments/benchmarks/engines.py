@@ -4,8 +4,6 @@ Eight sites are sent the tiny adapter, and send it back as it came; the messages
 checked as in a study. What a round takes, less the time within the sites' function, is overhead.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ The cached way reads every feature from the disk in every epoch (a site reads th
 has its pixels in memory already. Both favour recomputing.
 """
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import replace
 from functools import partial

@@ -5,8 +5,6 @@ kernel's own high-water marks (VmHWM): Python, torch and the tower itself are in
 ServerApp starts is the process that makes the first weights; it ends before the first round.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise

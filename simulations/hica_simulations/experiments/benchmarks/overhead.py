@@ -14,8 +14,6 @@ Both have one coordinator and its sites on this machine, TLS, nodes with keys, a
 The first two rounds of every run are start-up and are left out.
 """
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Sequence

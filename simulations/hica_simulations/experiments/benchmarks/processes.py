@@ -3,8 +3,6 @@
 Everything is read from /proc, as the kernel counts it, without asking the processes.
 """
 
-from __future__ import annotations
-
 import os
 import threading
 import time

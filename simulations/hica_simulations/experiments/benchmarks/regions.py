@@ -4,8 +4,6 @@ Three ways to take a training step of stage 2, forward and backward through the 
 image alone, the image with K regions by mask pooling (ours), the image and K crops.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from statistics import median

@@ -1,7 +1,5 @@
 """Samples of a running deployment: its processes, and the size of its database, by round."""
 
-from __future__ import annotations
-
 import csv
 import time
 from collections.abc import Callable, Sequence

@@ -5,8 +5,6 @@ in for: every site's change of its weights, and their weighted sum. Of 20 sites 
 each computes its own part at the same time; one part is given in seconds.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ As its documentation has it: TLS, nodes with keys, a new process for every messa
 `subprocess`, the default), state in memory. Its dependencies are not installed anew.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -17,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import tomli_w
 
@@ -68,7 +66,7 @@ class StockFlower:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
-    def __enter__(self) -> StockFlower:
+    def __enter__(self) -> Self:
         try:
             self._start_all()
         except BaseException:

@@ -1,7 +1,5 @@
 """Figure, alternate, ratio: how every benchmark measures and what it hands back."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import os

@@ -4,8 +4,6 @@ One file a table, with a function `cells` that says what is run and `write` that
 of it; one line in `TABLES` gives it its name on the command line.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from types import ModuleType
 

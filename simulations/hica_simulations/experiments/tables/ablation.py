@@ -3,8 +3,6 @@
 The three terms and stage 1 are the paper's Table II; the rest are parts of our recipe.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from hica.study import Changes

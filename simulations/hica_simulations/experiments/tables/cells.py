@@ -4,8 +4,6 @@
 test images; `run/` is the run directory while the cell lasts.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

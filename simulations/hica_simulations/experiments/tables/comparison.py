@@ -3,8 +3,6 @@
 Every variant of a seed sees the same shots and the same test images. Seeds draw shots and splits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

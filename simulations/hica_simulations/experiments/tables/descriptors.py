@@ -6,8 +6,6 @@ give one, whose `study.name` is then changed. Both files are named to the table,
 each study.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from hica_server.findings.random_words import random_findings

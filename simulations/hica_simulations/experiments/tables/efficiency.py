@@ -6,8 +6,6 @@ pictures are drawn at random, as neither depends on what they show. Run it with 
 that share the machine slow each other.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor

@@ -1,7 +1,5 @@
 """Main table: our method beside every baseline, over studies and shots."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """How a table is shown: Markdown, and a page of one file that needs no network."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Sequence
 from html import escape

@@ -1,7 +1,5 @@
 """Pictures of tables: a metric over shots, or what each variant changes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ rank well and still call too many images ill. A hospital knows the shares of its
 knowing which image is which; ours and the baselines use them alike (`hica.method.prevalence`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from hica_simulations.experiments.baselines.shots import runnable

@@ -4,8 +4,6 @@
 centre and missing intercepts are in it. `none` is the study's own recipe without any of that.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -6,8 +6,6 @@ them, else all three, of which `--methods` picks the one that fits. An image wit
 regions, so `masks` says little of studies whose manifests have none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from hica.study import NO_CHANGES, merged

@@ -7,8 +7,6 @@ comments that name them, and are put there by `rebuild`:
     <!-- end -->
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Callable, Hashable, Iterable, MutableMapping, Sequence

@@ -1,7 +1,5 @@
 """Running of cells, in one process or in several: a repeat runs what is left."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

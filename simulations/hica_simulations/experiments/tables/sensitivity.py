@@ -1,7 +1,5 @@
 """Sensitivity: weights, margin and temperature of the objective, one at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from hica_simulations.experiments.tables.cells import OURS

@@ -5,8 +5,6 @@ more shots in all. Skew and noise may leave a site without a class, or with fewe
 shots: it learns from what it has.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from hica.errors import ConfigurationError

@@ -6,8 +6,6 @@ those who happen to be in the data: a bootstrap that draws them, each with all t
 all seeds at once, says what other patients would give. Either interval alone is too sure.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

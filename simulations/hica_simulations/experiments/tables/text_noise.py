@@ -4,8 +4,6 @@ A bank that starts from the images' class means hides what its texts do: every d
 to a bank that starts at the texts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from hica.study import NO_CHANGES, merged

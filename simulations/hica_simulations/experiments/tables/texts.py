@@ -4,8 +4,6 @@ What is drawn depends on the seed and on the text itself, so that a sentence tha
 is damaged once.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple

@@ -4,8 +4,6 @@ The recipe is chosen to run on two CPU cores: it trains the last blocks on a few
 table is meant for a GPU (`--device auto`), and stands beside the recipe on the same device.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ A model that has learnt the other classes keeps a trained bank and intercepts aw
 never saw; so each class is left out of the recipe, and of the recipe with its texts as they are.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

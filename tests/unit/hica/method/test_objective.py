@@ -1,7 +1,5 @@
 """Each term against a slow loop over images, regions and texts, forward and backward."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from typing import NamedTuple

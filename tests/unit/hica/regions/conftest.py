@@ -1,7 +1,5 @@
 """Images that have broken region methods, and networks small enough for a test."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

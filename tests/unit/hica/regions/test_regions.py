@@ -1,7 +1,5 @@
 """What every region method promises, over all of `METHODS`."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

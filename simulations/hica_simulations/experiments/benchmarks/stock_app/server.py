@@ -4,8 +4,6 @@ What it leaves is `run_config["result"]`: a list of `{"seconds", "training"}`, o
 its start to the start of the next; `training` is the longest that a site's function took.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

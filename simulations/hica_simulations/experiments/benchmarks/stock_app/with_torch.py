@@ -1,7 +1,5 @@
 """The stock ClientApp of a torch model: its state dict comes, is changed a little and goes back."""
 
-from __future__ import annotations
-
 import time
 
 import torch

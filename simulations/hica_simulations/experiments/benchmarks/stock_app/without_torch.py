@@ -1,7 +1,5 @@
 """The stock ClientApp of a model that needs NumPy only; else as `with_torch`."""
 
-from __future__ import annotations
-
 import time
 
 import numpy as np
