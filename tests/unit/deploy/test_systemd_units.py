@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hica.errors import HicaError
+
 DEPLOY = Path(__file__).parents[3] / "deploy"
 UNITS = ["hica-server.service", "hica-client.service"]
 ANALYZE = shutil.which("systemd-analyze")
@@ -39,4 +41,5 @@ def test_systemd_would_find_a_misspelt_setting(tmp_path):
 def test_a_fault_is_restarted_and_what_a_person_must_mend_is_not(name):
     settings = (DEPLOY / name).read_text().splitlines()
     assert "Restart=on-failure" in settings
-    assert "RestartPreventExitStatus=2 3 4 5 6 7" in settings
+    codes = sorted({kind.exit_code for kind in HicaError.__subclasses__()})
+    assert f"RestartPreventExitStatus={' '.join(map(str, codes))}" in settings
