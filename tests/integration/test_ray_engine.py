@@ -82,6 +82,7 @@ def raising(error: BaseException) -> ServerApp:
 
 @ray
 @needs_ray
+@pytest.mark.matrix
 def test_ray_computes_what_the_in_process_grid_computes():
     on_ray, in_process = {}, {}
     run_on_ray(averaging(on_ray), client_app(), SITES, {"scale": 2.0})

@@ -35,6 +35,7 @@ def test_a_site_without_shots_is_normalised_by_all_shots(episode):
     )
     alone = replace(fewer, test_sites=np.full_like(fewer.test_sites, 1))
     there = fewer.test_sites == 1
-    np.testing.assert_array_equal(
-        fed_norm.fit_predict(fewer)[there], fed_norm.fit_predict(alone)[there]
+    # A product of fewer rows may round otherwise, as the machine's kernels do.
+    np.testing.assert_allclose(
+        fed_norm.fit_predict(fewer)[there], fed_norm.fit_predict(alone)[there], rtol=1e-12
     )

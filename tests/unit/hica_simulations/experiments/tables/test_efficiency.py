@@ -43,6 +43,7 @@ def test_a_model_is_measured(toy_study, tmp_path):
     assert large["peak_bytes"] is None or large["peak_bytes"] > 1e8  # PyTorch alone
 
 
+@pytest.mark.matrix  # in a process of its own
 def test_a_federation_is_measured_once_a_way_of_training(study, tmp_path, monkeypatch):
     scenario = load_scenario(study("phantoms"), ["model.train=adapter"])
     entry = {"stage": "alignment", "seconds": 2, "bytes_up": 300, "bytes_down": 600}
