@@ -29,12 +29,10 @@ class Bootstrap:
     seed: int
 
     def estimate(self, metric: str, probabilities: Floats, labels: Integers) -> Estimate | None:
-        """Value, percentile interval and standard error of a metric; None where undefined.
+        """Value, percentile interval and standard error; None where the metric is undefined.
 
-        Args:
-            metric: A name that `weighted_metric` takes.
-            probabilities: [n, C].
-            labels: True classes [n].
+        `metric` is a name that `weighted_metric` takes, of probabilities [n, C] and true classes
+        [n].
         """
         value = float(weighted_metric(metric, probabilities, labels, np.ones((1, len(labels))))[0])
         if math.isnan(value):

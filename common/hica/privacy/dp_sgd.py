@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hica.errors import ConfigurationError
 from hica.method.examples import Examples
-from hica.method.local_training import Loss
+from hica.method.local_training import Loss, adamw
 from hica.method.model import AlignmentModel
 from hica.privacy.gradients import Draw, per_unit_gradients
 from hica.privacy.noise import NoiseSource
@@ -119,7 +119,9 @@ def train_privately(
     members = members_of(units)
     expected = schedule.expected_units or schedule.sampling_rate * len(members)
     deviation = schedule.noise_multiplier * schedule.max_norm
-    optimiser = _optimiser(trained, schedule)
+    optimiser = adamw(
+        trained, schedule.learning_rate, schedule.bank_learning_rate, schedule.weight_decay
+    )
     for _ in range(schedule.steps):
         draw = draw_rows(members, examples.hidden.shape[1], schedule, noise)
         sums = clipped_sum(model, examples, loss, draw, schedule, list(trained))
@@ -208,19 +210,6 @@ def draw_rows(
         units=torch.arange(len(drawn)).repeat_interleave(rows),
         shares=(1.0 / rows.double()).repeat_interleave(rows),
     )
-
-
-def _optimiser(
-    trained: dict[str, torch.nn.Parameter], schedule: PrivateSchedule
-) -> torch.optim.AdamW:
-    """AdamW with a rate for the tower and one for the bank, as in `local_training.train`."""
-    bank = [value for name, value in trained.items() if name.startswith("bank.")]
-    tower = [value for name, value in trained.items() if not name.startswith("bank.")]
-    groups = [
-        {"params": tower, "lr": schedule.learning_rate, "weight_decay": schedule.weight_decay},
-        {"params": bank, "lr": schedule.bank_learning_rate, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]])
 
 
 def _add_pull(

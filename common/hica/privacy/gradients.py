@@ -63,11 +63,7 @@ def per_image_gradients(
         Gradients [R, ...] by the names of `model.shared()`; a text bank that the loss does not use
         is left out.
     """
-    device, dtype = model.centre.device, model.centre.dtype
-    hidden = examples.hidden[images, views].to(device)
-    hidden = hidden if hidden.dtype == torch.uint8 else hidden.to(dtype)
-    region_weights = examples.region_weights[images, views].to(device, dtype)
-    shared = model.shared()
+    device, shared = model.centre.device, model.shared()
     bank = {name: value for name, value in shared.items() if name.startswith("bank.")}
     copies = {
         name: value.detach().expand(len(images), *value.shape).requires_grad_()
@@ -86,7 +82,8 @@ def per_image_gradients(
     # Flash attention has no vectorised rule (it would loop over the images, as fast as this) and no
     # gradient for trained position biases.
     with sdpa_kernel(SDPBackend.MATH):
-        embedded = vmap(embed)(copies, hidden, region_weights)  # (R, D), (R, K, D)
+        shown = examples.shown(images, views, model.centre)
+        embedded = vmap(embed)(copies, *shown)  # (R, D), (R, K, D)
     # In the bank's gradient below rows are told apart by factors of 0, which NaN would survive.
     rows = [part.detach().nan_to_num(0.0, 0.0, 0.0).requires_grad_() for part in embedded]
     batch = Batch(

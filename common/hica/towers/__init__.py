@@ -107,16 +107,11 @@ def load_text_tower(
     vocabulary: list[str],
     seed: int = 0,
 ) -> TextTower:
-    """Build a text tower.
+    """Build a text tower: `tiny`, `same` (the text side of `image`), or a name open_clip takes.
 
-    Args:
-        text: `tiny`, `same` (the text side of `image`), or a name open_clip takes.
-        image: The image tower's name.
-        pretrained: open_clip's tag of the weights.
-        checkpoint: Weights on disk of the whole pair; with `same` only.
-        sha256: Expected hash of `checkpoint`, in hex.
-        vocabulary: Texts whose words the `tiny` tower knows.
-        seed: What weights are drawn from where nothing gives them.
+    `pretrained` is open_clip's tag of the weights; `checkpoint`, with `same` only, are weights on
+    disk of the whole pair, and `sha256` their hash in hex; without either weights are drawn from
+    `seed`. The `tiny` tower knows the words of the texts in `vocabulary`.
 
     Raises:
         CheckpointError: Weights that are missing, of another hash or of another model.

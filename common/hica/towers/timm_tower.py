@@ -94,12 +94,8 @@ class TimmTower(ImageTower):
     ) -> None:
         """Wrap a model that holds its weights already.
 
-        Args:
-            trunk: The timm model.
-            name: What it was asked for as.
-            preprocess: Its transform.
-            projection: Applied to embeddings row by row: the way into a joint space.
-            variant: What else changes its output, for the fingerprint.
+        `projection`, the way into a joint space, is applied to embeddings row by row; `variant` is
+        what else changes the output, for the fingerprint.
 
         Raises:
             ConfigurationError: Its features are not a square grid of patches.
