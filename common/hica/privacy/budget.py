@@ -68,9 +68,7 @@ def noise_deviation(study: Study, sites: int) -> float:
 def training_multiplier(study: Study, units: Mapping[Role, int]) -> float:
     """Noise multiplier σ of every step of a site's training, in both stages.
 
-    Args:
-        study: The study.
-        units: How many units there are among the site's images of each role.
+    `units` says how many units there are among the site's images of each role.
 
     Raises:
         ConfigurationError: No noise is enough for this ε and δ.

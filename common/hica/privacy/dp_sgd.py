@@ -143,19 +143,12 @@ def clipped_sum(
     schedule: PrivateSchedule,
     names: Sequence[str],
 ) -> dict[str, Tensor]:
-    """Sum over the drawn units of their gradients, each clipped to C: what noise is added to.
+    """Sums [P] in float64, by name, of the drawn units' gradients, each clipped to C.
 
-    Args:
-        model: In training mode; not changed.
-        examples: On any device.
-        loss: Per-image loss in which no image sees another.
-        draw: The rows of the step; without any nothing is computed, and the sum is zero.
-        schedule: Gives C and the size of micro-batches.
-        names: Weights the loss depends on.
-
-    Returns:
-        Sums [P] in float64, by name; adding or removing a unit changes them by C at most, in the
-        norm over all of them.
+    This is what noise is added to: adding or removing a unit changes it by C at most, in the norm
+    over all sums. The model is in training mode and not changed; in the loss no image sees another,
+    and it depends on the weights of `names`. Where no unit was drawn nothing is computed, and the
+    sums are zero.
     """
     shared, device = model.shared(), model.centre.device
     sums = {
@@ -185,16 +178,9 @@ def members_of(units: Sequence[str]) -> list[Tensor]:
 def draw_rows(
     members: Sequence[Tensor], view_count: int, schedule: PrivateSchedule, noise: NoiseSource
 ) -> Draw:
-    """Draw the units of a step and the views shown of their images.
+    """Draw the units of a step and the views shown of their images, of `view_count` each.
 
-    Args:
-        members: Indices of each unit's images.
-        view_count: Views V there are of an image.
-        schedule: Gives q and how many views are averaged.
-        noise: What decides.
-
-    Returns:
-        The rows, none where no unit was drawn.
+    `members` are the indices of each unit's images. There are no rows where no unit was drawn.
     """
     takes_part = noise.uniform(len(members)) < schedule.sampling_rate
     drawn = [part for part, taken in zip(members, takes_part, strict=True) if taken]

@@ -118,21 +118,12 @@ def _of_bank(losses: Tensor, bank: dict[str, nn.Parameter]) -> dict[str, Tensor]
 def per_unit_gradients(
     model: AlignmentModel, examples: Examples, loss: Loss, draw: Draw, micro_batch: int
 ) -> Iterator[dict[str, Tensor]]:
-    """Mean gradient of each unit's rows, in the order of the draw.
+    """Mean gradients [u, P] of the next u ≥ 0 units of the draw, flattened, by name.
 
     Values that are not finite count as zero: they would pass every clipping, spoil the sums of
-    other units and so tell of their own.
-
-    Args:
-        model: As for `per_image_gradients`.
-        examples: On any device.
-        loss: Per-image loss in which no image sees another.
-        draw: The rows; none is allowed.
-        micro_batch: Rows whose gradients are held at a time. A unit may have more: its rows are
-            added up over micro-batches before it is handed out.
-
-    Yields:
-        Gradients [u, P] of the next u ≥ 0 units, flattened, by the names of `model.shared()`.
+    other units and so tell of their own. Names are those of `model.shared()`; model and loss are as
+    for `per_image_gradients`. `micro_batch` rows have their gradients held at a time. A unit may
+    have more: its rows are added up over micro-batches before it is handed out.
     """
     unfinished: dict[str, Tensor] = {}
     for start in range(0, len(draw.units), micro_batch):

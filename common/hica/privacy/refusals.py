@@ -23,11 +23,9 @@ from hica.privacy.gradients import per_image_gradients
 def refusals(model: AlignmentModel, contrast: str, hidden: Tensor | None = None) -> list[str]:
     """Why a model cannot be trained by DP-SGD, each reason with its remedy; none if it can be.
 
-    Args:
-        model: Put into training mode and tried on one image; its weights stay as they are.
-        contrast: `alignment.contrast` of the study.
-        hidden: What it is tried on, [1, ...] like the output of `model.tower.frozen`; None: a black
-            image, for which the frozen part has to run.
+    The model is put into training mode and tried on one image; its weights stay as they are. That
+    image is `hidden`, [1, ...] like the output of `model.tower.frozen`; None: a black image, for
+    which the frozen part has to run. `contrast` is `alignment.contrast` of the study.
     """
     model.train()
     found = []

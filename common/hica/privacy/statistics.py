@@ -32,13 +32,9 @@ def unit_weights(units: Sequence[str]) -> Vector:
 
 
 def group_sums(rows: Matrix, groups: NDArray[np.int64], count: int, weights: Vector) -> ClusterSums:
-    """Weighted sums [count, D] and counts [count] of rows per group.
+    """Weighted sums [count, D] and counts [count] of rows [n, D] per group [n]; -1: in none.
 
-    Args:
-        rows: [n, D]; longer ones are scaled to norm 1.
-        groups: [n] group of each row; -1: none.
-        count: Number of groups.
-        weights: [n], of `unit_weights`.
+    Rows longer than 1 are scaled to norm 1; `weights` [n] are those of `unit_weights`.
     """
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     bounded = rows / np.maximum(norms, 1.0)
@@ -52,10 +48,7 @@ def group_sums(rows: Matrix, groups: NDArray[np.int64], count: int, weights: Vec
 def noised(parts: ClusterSums, deviation: float, noise: NoiseSource) -> ClusterSums:
     """Sums and counts with independent normal noise on every number.
 
-    Args:
-        parts: One release.
-        deviation: σ·Δ, the standard deviation on sums; that on counts is 1 / `COUNT_SCALE` of it.
-        noise: Where it comes from.
+    `deviation` is σ·Δ, the standard deviation on sums; that on counts is 1 / `COUNT_SCALE` of it.
     """
     return ClusterSums(
         parts.sums + deviation * noise.normal(parts.sums.shape),

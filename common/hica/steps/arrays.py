@@ -50,11 +50,7 @@ class Array:
         return max(-self.low, self.high)
 
     def check(self, values: NDArray[Any], times: int = 1) -> None:
-        """Refuse values outside the range.
-
-        Args:
-            values: As they came.
-            times: Of how many sites they are a sum.
+        """Refuse values outside the range; those of a sum over sites are `times` as wide.
 
         Raises:
             MessageError: Names array and range.

@@ -249,22 +249,18 @@ class Step(ABC):
             return study.alignment.shots * len(study.classes)
         return study.pretraining.max_images
 
-    def asked(self, state: State) -> dict[str, NDArray[Any]]:
-        """The arrays of `asks`."""
-        return {}
+    def asked(self, study: Study, state: State) -> dict[str, NDArray[Any]]:
+        """The arrays of `asks`: what the state holds under their names."""
+        return {array.name: getattr(state, array.name) for array in self.asks(study)}
 
     @abstractmethod
     def answer(self, data: SiteData, model: AlignmentModel, request: Request) -> Answer:
         """The site's half: what it has for a request. Exact, and without effects."""
 
     def check(self, study: Study, state: State, reply: Reply, sites: int = 1) -> None:
-        """Refuse a well-formed reply that must still not be used.
+        """Refuse a well-formed reply, of one site or the sum over `sites`, that must not be used.
 
-        Args:
-            study: The study.
-            state: As it was asked with.
-            reply: Of one site, or the sum over several.
-            sites: How many.
+        `state` is as it was asked with.
 
         Raises:
             MessageError: No right answer is like that.

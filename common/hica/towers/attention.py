@@ -47,9 +47,9 @@ class SplitAttention(nn.Module):
         attn_mask: Tensor | None = None,
         **_ignored: Any,
     ) -> tuple[Tensor, None]:
-        """Attend from `query` [B, L, E] to `key` and `value` [B, S, E]; [L, B, E] unless `batch_first`.
+        """Attend from `query` [B, L, E] to `key` and `value` [B, S, E].
 
-        Keys default to the queries, values to the keys. `key_padding_mask` [B, S] is True (or -inf)
+        Unless `batch_first`, L and S come before B. Keys default to the queries, values to the keys. `key_padding_mask` [B, S] is True (or -inf)
         where a key is ignored, `attn_mask` ([L, S] or [B·heads, L, S]) where attention is
         forbidden. Passed over are `need_weights`, `average_attn_weights`, and `is_causal`, a mere
         hint. Gives [B, L, E] (or [L, B, E]) and None.

@@ -43,7 +43,6 @@ class LayeredTower(ImageTower):
         self.layers = layers
         self.name = tower.name
         self.preprocess = tower.preprocess
-        self.grid = tower.grid
         side = tower.preprocess.size
         with torch.no_grad():
             found = self._layers(torch.zeros(1, 3, side, side), tower.depth)
