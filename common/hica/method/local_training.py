@@ -158,7 +158,7 @@ def embed_batch(model: AlignmentModel, examples: Examples, index: Tensor, view: 
     """Embed view `view[i]` of image `index[i]`, on the model's device and in float32."""
     device = model.centre.device
     with autocast(device):
-        images, regions = model.embed(*examples.shown(index, view, model.centre))
+        images, regions = model(*examples.shown(index, view, model.centre))
     return Batch(
         images.float(),
         regions.float(),

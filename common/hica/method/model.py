@@ -21,13 +21,8 @@ from hica.wire.weight_names import BANK_CLASSES, BANK_FINDINGS
 class AlignmentModel(nn.Module):
     """Adapted tower, centre, text bank and intercepts.
 
-    Args:
-        tower: The adapted image tower.
-        bank: Where the texts start.
-        train_text_bank: Whether they are trained.
-        unit_features: Whether features have norm 1 before the centre is subtracted (CL2N, Wang et
-            al. 2019, has it after): then no image moves the centre by more than another, as
-            privacy needs it.
+    With `unit_features` features have norm 1 before the centre is subtracted (CL2N, Wang et al.
+    2019, has it after): then no image moves the centre by more than another, as privacy needs it.
 
     Attributes:
         tower: The adapted image tower.
@@ -35,7 +30,7 @@ class AlignmentModel(nn.Module):
         scale: [2, D], what they are divided by then; 1 unless the study has features scaled.
         share: [D], what they are multiplied by at last, so that each layer of a tower that has
             several weighs as much as any other, however wide it is.
-        classes: Class texts [C, D]; trained where `train_text_bank`.
+        classes: Class texts [C, D], at first those of the bank; trained where `train_text_bank`.
         findings: Finding texts [M, D]; likewise.
         finding_classes: [M, C] bool, which finding speaks for which class.
         bias: [C], added to the logits of a prediction (`calibration`); zero until estimated.
@@ -76,7 +71,7 @@ class AlignmentModel(nn.Module):
             return functional.normalize(pooled, dim=-1), functional.normalize(regions, dim=-1)
         return pooled, regions
 
-    def embed(self, hidden: Tensor, region_weights: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, hidden: Tensor, region_weights: Tensor) -> tuple[Tensor, Tensor]:
         """Unit embeddings of images [B, D] and regions [B, K, D], from what `features` takes."""
         pooled, regions = self.features(hidden, region_weights)
         return self.placed(pooled, 0), self.placed(regions, 1)

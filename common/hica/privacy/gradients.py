@@ -36,17 +36,6 @@ class Draw(NamedTuple):
     """[R] weight of the row in its unit's mean; those of a unit add up to 1."""
 
 
-class _Embedding(nn.Module):
-    """`AlignmentModel.embed` as a module, so that weights can be passed to it."""
-
-    def __init__(self, model: AlignmentModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, hidden: Tensor, region_weights: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.embed(hidden, region_weights)
-
-
 def per_image_gradients(
     model: AlignmentModel, examples: Examples, loss: Loss, images: Tensor, views: Tensor
 ) -> dict[str, Tensor]:
@@ -70,13 +59,11 @@ def per_image_gradients(
         for name, value in shared.items()
         if name not in bank
     }
-    embedding = _Embedding(model)
 
     def embed(
         own: dict[str, Tensor], hidden: Tensor, region_weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        named = {f"model.{name}": value for name, value in own.items()}
-        image, regions = functional_call(embedding, named, (hidden[None], region_weights[None]))
+        image, regions = functional_call(model, own, (hidden[None], region_weights[None]))
         return image[0], regions[0]
 
     # Flash attention has no vectorised rule (it would loop over the images, as fast as this) and no

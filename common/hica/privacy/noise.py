@@ -25,11 +25,9 @@ class NoiseSource(Protocol):
 
     def normal(self, shape: tuple[int, ...]) -> Numbers:
         """Standard normal numbers of this shape."""
-        ...
 
     def uniform(self, n: int) -> Numbers:
         """Numbers [n], uniform in [0, 1)."""
-        ...
 
 
 class SecureNoise:

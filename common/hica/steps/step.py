@@ -113,42 +113,33 @@ class SiteData(Protocol):
     @property
     def name(self) -> str:
         """The site's name, from which its random draws come."""
-        ...
 
     @property
     def study(self) -> Study:
         """The study that is answered."""
-        ...
 
     @property
     def rest_shares(self) -> NDArray[np.float64] | None:
         """[C] shares of the classes among the images beyond the shots; None: not known."""
-        ...
 
     @property
     def shots_in_pool(self) -> NDArray[np.bool_]:
         """[n] which of the unlabelled images are shots, too."""
-        ...
 
     def size(self, part: Part) -> int:
         """How many images a part has."""
-        ...
 
     def examples(self, part: Part) -> Examples:
         """Some of the site's images in their training views."""
-        ...
 
     def embedded(self, part: Part, model: AlignmentModel) -> Batch:
         """Their unit embeddings under a model, on the CPU."""
-        ...
 
     def positives(self, part: Part, rows: Tensor, labels: Tensor) -> Tensor:
         """Findings [n, M] that some of the images may show, were these their labels."""
-        ...
 
     def has_kept(self, name: str) -> bool:
         """Whether an earlier step has kept something of this name."""
-        ...
 
     def kept(self, name: str) -> Kept:
         """What an earlier step has kept.
@@ -156,7 +147,6 @@ class SiteData(Protocol):
         Raises:
             CheckpointError: Nothing of this name.
         """
-        ...
 
 
 class Rule(Protocol):
@@ -166,11 +156,9 @@ class Rule(Protocol):
 
     def aggregate(self, round: int, current: Weights, updates: Sequence[Update]) -> Weights:
         """The next weights."""
-        ...
 
     def state(self) -> Weights:
         """What the next round needs of the last ones."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,10 @@ def study_pairs(texts: Sequence[ClassTexts]) -> list[Pair]:
 
 
 def read_corpus(source: str, root: Path) -> list[str]:
-    """Sentences of a corpus, blank ones left out.
+    """Sentences of a corpus below the folder `root`, blank ones left out.
 
-    Args:
-        source: A text file (a sentence a line), `file.csv:COLUMN`, or a JSON of prompts
-            {term: [definitions]}.
-        root: Folder that `source` is relative to.
+    It is a text file (a sentence a line), `file.csv:COLUMN`, or a JSON of prompts {term:
+    [definitions]}.
 
     Raises:
         ConfigurationError: A file that is missing, empty or of another form, or an unknown column.
@@ -124,16 +122,11 @@ def refine(
 ) -> RefinementReport:
     """Train `tower` in place on pairs and corpus; the same seed gives the same weights.
 
-    An epoch goes through the longer of the two once and through the other as often as that takes.
-    Dropout stays off, because it would draw from torch's global generator.
-
-    Args:
-        tower: Text tower; left in evaluation mode.
-        pairs: Terms and definitions. The language model reads the definitions too.
-        corpus: Further sentences for the language model; needs a tower with a token embedding.
-        epochs: 0 only measures.
-        learning_rate: AdamW's.
-        seed: Of the order of batches and of the tokens to restore.
+    An epoch goes through the longer of the two once and through the other as often as that takes; 0
+    epochs only measure. Dropout stays off, because it would draw from torch's global generator; the
+    tower is left in evaluation mode. The language model reads the definitions of the pairs and the
+    sentences of the corpus, and needs a tower with a token embedding. The learning rate is AdamW's;
+    the seed is of the order of batches and of the tokens to restore.
 
     Raises:
         ConfigurationError: Nothing to train on, or a loss that is not finite.
@@ -177,12 +170,8 @@ def pair_loss(tower: TextTower, pairs: Sequence[Pair], related: Collection[Pair]
     """Symmetric InfoNCE between the distinct terms [T] and definitions [D] of a batch.
 
     A term has several definitions and a definition may serve several terms, so each is pulled to
-    all its partners alike (Khosla et al., 2020, eq. 2) and never pushed from one of them.
-
-    Args:
-        tower: Text tower.
-        pairs: The batch.
-        related: All pairs there are: what is no false negative of the batch.
+    all its partners alike (Khosla et al., 2020, eq. 2) and never pushed from one of them. `related`
+    are all pairs there are: what is no false negative of the batch.
     """
     terms = list(dict.fromkeys(pair.term for pair in pairs))
     definitions = list(dict.fromkeys(pair.definition for pair in pairs))

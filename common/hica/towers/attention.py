@@ -49,10 +49,10 @@ class SplitAttention(nn.Module):
     ) -> tuple[Tensor, None]:
         """Attend from `query` [B, L, E] to `key` and `value` [B, S, E].
 
-        Unless `batch_first`, L and S come before B. Keys default to the queries, values to the keys. `key_padding_mask` [B, S] is True (or -inf)
-        where a key is ignored, `attn_mask` ([L, S] or [B·heads, L, S]) where attention is
-        forbidden. Passed over are `need_weights`, `average_attn_weights`, and `is_causal`, a mere
-        hint. Gives [B, L, E] (or [L, B, E]) and None.
+        Unless `batch_first`, L and S come before B. Keys default to the queries, values to the
+        keys. `key_padding_mask` [B, S] is True (or -inf) where a key is ignored, `attn_mask`
+        ([L, S] or [B·heads, L, S]) where attention is forbidden. Passed over are `need_weights`,
+        `average_attn_weights`, and `is_causal`, a mere hint. Gives [B, L, E] and None.
         """
         key = query if key is None else key
         value = key if value is None else value

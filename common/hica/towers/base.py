@@ -72,7 +72,7 @@ class ImageTower(nn.Module, ABC):
         return self.suffix(images, self.depth)
 
     def prefix(self, images: Tensor, last: int) -> Tensor:
-        """Everything before the last `last` blocks; the images themselves if that is all of them.
+        """Everything before the last blocks; the images themselves if those are all of them.
 
         Raises:
             ConfigurationError: `last` is not in 0..depth.

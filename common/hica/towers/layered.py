@@ -17,13 +17,10 @@ from hica.towers.pooling import pool
 
 
 class LayeredTower(ImageTower):
-    """Outputs of the last blocks, then the tower's own embedding, side by side.
+    """Outputs of the last blocks, 1 to all of a tower, then its own embedding, side by side.
 
-    Args:
-        tower: Any tower.
-        layers: How many of its last blocks are taken, 1 to its depth.
-        maps: `fine`, patches on the finest grid among the layers (coarser maps are repeated), or
-            `coarse`, on the coarsest one (finer maps are averaged).
+    `maps` are `fine`, patches on the finest grid among the layers (coarser maps are repeated), or
+    `coarse`, on the coarsest one (finer maps are averaged).
 
     Attributes:
         widths: Width of each layer, the head's last; they add up to `dim`.
