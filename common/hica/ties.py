@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def first_largest(scores: NDArray[np.float64], tolerance: float = 1e-9) -> NDArray[Any]:
-    """Index [...] of the largest score in each row, the first of those that equal it but for rounding.
+    """Index [...] of the largest score in each row: of those equal but for rounding, the first.
 
     Scores [..., n] are finite; equal ones may differ by a share `tolerance` of the row's largest
     magnitude.

@@ -263,11 +263,7 @@ class Supervisor:
 
 
 class Stop:
-    """Whether SIGTERM or SIGINT has arrived.
-
-    Attributes:
-        signal: Which, once one has.
-    """
+    """Whether SIGTERM or SIGINT has arrived; `signal` is which, once one has."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None

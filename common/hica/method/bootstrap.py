@@ -16,11 +16,8 @@ _CELLS_AT_ONCE = 4_000_000  # weights held in memory: 32 MB
 class Bootstrap:
     """Draws of patients with replacement, as weights on their images.
 
-    Attributes:
-        group_of_image: Index of each image's patient [n].
-        group_count: Patients.
-        resamples: Draws.
-        seed: Of the draws, which are the same for every metric.
+    `group_of_image` [n] is the index of each image's patient. The draws of a `seed` are the same
+    for every metric.
     """
 
     group_of_image: Integers

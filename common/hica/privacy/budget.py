@@ -22,12 +22,9 @@ from hica.study import Study
 
 @dataclass(frozen=True)
 class Rounds:
-    """The rounds of a step that a site trains by DP-SGD.
+    """The rounds of a study's step that a site trains by DP-SGD.
 
-    Attributes:
-        sampling_rate: Probability q with which a unit is in a step of DP-SGD.
-        steps: Of DP-SGD in one round.
-        rounds: Of the study.
+    In each of the `steps` of one round a unit takes part with probability q, `sampling_rate`.
     """
 
     sampling_rate: float

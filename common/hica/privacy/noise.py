@@ -15,11 +15,7 @@ CHUNK = 1 << 18
 
 
 class NoiseSource(Protocol):
-    """A source of independent random numbers.
-
-    Attributes:
-        name: `secure` or `seeded`.
-    """
+    """A source of independent random numbers, by name `secure` or `seeded`."""
 
     name: str
 

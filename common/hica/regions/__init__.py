@@ -52,7 +52,7 @@ def build(
     tower: str = "",
     device: str = "cpu",
 ) -> RegionMethod:
-    """Make the region method of `[regions]`, a key of `METHODS`.
+    """Make the region method of `[regions]`.
 
     Args:
         method: A key of `METHODS`.

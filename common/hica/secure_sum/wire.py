@@ -67,12 +67,7 @@ class SignedKeys:
 
 @dataclass(frozen=True)
 class Deal:
-    """Exchange 1: a site's sealed shares.
-
-    Attributes:
-        commitment: To the seed of its self-mask.
-        sealed: Addressee → envelope.
-    """
+    """Exchange 1: a site's sealed shares by addressee; a commitment to its self-mask's seed."""
 
     commitment: bytes
     sealed: dict[str, bytes]
@@ -93,11 +88,10 @@ class Deal:
 
 @dataclass(frozen=True)
 class Unmasking:
-    """Exchange 4: a site's shares of others' seeds.
+    """Exchange 4: a site's shares of the seeds of others.
 
-    Attributes:
-        self_masks: Site in the sum → share of the seed of its self-mask.
-        mask_keys: Site that dropped out → share of the seed of its mask key.
+    Of each site in the sum it is that of the self-mask's seed, of each that dropped out that of the
+    mask key's.
     """
 
     self_masks: dict[str, bytes]

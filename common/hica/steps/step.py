@@ -142,11 +142,7 @@ class SiteData(Protocol):
         """Whether an earlier step has kept something of this name."""
 
     def kept(self, name: str) -> Kept:
-        """What an earlier step has kept.
-
-        Raises:
-            CheckpointError: Nothing of this name.
-        """
+        """What an earlier step has kept; a CheckpointError where there is nothing of this name."""
 
 
 class Rule(Protocol):

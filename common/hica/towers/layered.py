@@ -22,9 +22,6 @@ class LayeredTower(ImageTower):
     `maps` are `fine`, patches on the finest grid among the layers (coarser maps are repeated), or
     `coarse`, on the coarsest one (finer maps are averaged).
 
-    Attributes:
-        widths: Width of each layer, the head's last; they add up to `dim`.
-
     Raises:
         ConfigurationError: The tower has fewer blocks.
     """
@@ -52,7 +49,7 @@ class LayeredTower(ImageTower):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """See the class."""
+        """Width of each layer, the head's last; they add up to `dim`."""
         return self._widths
 
     @property

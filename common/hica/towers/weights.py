@@ -3,6 +3,7 @@
 import hashlib
 import math
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,22 @@ from torch import Tensor, nn
 from hica.errors import CheckpointError
 from hica.images.cache import file_sha256
 from hica.printable import listed
+
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of an image tower beside its name, as `hica.towers.load_image_tower` has it."""
+
+    pretrained: str | None
+    checkpoint: Path | None
+    sha256: str | None
+    pad_type: str
+    image_size: int | None
+    mean: Colour | None
+    std: Colour | None
+    seed: int
 
 
 @torch.no_grad()

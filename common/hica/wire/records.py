@@ -7,6 +7,7 @@ checked first, and arrays are read from NumPy's plain format by header and buffe
 
 import io
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def decode_request(record: RecordDict, kind: str) -> Request:
     """
     header = _header(record, {"study": dict, "settings": dict}, kind)
     study = validated(Study, header["study"], "study received")
-    received = record.array_records.get("arrays", {})
+    received: Mapping[str, Array] = record.array_records.get("arrays", {})
     arrays = {name: _read(name, array, None).copy() for name, array in received.items()}
     return Request(kind, study, header["round"], header["settings"], arrays)
 
