@@ -15,7 +15,15 @@ from torch.nn import functional
 from hica.device import autocast
 from hica.method.examples import Examples
 from hica.method.model import AlignmentModel
-from hica.method.objective import Assignment, Contrast, hica_loss
+from hica.method.objective import (
+    Assignment,
+    Contrast,
+    batch_global_loss,
+    batch_local_loss,
+    cross_loss,
+    global_loss,
+    local_loss,
+)
 
 
 class Batch(NamedTuple):
@@ -64,25 +72,24 @@ def alignment_loss(
     assignment: Assignment,
     contrast: Contrast,
 ) -> Loss:
-    """Stage 2's objective, L = L_global + λ1·L_local + λ2·L_cross (`hica.method.objective`)."""
+    """Stage 2's objective, L = L_global + λ1·L_local + λ2·L_cross (`hica.method.objective`).
+
+    The temperature is τ, the weights are λ1 and λ2, the margin is δ, in cosine. `assignment` says
+    which positives a region is pulled to (`local_loss`); `contrast` is `bank`, against the shared
+    texts, or `batch`, the paper's form (not for DP). Unlabelled images must be left out.
+    """
 
     def three_terms(model: AlignmentModel, batch: Batch) -> Tensor:
+        images, regions, valid, labels, positives = batch
         classes, findings = model.unit_bank()
-        return hica_loss(
-            batch.images,
-            batch.regions,
-            batch.valid,
-            classes,
-            findings,
-            batch.labels,
-            batch.positives,
-            temperature=temperature,
-            local_weight=local_weight,
-            cross_weight=cross_weight,
-            margin=margin,
-            assignment=assignment,
-            contrast=contrast,
-        ).total
+        if contrast == "bank":
+            whole = global_loss(images, classes, labels, temperature)
+            local = local_loss(regions, valid, findings, positives, temperature, assignment)
+        else:
+            whole = batch_global_loss(images, classes[labels], temperature)
+            local = batch_local_loss(regions, valid, findings, positives, temperature, assignment)
+        cross = cross_loss(images, classes, labels, margin)
+        return whole + local_weight * local + cross_weight * cross
 
     return three_terms
 

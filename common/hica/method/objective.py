@@ -9,7 +9,7 @@ exact. The paper's in-batch forms (`batch_…`) do couple them: images of one cl
 false negatives of each other. They are for the paper's tables, never for DP.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -20,64 +20,12 @@ Assignment = Literal["all", "best", "matching"]
 Contrast = Literal["bank", "batch"]
 
 
-class Terms(NamedTuple):
-    """Per-image losses [B]: the weighted total and the three unweighted terms."""
-
-    total: Tensor
-    global_: Tensor
-    local: Tensor
-    cross: Tensor
-
-
-def hica_loss(
-    images: Tensor,
-    regions: Tensor,
-    valid: Tensor,
-    classes: Tensor,
-    findings: Tensor,
-    labels: Tensor,
-    positives: Tensor,
-    *,
-    temperature: float,
-    local_weight: float,
-    cross_weight: float,
-    margin: float,
-    assignment: Assignment = "all",
-    contrast: Contrast = "bank",
-) -> Terms:
-    """The whole objective: L = L_global + λ1·L_local + λ2·L_cross.
-
-    Args:
-        images: z, unit rows [B, d].
-        regions: r, unit rows [B, K, d]; rows that are not `valid` are ignored.
-        valid: Which regions exist, bool [B, K].
-        classes: T, unit rows [C, d].
-        findings: F, unit rows [M, d]; M may be 0.
-        labels: y, long [B] in 0..C-1; leave unlabelled images out.
-        positives: Findings each image's regions may show, bool [B, M].
-        temperature: τ.
-        local_weight: λ1.
-        cross_weight: λ2.
-        margin: δ, in cosine.
-        assignment: Which positives a region is pulled to, see `local_loss`.
-        contrast: `bank`, against the shared texts, or `batch`, the paper's form (not for DP).
-    """
-    if contrast == "bank":
-        global_ = global_loss(images, classes, labels, temperature)
-        local = local_loss(regions, valid, findings, positives, temperature, assignment)
-    else:
-        global_ = batch_global_loss(images, classes[labels], temperature)
-        local = batch_local_loss(regions, valid, findings, positives, temperature, assignment)
-    cross = cross_loss(images, classes, labels, margin)
-    return Terms(global_ + local_weight * local + cross_weight * cross, global_, local, cross)
-
-
 def global_loss(images: Tensor, classes: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """The whole image against the class texts, per image [B].
 
     L_global = -log( exp(z·T_y / τ) / Σ_c exp(z·T_c / τ) )
 
-    Images z [B, d] and class texts T [C, d] are unit rows, labels y long [B].
+    Images z [B, d] and class texts T [C, d] are unit rows, labels y long [B] in 0..C-1.
     """
     return functional.cross_entropy(images @ classes.T / temperature, labels, reduction="none")
 
@@ -88,15 +36,15 @@ def local_loss(
     findings: Tensor,
     positives: Tensor,
     temperature: float,
-    assignment: Assignment = "all",
+    assignment: Assignment,
 ) -> Tensor:
     """Each region against the finding texts, per image [B].
 
     L_local = - mean_k mean_{m ∈ P_k} log( exp(rₖ·F_m / τ) / Σ_j exp(rₖ·F_j / τ) ),  k valid
 
-    Regions r [B, K, d] and finding texts F [M, d] are unit rows, `valid` is bool [B, K]. Which
-    finding a region shows is not labelled, only the set P of findings of its image, bool [B, M].
-    The region's own positives P_k are, by `assignment`,
+    Regions r [B, K, d] and finding texts F [M, d] are unit rows, M may be 0; rows that are not
+    `valid`, bool [B, K], are ignored. Which finding a region shows is not labelled, only the set P
+    of findings of its image, bool [B, M]. The region's own positives P_k are, by `assignment`,
 
     - `all`: P;
     - `best`: the finding of P nearest to the region;
@@ -153,7 +101,7 @@ def batch_local_loss(
     findings: Tensor,
     positives: Tensor,
     temperature: float,
-    assignment: Assignment = "all",
+    assignment: Assignment,
 ) -> Tensor:
     """The paper's L_local: symmetric InfoNCE between the regions and finding texts of one batch.
 

@@ -24,7 +24,7 @@ from hica.study import Study
 class Rounds:
     """The rounds of a study's step that a site trains by DP-SGD.
 
-    In each of the `steps` of one round a unit takes part with probability q, `sampling_rate`.
+    A round has `steps`; in each a unit takes part with probability q, the `sampling_rate`.
     """
 
     sampling_rate: float

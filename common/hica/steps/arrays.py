@@ -50,7 +50,7 @@ class Array:
         return max(-self.low, self.high)
 
     def check(self, values: NDArray[Any], times: int = 1) -> None:
-        """Refuse values outside the range; those of a sum over sites are `times` as wide.
+        """Refuse values outside the range; of a sum over `times` sites it is as much wider.
 
         Raises:
             MessageError: Names array and range.

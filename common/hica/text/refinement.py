@@ -111,10 +111,11 @@ def refine(
 ) -> None:
     """Train `tower` in place on pairs and corpus; the same seed gives the same weights.
 
-    An epoch goes through the longer of the two once and through the other as often as that takes. Dropout stays off, because it would draw from torch's global generator; the
-    tower is left in evaluation mode. The language model reads the definitions of the pairs and the
-    sentences of the corpus, and needs a tower with a token embedding. The learning rate is AdamW's;
-    the seed is of the order of batches and of the tokens to restore.
+    An epoch goes through the longer of the two once and through the other as often as that takes.
+    Dropout stays off, because it would draw from torch's global generator; the tower is left in
+    evaluation mode. The language model reads the definitions of the pairs and the sentences of the
+    corpus, and needs a tower with a token embedding. The learning rate is AdamW's; the seed is of
+    the order of batches and of the tokens to restore.
 
     Raises:
         ConfigurationError: Nothing to train on, or a loss that is not finite.

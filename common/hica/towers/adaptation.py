@@ -96,9 +96,9 @@ class AdaptedTower(nn.Module):
     def forward(self, hidden: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Encode images and their regions, differentiably in the trained weights.
 
-        `hidden` is the result of `frozen`, in any floating point type; the region weights [B, K, g,
-        g] are with an adapter already in it. Gives images [B, D] and regions [B, K, D] (zero where
-        a region is absent), not normalised.
+        `hidden` is the result of `frozen`, in any floating point type; with an adapter the region
+        weights [B, K, g, g] are already in it. Gives images [B, D] and regions [B, K, D] (zero
+        where a region is absent), not normalised.
         """
         if self.adapter is not None:
             features = self.adapter(hidden.float())

@@ -13,11 +13,9 @@ def to_grid(masks: Tensor, grid: int, count: int) -> tuple[Tensor, Tensor]:
     """Area-average pixel masks onto the patch grid of side g and pad them to K = `count` regions.
 
     Masks are bool [..., k, S, S], largest region first; of more than `count` the first are kept.
-
-    Returns:
-        weights: float32 [..., K, g, g], share of each patch that the region covers, zero where
-        there is no region. valid: bool [..., K], whether the region covers any pixel (a crop may
-        have lost it).
+    Gives weights, float32 [..., K, g, g], the share of each patch that the region covers, zero
+    where there is no region; and bool [..., K], whether the region covers any pixel (a crop may
+    have lost it).
     """
     *lead, regions, height, width = masks.shape
     kept = min(regions, count)

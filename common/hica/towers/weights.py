@@ -22,7 +22,7 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is wanted of an image tower beside its name, as `hica.towers.load_image_tower` has it."""
+    """What is wanted of an image tower beside its name: see `hica.towers.load_image_tower`."""
 
     pretrained: str | None
     checkpoint: Path | None
