@@ -116,7 +116,9 @@ def train(
     generator: torch.Generator,
     anchor: tuple[Tensor, Tensor] | None = None,
 ) -> float:
-    """Train `model` in place; every image shows one view per pass. Gives the last pass' mean loss.
+    """Train `model` in place; gives the mean loss per image over the last pass.
+
+    Every image shows one view per pass.
 
     Args:
         model: Already on its device; its shared weights are changed.

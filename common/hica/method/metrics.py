@@ -15,12 +15,18 @@ Metric = Callable[[Floats, Integers, Floats], Floats]
 
 
 def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Share of images whose most probable class of [n, C] is the true one of [n]."""
+    """Share of images whose most probable class is the true one.
+
+    Of probabilities [n, C] and true classes [n].
+    """
     return _plain("accuracy", probabilities, labels)
 
 
 def balanced_accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Mean over the classes present of the share of their images recognised, of [n, C] and [n]."""
+    """Mean over the classes present of the share of their images that is recognised.
+
+    Of probabilities [n, C] and true classes [n].
+    """
     return _plain("balanced_accuracy", probabilities, labels)
 
 

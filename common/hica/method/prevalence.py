@@ -27,8 +27,9 @@ def of_the_rest(prevalence: ArrayLike, images: int, shots: ArrayLike) -> Vector:
     """Shares [C] of the classes among a site's training images without the shots.
 
     Shots were taken out evenly, so that what is rare is rarer still in the rest. A share lower than
-    half an image, as an estimated prevalence may leave, counts as half an image. `prevalence` [C]
-    adds up to 1 and is that of all `images`, which are more than the shots [C] per class.
+    half an image, as an estimated prevalence may leave, counts as half an image. `prevalence` [C],
+    of all training images, adds up to 1; `images`, their number, is larger than that of the shots
+    [C], counted per class.
     """
     taken = np.asarray(shots, np.float64)
     left = np.maximum(np.asarray(prevalence, np.float64) * images - taken, 0.5)
