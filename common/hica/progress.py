@@ -17,12 +17,10 @@ One of many processes that work for one command sets `quiet` and leaves the word
 
 
 def track(sequence: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
-    """Yield the items of `sequence`, showing how far it has come.
+    """Yield the items of a sequence, showing how far it has come.
 
-    Args:
-        sequence: What is worked through.
-        description: What is done to it, for example `reading images`.
-        total: How many items there are, where `len(sequence)` does not say.
+    What is done to them is said in the words of `description`, for example `reading images`;
+    `total` is their number, where `len(sequence)` does not say.
     """
     if console.quiet:
         yield from sequence

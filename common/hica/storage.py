@@ -17,15 +17,12 @@ from hica.errors import StorageError
 def write_atomically(path: Path, data: bytes, mode: int = 0o666, *, durable: bool = True) -> None:
     """Write `data` to `path`, making its folder; a reader sees the old file or the new, whole.
 
-    Args:
-        path: Where to.
-        data: What.
-        mode: Permissions, less the process's umask; 0o600 for secrets.
-        durable: Whether to wait until it is on disk; not for what can be computed again.
+    `mode` are permissions, less the process's umask: 0o600 for secrets. Not `durable`, for what can
+    be computed again: without waiting until it is on disk.
 
     Raises:
-        StorageError: The disk is full or the folder may not be written; nothing half-written
-            stays behind and an older `path` is untouched.
+        StorageError: The disk is full or the folder may not be written; nothing half-written stays
+            behind and an older `path` is untouched.
     """
     try:
         with replacing(path, mode=mode, durable=durable) as part:
@@ -51,15 +48,11 @@ def replacing(
     mode: int = 0o666,
     durable: bool = True,
 ) -> Iterator[Path]:
-    """Give a file to write, and put it at `path` once it is written.
+    """Give a file to write, and put it at `path` once it is written, making its folder.
 
-    Args:
-        path: Where it goes; its folder is made where missing.
-        part: The file to write, on the same disk; None: one beside `path`.
-        previous: Where the file goes that is at `path` now. Killed between the two renames, there
-            is no file at `path`, but one here.
-        mode: Permissions, less the process's umask.
-        durable: Whether to wait until it is on disk.
+    That file is `part`, on the same disk, by default one beside `path`. What is at `path` now goes
+    to `previous`: killed between the two renames, there is no file at `path`, but one there. For
+    `mode` and `durable` see `write_atomically`.
 
     Raises:
         OSError: It could not be written; what was at `path` is there or at `previous`.

@@ -11,14 +11,10 @@ from numpy.typing import NDArray
 
 
 def first_largest(scores: NDArray[np.float64], tolerance: float = 1e-9) -> NDArray[Any]:
-    """Index of the largest score in each row, the first of those that equal it but for rounding.
+    """Index [...] of the largest score in each row: of those equal but for rounding, the first.
 
-    Args:
-        scores: [..., n], finite.
-        tolerance: Share of the row's largest magnitude by which equal scores may differ.
-
-    Returns:
-        Integers [...].
+    Scores [..., n] are finite; equal ones may differ by a share `tolerance` of the row's largest
+    magnitude.
     """
     rounding = tolerance * np.abs(scores).max(axis=-1, keepdims=True)
     return np.asarray((scores >= scores.max(axis=-1, keepdims=True) - rounding).argmax(axis=-1))

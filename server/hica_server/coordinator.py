@@ -158,7 +158,7 @@ class Coordinator:
     def _request(self, turn: Turn) -> Request:
         """A request with all that a restarted site needs."""
         learnt = self.state.learnt
-        arrays = learnt.arrays() | turn.step.asked(learnt)
+        arrays = learnt.arrays() | turn.step.asked(self._study, learnt)
         return Request(turn.step.kind, self._study, turn.round, dict(turn.settings), arrays)
 
     def _spec(self, turn: Turn) -> Spec:

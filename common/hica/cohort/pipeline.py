@@ -44,15 +44,11 @@ class Pipeline:
         description: str,
         zoomed: int | None = None,
     ) -> Examples:
-        """Prepare `records` with `views` views each, reading or filling the cache.
+        """Prepare records with V = `views` views each, reading or filling the cache.
 
-        Args:
-            records: The rows, in order.
-            labels: Class index of each row, -1 without.
-            bank: Gives the findings each image may show.
-            views: V; the first is the image as it is.
-            description: For the progress bar.
-            zoomed: Place among the views of one that is cut to the largest region; None: without.
+        Labels are the class index of each row, -1 without; the bank gives the findings each image
+        may show. The first view is the image as it is; the one at the place `zoomed` is cut to the
+        largest region. `description` is for the progress bar.
 
         Raises:
             DataError: An image or mask that cannot be read; names the file.
@@ -81,7 +77,6 @@ class Pipeline:
         return entry
 
     def _key(self, record: Record, views: int, zoomed: int | None) -> str:
-        """Hash of everything the entry of an image depends on."""
         frozen = self.tower.cache_id
         kept = "pixels" if frozen is None else f"{frozen} in {precision(self.device)}"
         return key_of(

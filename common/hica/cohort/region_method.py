@@ -17,13 +17,9 @@ from hica.towers import ImageTower
 def region_method(
     study: Study, weights: Path, tower: ImageTower, device: torch.device
 ) -> RegionMethod:
-    """The study's region method.
+    """The study's region method; `device` is where the tower is and the method's own model goes.
 
-    Args:
-        study: Names the method.
-        weights: The site's folder of weights.
-        tower: The image tower as it was loaded, before anything of it is trained.
-        device: Where the tower is and the method's own model goes.
+    The tower is the one that was loaded, before anything of it is trained.
 
     Raises:
         ConfigurationError: A method without the weights it needs.

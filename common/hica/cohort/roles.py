@@ -48,14 +48,10 @@ class Roles:
 def assign_roles(
     site: str, manifest: Path, study: Study, test_fraction: float, prevalence: Mapping[str, float]
 ) -> Roles:
-    """Read a manifest and say what each row is for.
+    """Read a manifest (CSV) and say what each row is for.
 
-    Args:
-        site: The site's name.
-        manifest: Path of the CSV.
-        study: Its classes, shots and seed.
-        test_fraction: Share of the patients held out, where the manifest has no `split` column.
-        prevalence: Share of each class at the site; empty: not known.
+    `test_fraction` is the share of the patients held out, where the manifest has no `split` column;
+    `prevalence` is the share of each class at the site, empty where it is not known.
 
     Raises:
         ConfigurationError: The prevalence is not of the study's classes.

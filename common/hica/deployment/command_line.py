@@ -1,4 +1,4 @@
-"""run_app: what `hica-client`, `hica-server` and `hica-sim` share at their outermost edge.
+"""The outermost edge of `hica-client`, `hica-server` and `hica-sim`.
 
 Errors a user can put right are printed without a traceback and end with their exit code; anything
 else is a fault in the program and keeps its traceback.
@@ -25,11 +25,8 @@ def run_app(
 ) -> NoReturn:
     """Run a command line to its end and exit; results go to stdout, all else to stderr.
 
-    Args:
-        app: The commands. They end early by `raise typer.Exit(code)`.
-        name: What the program is called in its help.
-        arguments: Default: those of the process.
-        on_interrupt: Printed after Ctrl-C.
+    Commands end early by `raise typer.Exit(code)`. `name` is what the program is called in its
+    help; arguments are by default those of the process; `on_interrupt` is printed after Ctrl-C.
     """
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when Flower is first imported
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")

@@ -87,11 +87,9 @@ def read_public(path: Path) -> PublicKey:
 
 
 def parse_public(text: bytes, source: str) -> PublicKey:
-    """Read the line of a public key.
+    """Read the line of a public key; a comment at its end is passed over.
 
-    Args:
-        text: As in the file; a comment at its end is passed over.
-        source: Where it is from, for the errors.
+    `source` says where it is from, for the errors.
 
     Raises:
         ConfigurationError: It is a private key, a key of another type, or no key.

@@ -74,12 +74,8 @@ def write_kit(
 ) -> None:
     """Write the zip for one hospital; the same content gives the same bytes.
 
-    Args:
-        path: Of the zip.
-        kit: `kit.json`.
-        ca_pem: `ca.crt`.
-        study: `study.json`.
-        roster: `keys.json`, where the study asks for secure aggregation.
+    It holds `ca.crt`, `kit.json`, `study.json` and, where the study asks for secure aggregation,
+    the roster `keys.json`.
 
     Raises:
         StorageError: It cannot be written.
@@ -139,10 +135,9 @@ def roster_json(keys: Mapping[str, PublicKey]) -> bytes:
 
 
 def read_roster(folder: Path) -> dict[str, PublicKey]:
-    """The public key of every site of a federation, by which sites know each other.
+    """The public key of every site of a federation, from the folder of an unpacked kit.
 
-    Args:
-        folder: Of the unpacked kit.
+    Sites know each other by these.
 
     Raises:
         ConfigurationError: It is missing or damaged, holds no key, or one key for two sites.

@@ -28,9 +28,7 @@ _PAUSE = 0.05
 def hold(path: Path, what: str) -> Iterator[None]:
     """Hold the lock at `path`, making its folder.
 
-    Args:
-        path: The lock file.
-        what: What runs only once, as the first words of a sentence: `the coordinator of study/`.
+    `what` runs only once, and begins the error: `the coordinator of study/`.
 
     Raises:
         FederationError: Another process holds it; names its id.

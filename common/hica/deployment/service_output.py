@@ -34,12 +34,10 @@ class ServiceOutput:
     """Reads the output of one process until it is closed."""
 
     def __init__(self, pipe: IO[bytes], log: Path, heard: Callable[[str], None]) -> None:
-        """Start to read.
+        """Start to read standard output and error of the process from a pipe, which `close` closes.
 
-        Args:
-            pipe: Standard output and error of the process. Closed by `close`.
-            log: Log file; appended to.
-            heard: Called for each line, in the thread that reads.
+        Lines are appended to the file `log`, and `heard` is called for each, in the thread that
+        reads.
 
         Raises:
             StorageError: The folder of the log cannot be made.
@@ -78,7 +76,6 @@ class ServiceOutput:
             self._take([_plain_text(line) for line in lines])
 
     def _take(self, lines: Sequence[str]) -> None:
-        """Keep lines and pass them on."""
         with contextlib.suppress(OSError):  # a full disk costs lines; the service goes on
             append(self._log, lines)
         for line in lines:

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 from hica.deployment.service_output import ServiceOutput
@@ -77,16 +77,8 @@ class Service:
 class _Child:
     """A service and the process that runs it at present, if one does.
 
-    Attributes:
-        service: What is to run.
-        process: Leader of a session of its own.
-        output: Reads what the process prints.
-        lines: The last it printed, over all restarts.
-        started: When, for people.
-        born: The same on the supervisor's clock.
-        due: When a dead service is started again, on that clock.
-        restarts: How often that has happened.
-        quick_deaths: In a row.
+    The process leads a session of its own. `lines` are the last printed over all restarts; `born`
+    and `due`, when a dead service is started again, are on the supervisor's clock.
     """
 
     service: Service
@@ -152,12 +144,7 @@ class Supervisor:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop all services."""
         self.stop()
 
@@ -276,11 +263,7 @@ class Supervisor:
 
 
 class Stop:
-    """Whether SIGTERM or SIGINT has arrived.
-
-    Attributes:
-        signal: Which, once one has.
-    """
+    """Whether SIGTERM or SIGINT has arrived; `signal` is which, once one has."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -331,10 +314,8 @@ def describe_exit(code: int) -> str:
 def die_with(parent: int) -> None:
     """Have this process killed when its parent ends, however that comes about.
 
-    For a new process before it becomes its program; also for what a service itself starts.
-
-    Args:
-        parent: Process id of the parent, read before there was a chance of its ending.
+    For a new process before it becomes its program; also for what a service itself starts. The
+    parent's process id was read before there was a chance of its ending.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before that call

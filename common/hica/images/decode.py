@@ -30,11 +30,9 @@ def read_image(path: Path) -> Image.Image:
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Read a mask: `[H, W]`, True where the file is not zero.
+    """Read a mask `[H, W]`, True where the file is not zero, in any format `read_image` knows.
 
-    Args:
-        path: A mask of the image, in any format `read_image` knows.
-        size: `(width, height)` of the image, in pixels.
+    `size` is the image's `(width, height)`, in pixels.
 
     Raises:
         DataError: The file cannot be read, or its size is not the image's.

@@ -32,14 +32,9 @@ def draw_episode(
     """Draw `shots` images of each class, from as many groups (patients) as there are.
 
     One image of every group comes first, then second images, and so on. A draw of fewer shots is
-    the beginning of a draw of more. A class with fewer images than shots gives all it has and is
-    named in the shortfall.
-
-    Args:
-        records: Records of a site's training side; other labels and None are passed over.
-        classes: Names of the study's classes.
-        shots: Images wanted per class.
-        seed: Draws of the same seed are the same.
+    the beginning of a draw of more with the same seed. A class with fewer images than shots gives
+    all it has and is named in the shortfall. Records are those of a site's training side; labels
+    that are no class, and None, are passed over.
     """
     indices: list[int] = []
     shortfall: dict[str, int] = {}
@@ -58,19 +53,12 @@ def draw_episode(
 def split_by_group(
     records: Sequence[Record], fraction: float, seed: int
 ) -> tuple[list[int], list[int]]:
-    """Hold out about `fraction` of every class for the test, whole groups at a time.
+    """Hold out about `fraction`, 0 to 1, of every class for the test, whole groups at a time.
 
-    Groups come in hashed order; one is held out if that brings the classes nearer to their
-    shares. Where groups hold one label, every class ends within half its largest group of its
-    share. Unlabelled images count as a class of their own.
-
-    Args:
-        records: Records of a site.
-        fraction: Share of the images held out, 0 to 1.
-        seed: Splits of the same seed are the same.
-
-    Returns:
-        Indices of the training side and of the test side, ascending.
+    Groups come in hashed order, the same for the same seed; one is held out if that brings the
+    classes nearer to their shares. Where groups hold one label, every class ends within half its
+    largest group of its share. Unlabelled images count as a class of their own. Gives indices of
+    the training side and of the test side, ascending.
     """
     wanted = {label: fraction * n for label, n in Counter(r.label for r in records).items()}
     test: list[int] = []

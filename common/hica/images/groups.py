@@ -10,16 +10,9 @@ def group_names(
 ) -> list[str]:
     """Name the group of each image: the images linked by a patient or by a duplicate mark.
 
-    A link passes on: two patients who share a near-duplicate are one group, since an image of
-    one in training gives away an image of the other in the test.
-
-    Args:
-        names: The images' names.
-        patients: Who is shown, where known.
-        duplicates: Which images are nearly the same (`dup_group`), where marked.
-
-    Returns:
-        For each image the least duplicate mark of its group, else `patient:ID`, else its name.
+    A link passes on: two patients who share a near-duplicate are one group, since an image of one
+    in training gives away an image of the other in the test. The name is for each image the least
+    duplicate mark (`dup_group`) of its group, else `patient:ID`, else the image's own.
     """
     parent: dict[tuple[str, str], tuple[str, str]] = {}
 

@@ -62,8 +62,7 @@ def read_manifest(path: Path) -> list[Record]:
 def examine_manifest(path: Path) -> tuple[list[Record], list[DataError]]:
     """Read a manifest as `read_manifest` does, but go on past rows that cannot be used.
 
-    Returns:
-        The records of the good rows, and what is wrong with the others.
+    Gives the records of the good rows, and what is wrong with the others.
 
     Raises:
         DataError: The file as a whole cannot be read.
@@ -142,15 +141,11 @@ def records_from_folders(root: Path) -> list[Record]:
 
 
 def check_labels(records: Iterable[Record], classes: Sequence[str], source: str) -> None:
-    """Check that every label is one of the study's classes.
-
-    Args:
-        records: The records of a site; unlabelled ones pass.
-        classes: Names of the study's classes.
-        source: The manifest, for the message.
+    """Check that every label of a site's records is one of the study's classes, or None.
 
     Raises:
-        DataError: Lists the unknown labels, how often each occurs, and the classes.
+        DataError: Names the manifest `source`, lists the unknown labels, how often each occurs, and
+            the classes.
     """
     counts = Counter(record.label for record in records if record.label is not None)
     unknown = [f"{label!r} ({n})" for label, n in sorted(counts.items()) if label not in classes]

@@ -27,19 +27,16 @@ SMALLEST = 0.25
 def make_views(
     pixels: Tensor, masks: Masks, count: int, key: str, zoomed: int | None = None
 ) -> tuple[Tensor, Masks]:
-    """Make `count` views: the image, its mirror image, then random crops.
+    """Make `count` views V: the image, its mirror image, then random crops.
 
     A crop takes 0.6 to 1 of the area at an aspect of 3:4 to 4:3, is mirrored half of the time and
-    changes gain and contrast by up to 20 %. Draws depend on `key` alone, so views are the same on
-    any machine and fewer views are the first of more.
+    changes gain and contrast by up to 20 %. Draws depend on `key` alone (for example the image's
+    hash and the study's seed), so views are the same on any machine and fewer views are the first
+    of more.
 
-    Args:
-        pixels: uint8 `[3, S, S]`.
-        masks: bool `[K, S, S]`, moved as the pixels are; or None.
-        count: Number of views V.
-        key: What the draws are seeded by, for example the image's hash and the study's seed.
-        zoomed: Place among the views of one that is cut to the first mask, the largest region, and
-            takes the place of a random one; the whole image where there is no mask.
+    Pixels are uint8 `[3, S, S]`; masks, bool `[K, S, S]` or None, are moved as they are. The view
+    at the place `zoomed` is cut to the first mask, the largest region (the whole image where there
+    is none), and takes the place of a random one.
 
     Returns:
         uint8 `[V, 3, S, S]` and bool `[V, K, S, S]` (None without masks).

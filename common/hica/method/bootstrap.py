@@ -16,11 +16,8 @@ _CELLS_AT_ONCE = 4_000_000  # weights held in memory: 32 MB
 class Bootstrap:
     """Draws of patients with replacement, as weights on their images.
 
-    Attributes:
-        group_of_image: Index of each image's patient [n].
-        group_count: Patients.
-        resamples: Draws.
-        seed: Of the draws, which are the same for every metric.
+    `group_of_image` [n] is the index of each image's patient. The draws of a `seed` are the same
+    for every metric.
     """
 
     group_of_image: Integers
@@ -29,12 +26,10 @@ class Bootstrap:
     seed: int
 
     def estimate(self, metric: str, probabilities: Floats, labels: Integers) -> Estimate | None:
-        """Value, percentile interval and standard error of a metric; None where undefined.
+        """Value, percentile interval and standard error; None where the metric is undefined.
 
-        Args:
-            metric: A name that `weighted_metric` takes.
-            probabilities: [n, C].
-            labels: True classes [n].
+        `metric` is a name that `weighted_metric` takes, of probabilities [n, C] and true classes
+        [n].
         """
         value = float(weighted_metric(metric, probabilities, labels, np.ones((1, len(labels))))[0])
         if math.isnan(value):

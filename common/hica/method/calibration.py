@@ -27,15 +27,10 @@ class Curvature(NamedTuple):
 
 
 def curvature(scores: NDArray[np.floating], labels: Labels, bias: Vector) -> Curvature:
-    """A site's part of one Newton step.
+    """A site's part of one Newton step at intercepts [C].
 
-    Args:
-        scores: Scores over temperature, [n, C].
-        labels: [n] class indices.
-        bias: Current intercepts [C].
-
-    Returns:
-        Gradient Σ (p − 1_y) and Hessian Σ (diag p − p pᵀ), p = softmax(s + b), without the ridge.
+    Gradient Σ (p − 1_y) and Hessian Σ (diag p − p pᵀ), p = softmax(s + b), without the ridge, of
+    scores over temperature [n, C] and class indices [n].
     """
     logits = scores.astype(np.float64) + bias
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -45,15 +40,10 @@ def curvature(scores: NDArray[np.floating], labels: Labels, bias: Vector) -> Cur
 
 
 def newton_step(bias: Vector, parts: list[Curvature], ridge: float) -> Vector:
-    """The coordinator's part: b − (H/n + 2ρI)⁻¹ (g/n + 2ρb).
+    """The coordinator's part: b − (H/n + 2ρI)⁻¹ (g/n + 2ρb), ρ > 0, from at least one image.
 
     The ridge makes the Hessian positive definite, though softmax does not see a constant added to
     all intercepts, and holds back intercepts that few images speak for.
-
-    Args:
-        bias: [C] the sites' sums were taken at.
-        parts: One per site, at least one image among them.
-        ridge: ρ > 0.
     """
     images = sum(part.images for part in parts)
     gradient = np.sum([part.gradient for part in parts], axis=0) / images + 2 * ridge * bias

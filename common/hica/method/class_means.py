@@ -11,17 +11,11 @@ Vector = NDArray[np.float64]
 
 
 def blended_start(texts: Array, sums: Array, counts: Array) -> Array:
-    """Unit rows of text + class mean; a class without examples keeps its text.
+    """Unit rows [C, D] float32 of text + class mean; a class without examples keeps its text.
 
     A class mean, less the mean over classes, is the direction that a nearest-mean classifier uses.
-
-    Args:
-        texts: [C, D] unit rows.
-        sums: [C, D] sums of unit image embeddings per class over all sites.
-        counts: [C].
-
-    Returns:
-        [C, D] float32.
+    `texts` are unit rows [C, D]; `sums` [C, D] and `counts` [C] are those of unit image embeddings
+    per class over all sites.
     """
     seen = counts > 0
     means = sums[seen] / counts[seen, None]
@@ -43,15 +37,11 @@ class Classifier(NamedTuple):
 def nearest_mean(sums: Matrix, counts: Vector, deviation: float) -> Classifier:
     """The nearest of noisy class means, x·m_c − ½·|m_c|², with the noise taken out of the norms.
 
-    A mean's squared norm is larger by D times the noise's variance, on average, and differently so
-    for classes of different size. Features are not centred: subtracted from an image, a noisy
-    centre would put its noise, which may be longer than the image, into the image's direction; in
-    a score noise counts along one direction only.
-
-    Args:
-        sums: [C, D].
-        counts: [C], at least 1.
-        deviation: Standard deviation of the noise in a sum.
+    From sums [C, D], whose noise has the standard deviation `deviation`, and counts [C] of 1 or
+    more. A mean's squared norm is larger by D times the noise's variance, on average, and
+    differently so for classes of different size. Features are not centred: subtracted from an
+    image, a noisy centre would put its noise, which may be longer than the image, into the image's
+    direction; in a score noise counts along one direction only.
     """
     means = sums / counts[:, None]
     bias = means.shape[1] * (deviation / counts) ** 2
@@ -72,11 +62,8 @@ def as_bank(classifier: Classifier, temperature: float) -> tuple[Matrix, Vector]
 
     Scores keep their order when one vector is taken off all rows. That which leaves all of them
     equally long is the centre of the sphere through them (Fiedler 2011, ch. 1.4); then their common
-    length is a matter of temperature.
-
-    Args:
-        classifier: Rows no three of which lie on a line.
-        temperature: Divides the model's cosines.
+    length is a matter of the temperature that divides the model's cosines. No three rows may lie on
+    a line.
     """
     rows, offsets = classifier
     edges = rows[1:] - rows[0]

@@ -23,20 +23,13 @@ def site_metrics(
     seed: int,
     min_count: int,
 ) -> SiteMetrics:
-    """Measure predictions on a site's held-out images.
+    """Measure predictions [n, C] on a site's held-out images of true classes [n].
 
-    Intervals are percentiles of a bootstrap over patients: images of one patient are alike, and
-    drawing them singly would promise too much. They have no width where nothing varies (every
-    image right), and are 0..1 with standard error 0.5 where there is only one patient.
-
-    Args:
-        probabilities: [n, C].
-        labels: True classes [n].
-        groups: Patient (or duplicate group) of each image [n].
-        class_count: C.
-        resamples: Bootstrap draws.
-        seed: Of those draws.
-        min_count: A count that rests on fewer patients is hidden.
+    `groups` [n] names the patient (or duplicate group) of each image. Intervals are percentiles of
+    a bootstrap over patients: images of one patient are alike, and drawing them singly would
+    promise too much. They have no width where nothing varies (every image right), and are 0..1 with
+    standard error 0.5 where there is only one patient. Counts that rest on fewer than `min_count`
+    patients are hidden.
 
     Raises:
         DataError: Shapes or labels that do not fit, probabilities that are none, or fewer than

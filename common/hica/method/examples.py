@@ -40,6 +40,15 @@ class Examples:
             tuple(self.groups[row] for row in index.tolist()),
         )
 
+    def shown(self, index: Tensor, view: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden [B, ...] and region weights [B, K, g, g] of view `view[i]` of image `index[i]`.
+
+        Of the type and on the device of `like`; pixels stay bytes.
+        """
+        hidden = self.hidden[index, view].to(like.device)
+        weights = self.region_weights[index, view].to(like)
+        return hidden if hidden.dtype == torch.uint8 else hidden.to(like.dtype), weights
+
     def first_views(self, count: int) -> "Examples":
         """The same images in fewer views."""
         return replace(

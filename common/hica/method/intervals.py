@@ -20,8 +20,7 @@ class Interval(NamedTuple):
 def paired_interval(differences: Sequence[float]) -> Interval:
     """Mean difference of two methods over seeds with its 95 % t-interval.
 
-    Args:
-        differences: Method minus other, one for each seed: both saw the same episode and split.
+    There is one difference for each seed: both methods saw the same episode and split.
 
     Raises:
         ConfigurationError: Fewer than two seeds.

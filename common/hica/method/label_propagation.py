@@ -33,14 +33,10 @@ SAME_SURENESS = 1e-12
 
 
 def spread(rows: Rows, labels: Labels) -> Rows:
-    """Class probabilities of every row.
+    """Class probabilities [n, C] of every row, which add up to 1; C is the largest label plus one.
 
-    Args:
-        rows: Unit embeddings [n, D].
-        labels: [n] class indices, -1 where unknown; every class that counts has some.
-
-    Returns:
-        [n, C], C the largest label plus one; rows add up to 1.
+    From unit embeddings [n, D] and class indices [n], -1 where unknown; every class that counts has
+    some.
     """
     model = LabelSpreading(kernel=_neighbours, alpha=ALPHA)
     with warnings.catch_warnings():  # an image nobody is near to; it keeps even odds
@@ -63,13 +59,9 @@ def _neighbours(rows: Rows, _: Rows) -> Rows:
 def helps(shots: Rows, labels: Labels, pool: Rows, seed: int) -> bool:
     """Whether labels spread over the pool name left-out shots better than class means do.
 
-    Stratified cross-validation on the shots alone; False where a class has a single shot.
-
-    Args:
-        shots: Unit embeddings [n, D].
-        labels: [n].
-        pool: Unit embeddings [m, D], unlabelled.
-        seed: Of the folds.
+    Stratified cross-validation on the shots alone (unit embeddings [n, D], labels [n]) with folds
+    drawn by `seed`; False where a class has a single shot. The pool is unlabelled unit embeddings
+    [m, D].
     """
     classes, counts = np.unique(labels, return_counts=True)
     folds = min(FOLDS, int(counts.min()))
@@ -92,11 +84,8 @@ def helps(shots: Rows, labels: Labels, pool: Rows, seed: int) -> bool:
 def propagated(shots: Rows, labels: Labels, pool: Rows, seed: int) -> Labels:
     """Labels [m] of the pool: of its surest half where spreading helps, else -1 throughout.
 
-    Args:
-        shots: Unit embeddings [n, D].
-        labels: [n].
-        pool: Unit embeddings [m, D]; shots may be among them, and get their own label.
-        seed: Of the cross-validation.
+    Shots are unit embeddings [n, D] with labels [n]. Some may be in the pool [m, D] too, and get
+    their own label. `seed` is that of the cross-validation.
     """
     nobody = np.full(len(pool), UNKNOWN)
     if not helps(shots, labels, pool, seed):

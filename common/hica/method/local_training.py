@@ -4,18 +4,26 @@ Nothing here knows of files or messages. Every random draw comes from a generato
 seeds per round, so a round repeated after a crash gives the same weights to the bit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from hica.device import autocast
 from hica.method.examples import Examples
 from hica.method.model import AlignmentModel
-from hica.method.objective import Assignment, Contrast, hica_loss
+from hica.method.objective import (
+    Assignment,
+    Contrast,
+    batch_global_loss,
+    batch_local_loss,
+    cross_loss,
+    global_loss,
+    local_loss,
+)
 
 
 class Batch(NamedTuple):
@@ -64,35 +72,32 @@ def alignment_loss(
     assignment: Assignment,
     contrast: Contrast,
 ) -> Loss:
-    """Stage 2's objective, L = L_global + λ1·L_local + λ2·L_cross (`hica.method.objective`)."""
+    """Stage 2's objective, L = L_global + λ1·L_local + λ2·L_cross (`hica.method.objective`).
+
+    The temperature is τ, the weights are λ1 and λ2, the margin is δ, in cosine. `assignment` says
+    which positives a region is pulled to (`local_loss`); `contrast` is `bank`, against the shared
+    texts, or `batch`, the paper's form (not for DP). Unlabelled images must be left out.
+    """
 
     def three_terms(model: AlignmentModel, batch: Batch) -> Tensor:
+        images, regions, valid, labels, positives = batch
         classes, findings = model.unit_bank()
-        return hica_loss(
-            batch.images,
-            batch.regions,
-            batch.valid,
-            classes,
-            findings,
-            batch.labels,
-            batch.positives,
-            temperature=temperature,
-            local_weight=local_weight,
-            cross_weight=cross_weight,
-            margin=margin,
-            assignment=assignment,
-            contrast=contrast,
-        ).total
+        if contrast == "bank":
+            whole = global_loss(images, classes, labels, temperature)
+            local = local_loss(regions, valid, findings, positives, temperature, assignment)
+        else:
+            whole = batch_global_loss(images, classes[labels], temperature)
+            local = batch_local_loss(regions, valid, findings, positives, temperature, assignment)
+        cross = cross_loss(images, classes, labels, margin)
+        return whole + local_weight * local + cross_weight * cross
 
     return three_terms
 
 
 def pseudo_label_loss(centroids: Tensor, temperature: float) -> Loss:
-    """Stage 1's objective: softmax over the cosines to the shared centroids, the fixed classifier.
+    """Stage 1's objective: softmax over cosines / temperature to the centroids [k, D] of any norm.
 
-    Args:
-        centroids: [k, D], any norm.
-        temperature: Divides the cosines.
+    The centroids are shared: a classifier that is the same at all sites, and fixed.
     """
     directions = functional.normalize(centroids, dim=-1)
 
@@ -111,7 +116,9 @@ def train(
     generator: torch.Generator,
     anchor: tuple[Tensor, Tensor] | None = None,
 ) -> float:
-    """Train `model` in place for `schedule.epochs` passes; every image shows one view per pass.
+    """Train `model` in place; gives the mean loss per image over the last pass.
+
+    Every image shows one view per pass.
 
     Args:
         model: Already on its device; its shared weights are changed.
@@ -120,19 +127,10 @@ def train(
         schedule: Lengths and rates.
         generator: CPU generator of order and views.
         anchor: Class [C, D] and finding [M, D] texts the bank is pulled to.
-
-    Returns:
-        Mean loss per image over the last pass.
     """
-    device = model.centre.device
-    shared = model.shared()
-    bank = [value for name, value in shared.items() if name.startswith("bank.")]
-    tower = [value for name, value in shared.items() if not name.startswith("bank.")]
-    groups = [
-        {"params": tower, "lr": schedule.learning_rate, "weight_decay": schedule.weight_decay},
-        {"params": bank, "lr": schedule.bank_learning_rate, "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW([group for group in groups if group["params"]])
+    optimiser = adamw(
+        model.shared(), schedule.learning_rate, schedule.bank_learning_rate, schedule.weight_decay
+    )
     model.train()
     mean_loss = 0.0
     for _ in range(schedule.epochs):
@@ -140,9 +138,7 @@ def train(
         order = torch.randperm(len(examples), generator=generator)
         for index in torch.split(order, schedule.batch_size):
             view = torch.randint(examples.hidden.shape[1], (len(index),), generator=generator)
-            with autocast(device):
-                batch = embed_batch(model, examples, index, view)
-            losses = loss(model, batch)
+            losses = loss(model, embed_batch(model, examples, index, view))
             objective = losses.mean()
             if anchor is not None and schedule.text_pull > 0:
                 objective = objective + schedule.text_pull * _distance(model, anchor)
@@ -154,13 +150,24 @@ def train(
     return mean_loss
 
 
+def adamw(
+    weights: Mapping[str, nn.Parameter], rate: float, bank_rate: float, decay: float
+) -> torch.optim.AdamW:
+    """AdamW with a rate for the tower and one for the bank, which does not decay."""
+    bank = [value for name, value in weights.items() if name.startswith("bank.")]
+    tower = [value for name, value in weights.items() if not name.startswith("bank.")]
+    groups = [
+        {"params": tower, "lr": rate, "weight_decay": decay},
+        {"params": bank, "lr": bank_rate, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([group for group in groups if group["params"]])
+
+
 def embed_batch(model: AlignmentModel, examples: Examples, index: Tensor, view: Tensor) -> Batch:
     """Embed view `view[i]` of image `index[i]`, on the model's device and in float32."""
     device = model.centre.device
-    hidden = examples.hidden[index, view].to(device)
-    hidden = hidden if hidden.dtype == torch.uint8 else hidden.float()
-    region_weights = examples.region_weights[index, view].to(device).float()
-    images, regions = model.embed(hidden, region_weights)
+    with autocast(device):
+        images, regions = model(*examples.shown(index, view, model.centre))
     return Batch(
         images.float(),
         regions.float(),
@@ -171,19 +178,30 @@ def embed_batch(model: AlignmentModel, examples: Examples, index: Tensor, view: 
 
 
 @torch.no_grad()
-def embed_all(model: AlignmentModel, examples: Examples, batch_size: int = EMBEDDED) -> Batch:
+def embed_all(model: AlignmentModel, examples: Examples) -> Batch:
     """Embed every image, averaging its views on the sphere; the result lies on the CPU."""
     model.eval()
     parts: list[Batch] = []
-    for index in torch.split(torch.arange(len(examples)), batch_size):
-        views = []
-        for view in range(examples.hidden.shape[1]):
-            with autocast(model.centre.device):
-                views.append(embed_batch(model, examples, index, torch.full_like(index, view)))
+    for index in torch.split(torch.arange(len(examples)), EMBEDDED):
+        views = [
+            embed_batch(model, examples, index, torch.full_like(index, view))
+            for view in range(examples.hidden.shape[1])
+        ]
         images = functional.normalize(sum(v.images for v in views), dim=-1)  # type: ignore[arg-type]
         regions = functional.normalize(sum(v.regions for v in views), dim=-1)  # type: ignore[arg-type]
         parts.append(Batch(*(t.cpu() for t in (images, regions, *views[0][2:]))))
     return Batch(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _features(
+    model: AlignmentModel, examples: Examples, index: Tensor
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Of each view: images [B, D] and regions [B, K, D] before centring, float64; valid [B, K]."""
+    for view in range(examples.hidden.shape[1]):
+        shown = examples.shown(index, torch.full_like(index, view), model.centre)
+        with autocast(model.centre.device):
+            pooled, regions = model.features(*shown)
+        yield pooled.cpu().double(), regions.cpu().double(), examples.valid[index, view]
 
 
 def _distance(model: AlignmentModel, anchor: tuple[Tensor, Tensor]) -> Tensor:
@@ -201,23 +219,15 @@ class Moments(NamedTuple):
 
 
 @torch.no_grad()
-def moments(model: AlignmentModel, examples: Examples, batch_size: int = EMBEDDED) -> Moments:
+def moments(model: AlignmentModel, examples: Examples) -> Moments:
     """Sums of features before centring, over all images and views, and over all valid regions."""
     model.eval()
-    device = model.centre.device
     sums = torch.zeros(model.centre.shape, dtype=torch.float64)
     squares = torch.zeros_like(sums)
     counts = torch.zeros(2, dtype=torch.float64)
-    for index in torch.split(torch.arange(len(examples)), batch_size):
-        for view in range(examples.hidden.shape[1]):
-            valid = examples.valid[index, view]
-            hidden = examples.hidden[index, view].to(device)
-            hidden = hidden if hidden.dtype == torch.uint8 else hidden.float()
-            with autocast(device):
-                pooled, regions = model.features(
-                    hidden, examples.region_weights[index, view].to(device).float()
-                )
-            rows = (pooled.double().cpu(), regions.cpu().double()[valid])
+    for index in torch.split(torch.arange(len(examples)), EMBEDDED):
+        for pooled, regions, valid in _features(model, examples, index):
+            rows = (pooled, regions[valid])
             sums += torch.stack([part.sum(dim=0) for part in rows])
             squares += torch.stack([part.square().sum(dim=0) for part in rows])
             counts += torch.tensor([len(part) for part in rows], dtype=torch.float64)
@@ -225,36 +235,22 @@ def moments(model: AlignmentModel, examples: Examples, batch_size: int = EMBEDDE
 
 
 @torch.no_grad()
-def mean_features(
-    model: AlignmentModel, examples: Examples, batch_size: int = EMBEDDED
-) -> tuple[Tensor, Tensor, Tensor]:
+def mean_features(model: AlignmentModel, examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
     """Features before centring of each image: the parts of `moments`, image by image.
 
-    Returns:
-        Mean over views of the image [n, D] and of its valid regions [n, D], float64; and whether it
-        has any [n].
+    Gives the mean over views of the image [n, D] and of its valid regions [n, D], float64, and
+    whether it has any [n].
     """
     model.eval()
-    device = model.centre.device
-    images, regions, has_regions = [], [], []
-    for index in torch.split(torch.arange(len(examples)), batch_size):
-        valid = examples.valid[index]  # [B, V, K]
-        pooled_views, region_views = [], []
-        for view in range(examples.hidden.shape[1]):
-            hidden = examples.hidden[index, view].to(device)
-            hidden = hidden if hidden.dtype == torch.uint8 else hidden.float()
-            with autocast(device):
-                pooled, parts = model.features(
-                    hidden, examples.region_weights[index, view].to(device).float()
-                )
-            pooled_views.append(pooled.cpu().double())
-            region_views.append(parts.cpu().double() * valid[:, view].unsqueeze(-1))
-        count = valid.sum(dim=(1, 2))
-        images.append(torch.stack(pooled_views).mean(dim=0))
-        summed = torch.stack(region_views).sum(dim=(0, 2))
-        regions.append(summed / count.clamp(min=1).unsqueeze(1))
-        has_regions.append(count > 0)
-    return torch.cat(images), torch.cat(regions), torch.cat(has_regions)
+    images, regions = [], []
+    for index in torch.split(torch.arange(len(examples)), EMBEDDED):
+        pooled, parts, valid = map(
+            torch.stack, zip(*_features(model, examples, index), strict=True)
+        )
+        images.append(pooled.mean(dim=0))
+        count = valid.sum(dim=(0, 2)).clamp(min=1).unsqueeze(1)
+        regions.append((parts * valid.unsqueeze(-1)).sum(dim=(0, 2)) / count)
+    return torch.cat(images), torch.cat(regions), examples.valid.any(dim=(1, 2))
 
 
 def class_sums(batch: Batch, classes: int) -> tuple[Tensor, Tensor]:

@@ -17,9 +17,7 @@ Metric = Callable[[Floats, Integers, Floats], Floats]
 def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Share of images whose most probable class is the true one.
 
-    Args:
-        probabilities: [n, C].
-        labels: True classes [n].
+    Of probabilities [n, C] and true classes [n].
     """
     return _plain("accuracy", probabilities, labels)
 
@@ -27,9 +25,7 @@ def accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
 def balanced_accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Mean over the classes present of the share of their images that is recognised.
 
-    Args:
-        probabilities: [n, C].
-        labels: True classes [n].
+    Of probabilities [n, C] and true classes [n].
     """
     return _plain("balanced_accuracy", probabilities, labels)
 
@@ -37,12 +33,8 @@ def balanced_accuracy(probabilities: ArrayLike, labels: ArrayLike) -> float:
 def macro_auroc(probabilities: ArrayLike, labels: ArrayLike) -> float:
     """Area under the ROC curve, one class against the rest, mean over the classes present.
 
-    With two classes the usual area, of the second class's probability. NaN where only one class
-    is present.
-
-    Args:
-        probabilities: [n, C].
-        labels: True classes [n].
+    Of probabilities [n, C] and true classes [n]. With two classes the usual area, of the second
+    class's probability. NaN where only one class is present.
     """
     return _plain("auroc", probabilities, labels)
 
@@ -50,16 +42,10 @@ def macro_auroc(probabilities: ArrayLike, labels: ArrayLike) -> float:
 def weighted_metric(
     name: str, probabilities: ArrayLike, labels: ArrayLike, weights: ArrayLike
 ) -> Floats:
-    """A metric of weighted images, as a bootstrap needs it; NaN where it is not defined.
+    """A metric [R] of weighted images, as a bootstrap needs it; NaN where it is not defined.
 
-    Args:
-        name: `accuracy`, `balanced_accuracy` or `auroc`.
-        probabilities: [n, C].
-        labels: True classes [n].
-        weights: [R, n]; a row of ones gives the plain value.
-
-    Returns:
-        [R].
+    `name` is `accuracy`, `balanced_accuracy` or `auroc`; probabilities are [n, C], true classes [n]
+    and weights [R, n], of which a row of ones gives the plain value.
     """
     metric = _METRICS[name]
     return metric(np.asarray(probabilities), np.asarray(labels), np.asarray(weights, np.float64))

@@ -21,13 +21,8 @@ from hica.wire.weight_names import BANK_CLASSES, BANK_FINDINGS
 class AlignmentModel(nn.Module):
     """Adapted tower, centre, text bank and intercepts.
 
-    Args:
-        tower: The adapted image tower.
-        bank: Where the texts start.
-        train_text_bank: Whether they are trained.
-        unit_features: Whether features have norm 1 before the centre is subtracted (CL2N, Wang et
-            al. 2019, has it after): then no image moves the centre by more than another, as
-            privacy needs it.
+    With `unit_features` features have norm 1 before the centre is subtracted (CL2N, Wang et al.
+    2019, has it after): then no image moves the centre by more than another, as privacy needs it.
 
     Attributes:
         tower: The adapted image tower.
@@ -35,7 +30,7 @@ class AlignmentModel(nn.Module):
         scale: [2, D], what they are divided by then; 1 unless the study has features scaled.
         share: [D], what they are multiplied by at last, so that each layer of a tower that has
             several weighs as much as any other, however wide it is.
-        classes: Class texts [C, D]; trained where `train_text_bank`.
+        classes: Class texts [C, D], at first those of the bank; trained where `train_text_bank`.
         findings: Finding texts [M, D]; likewise.
         finding_classes: [M, C] bool, which finding speaks for which class.
         bias: [C], added to the logits of a prediction (`calibration`); zero until estimated.
@@ -68,25 +63,16 @@ class AlignmentModel(nn.Module):
     def features(self, hidden: Tensor, region_weights: Tensor) -> tuple[Tensor, Tensor]:
         """Images [B, D] and regions [B, K, D] before centring; absent regions are zero.
 
-        Args:
-            hidden: Output of `tower.frozen`, [B, ...].
-            region_weights: Region weights on the patch grid, [B, K, g, g].
+        `hidden` [B, ...] is the output of `tower.frozen`, `region_weights` [B, K, g, g] lie on the
+        patch grid.
         """
         pooled, regions = self.tower(hidden, region_weights)
         if self.unit_features:
             return functional.normalize(pooled, dim=-1), functional.normalize(regions, dim=-1)
         return pooled, regions
 
-    def embed(self, hidden: Tensor, region_weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Unit embeddings of images and of their regions.
-
-        Args:
-            hidden: Output of `tower.frozen`, [B, ...].
-            region_weights: Region weights on the patch grid, [B, K, g, g].
-
-        Returns:
-            Images [B, D] and regions [B, K, D], unit rows.
-        """
+    def forward(self, hidden: Tensor, region_weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit embeddings of images [B, D] and regions [B, K, D], from what `features` takes."""
         pooled, regions = self.features(hidden, region_weights)
         return self.placed(pooled, 0), self.placed(regions, 1)
 
@@ -104,20 +90,14 @@ class AlignmentModel(nn.Module):
     def scores(
         self, images: Tensor, regions: Tensor, valid: Tensor, finding_classes: Tensor, blend: float
     ) -> Tensor:
-        """Cosine of each image to each class text, blended with what its regions show.
+        """Cosine [B, C] of each image to each class text, blended with what its regions show.
 
         A region speaks for a class by its best finding of that class; the regions of an image are
         averaged. Images without a valid region and classes without findings keep the image score.
 
-        Args:
-            images: [B, D] unit rows.
-            regions: [B, K, D] unit rows.
-            valid: [B, K] bool.
-            finding_classes: [M, C] bool, which finding speaks for which class.
-            blend: Share of the region score, 0..1.
-
-        Returns:
-            [B, C].
+        Images [B, D] and regions [B, K, D] are unit rows, `valid` is bool [B, K]; `finding_classes`
+        [M, C] bool says which finding speaks for which class, `blend` in 0..1 is the share of the
+        region score.
         """
         classes, findings = self.unit_bank()
         whole = images @ classes.T  # [B, C]
@@ -143,11 +123,8 @@ class AlignmentModel(nn.Module):
     def load(self, shared: dict[str, Tensor], centre: Tensor, scale: Tensor, bias: Tensor) -> None:
         """Take over what the federation has learnt: trained weights and all that is estimated.
 
-        Args:
-            shared: By the names of `shared`.
-            centre: [2, D] of this site.
-            scale: [2, D].
-            bias: [C].
+        Weights have the names of `shared`; `centre`, of this site, and `scale` are [2, D], `bias`
+        is [C].
 
         Raises:
             MessageError: Names or shapes are not those of the model.

@@ -9,7 +9,7 @@ exact. The paper's in-batch forms (`batch_…`) do couple them: images of one cl
 false negatives of each other. They are for the paper's tables, never for DP.
 """
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -20,71 +20,12 @@ Assignment = Literal["all", "best", "matching"]
 Contrast = Literal["bank", "batch"]
 
 
-class Terms(NamedTuple):
-    """Per-image losses [B]: the weighted total and the three unweighted terms."""
-
-    total: Tensor
-    global_: Tensor
-    local: Tensor
-    cross: Tensor
-
-
-def hica_loss(
-    images: Tensor,
-    regions: Tensor,
-    valid: Tensor,
-    classes: Tensor,
-    findings: Tensor,
-    labels: Tensor,
-    positives: Tensor,
-    *,
-    temperature: float,
-    local_weight: float,
-    cross_weight: float,
-    margin: float,
-    assignment: Assignment = "all",
-    contrast: Contrast = "bank",
-) -> Terms:
-    """The whole objective: L = L_global + λ1·L_local + λ2·L_cross.
-
-    Args:
-        images: z, unit rows [B, d].
-        regions: r, unit rows [B, K, d]; rows that are not `valid` are ignored.
-        valid: Which regions exist, bool [B, K].
-        classes: T, unit rows [C, d].
-        findings: F, unit rows [M, d]; M may be 0.
-        labels: y, long [B] in 0..C-1; leave unlabelled images out.
-        positives: Findings each image's regions may show, bool [B, M].
-        temperature: τ.
-        local_weight: λ1.
-        cross_weight: λ2.
-        margin: δ, in cosine.
-        assignment: Which positives a region is pulled to, see `local_loss`.
-        contrast: `bank`, against the shared texts, or `batch`, the paper's form (not for DP).
-    """
-    if contrast == "bank":
-        global_ = global_loss(images, classes, labels, temperature)
-        local = local_loss(regions, valid, findings, positives, temperature, assignment)
-    else:
-        global_ = batch_global_loss(images, classes[labels], temperature)
-        local = batch_local_loss(regions, valid, findings, positives, temperature, assignment)
-    cross = cross_loss(images, classes, labels, margin)
-    return Terms(global_ + local_weight * local + cross_weight * cross, global_, local, cross)
-
-
 def global_loss(images: Tensor, classes: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """The whole image against the class texts.
+    """The whole image against the class texts, per image [B].
 
     L_global = -log( exp(z·T_y / τ) / Σ_c exp(z·T_c / τ) )
 
-    Args:
-        images: z, unit rows [B, d].
-        classes: T, unit rows [C, d].
-        labels: y, long [B].
-        temperature: τ.
-
-    Returns:
-        [B].
+    Images z [B, d] and class texts T [C, d] are unit rows, labels y long [B] in 0..C-1.
     """
     return functional.cross_entropy(images @ classes.T / temperature, labels, reduction="none")
 
@@ -95,14 +36,15 @@ def local_loss(
     findings: Tensor,
     positives: Tensor,
     temperature: float,
-    assignment: Assignment = "all",
+    assignment: Assignment,
 ) -> Tensor:
-    """Each region against the finding texts.
+    """Each region against the finding texts, per image [B].
 
     L_local = - mean_k mean_{m ∈ P_k} log( exp(rₖ·F_m / τ) / Σ_j exp(rₖ·F_j / τ) ),  k valid
 
-    Which finding a region shows is not labelled, only the set P of findings of its image. The
-    region's own positives P_k are, by `assignment`,
+    Regions r [B, K, d] and finding texts F [M, d] are unit rows, M may be 0; rows that are not
+    `valid`, bool [B, K], are ignored. Which finding a region shows is not labelled, only the set P
+    of findings of its image, bool [B, M]. The region's own positives P_k are, by `assignment`,
 
     - `all`: P;
     - `best`: the finding of P nearest to the region;
@@ -110,17 +52,6 @@ def local_loss(
       for the largest sum of cosines; regions in excess of P take their nearest.
 
     An image without a valid region or without positives has loss 0 and gradient 0.
-
-    Args:
-        regions: r, unit rows [B, K, d].
-        valid: bool [B, K].
-        findings: F, unit rows [M, d].
-        positives: P, bool [B, M].
-        temperature: τ.
-        assignment: See above.
-
-    Returns:
-        [B].
     """
     if len(findings) == 0:
         return 0.0 * regions.sum(dim=(1, 2))
@@ -136,18 +67,11 @@ def local_loss(
 
 
 def cross_loss(images: Tensor, classes: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """Hinge that keeps the image nearer to its own class text than to any other by a margin.
+    """Hinge that keeps the image nearer to its own class text than to any other by a margin δ.
 
     L_cross = 1/(C-1) · Σ_{c ≠ y} max(0, δ - z·T_y + z·T_c)
 
-    Args:
-        images: z, unit rows [B, d].
-        classes: T, unit rows [C, d].
-        labels: y, long [B].
-        margin: δ, in cosine.
-
-    Returns:
-        [B].
+    Images z [B, d] and class texts T [C, d] are unit rows, labels y long [B]; δ is a cosine.
     """
     cosines = images @ classes.T  # (B, C)
     own = cosines.gather(1, labels.unsqueeze(1))  # (B, 1)
@@ -162,15 +86,8 @@ def batch_global_loss(images: Tensor, texts: Tensor, temperature: float) -> Tens
     L_i = - ½·log( exp(z_i·t_i / τ) / Σ_j exp(z_i·t_j / τ) )
           - ½·log( exp(z_i·t_i / τ) / Σ_j exp(z_j·t_i / τ) )
 
-    The loss of an image depends on the rest of the batch: not for DP.
-
-    Args:
-        images: z, unit rows [B, d].
-        texts: t, the class text of each image, unit rows [B, d].
-        temperature: τ.
-
-    Returns:
-        [B].
+    Images z and the class text t of each are unit rows [B, d]; the result is [B]. The loss of an
+    image depends on the rest of the batch: not for DP.
     """
     logits = images @ texts.T / temperature  # (B, B)
     to_text = functional.log_softmax(logits, dim=1).diagonal()
@@ -184,16 +101,14 @@ def batch_local_loss(
     findings: Tensor,
     positives: Tensor,
     temperature: float,
-    assignment: Assignment = "all",
+    assignment: Assignment,
 ) -> Tensor:
     """The paper's L_local: symmetric InfoNCE between the regions and finding texts of one batch.
 
-    Every valid region of the batch is paired with one text, the finding `assignment` gives it
-    (for `all`, the normalised mean of its image's findings), and `batch_global_loss` is taken over
-    all pairs, then averaged over each image's regions. It depends on the rest of the batch: not
-    for DP.
-
-    Args and result as in `local_loss`.
+    Every valid region of the batch is paired with one text, the finding `assignment` gives it (for
+    `all`, the normalised mean of its image's findings), and `batch_global_loss` is taken over all
+    pairs, then averaged over each image's regions. It depends on the rest of the batch: not for DP.
+    Arguments and result as in `local_loss`.
     """
     if len(findings) == 0:
         return 0.0 * regions.sum(dim=(1, 2))
@@ -223,5 +138,4 @@ def _assign(cosines: Tensor, valid: Tensor, positives: Tensor, assignment: Assig
 
 def _mean_over_regions(losses: Tensor, counted: Tensor) -> Tensor:
     """Mean of [B, K] over the counted regions of each image, 0 where there are none."""
-    counted_losses = torch.where(counted, losses, torch.zeros_like(losses))
-    return counted_losses.sum(dim=1) / counted.sum(dim=1).clamp(min=1)
+    return torch.where(counted, losses, 0.0).sum(dim=1) / counted.sum(dim=1).clamp(min=1)

@@ -24,15 +24,12 @@ GRADIENT = 1e-9
 
 
 def of_the_rest(prevalence: ArrayLike, images: int, shots: ArrayLike) -> Vector:
-    """Shares of the classes among a site's training images without the shots.
+    """Shares [C] of the classes among a site's training images without the shots.
 
     Shots were taken out evenly, so that what is rare is rarer still in the rest. A share lower than
-    half an image, as an estimated prevalence may leave, counts as half an image.
-
-    Args:
-        prevalence: [C] of all training images, adding up to 1.
-        images: How many these are, more than there are shots.
-        shots: [C] of these per class.
+    half an image, as an estimated prevalence may leave, counts as half an image. `prevalence` [C],
+    of all training images, adds up to 1; `images`, their number, is larger than that of the shots
+    [C], counted per class.
     """
     taken = np.asarray(shots, np.float64)
     left = np.maximum(np.asarray(prevalence, np.float64) * images - taken, 0.5)
@@ -43,9 +40,7 @@ def of_the_rest(prevalence: ArrayLike, images: int, shots: ArrayLike) -> Vector:
 def matching_intercepts(scores: NDArray[np.floating], shares: Vector) -> Vector:
     """Intercepts [C], adding up to 0, that make the mean prediction the given shares.
 
-    Args:
-        scores: Scores over temperature [n, C], n > 0.
-        shares: [C], each above 0, adding up to 1.
+    `scores` over temperature are [n, C] with n > 0; shares [C] are above 0 and add up to 1.
     """
     rows = scores.astype(np.float64)
 

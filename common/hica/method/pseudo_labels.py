@@ -26,14 +26,9 @@ class ClusterSums(NamedTuple):
 
 
 def assign(features: Matrix, centroids: Matrix) -> Labels:
-    """Index of the nearest centroid of each row, the lowest index on ties (`hica.ties`).
+    """Index 0..k-1 of the nearest centroid of each row, the lowest index on ties (`hica.ties`).
 
-    Args:
-        features: [n, D].
-        centroids: [k, D].
-
-    Returns:
-        [n] integers in 0..k-1.
+    Of features [n, D] and centroids [k, D]; gives [n].
     """
     # ‖x − c‖² without ‖x‖², which is the same for every c.
     distances = (centroids**2).sum(axis=1) - 2.0 * features @ centroids.T
@@ -64,13 +59,10 @@ def lloyd_step(centroids: Matrix, parts: list[ClusterSums]) -> Matrix:
 
 
 def site_start(features: Matrix, clusters: int, seed: int) -> ClusterSums:
-    """A site's own clusters, from which the coordinator makes the common start.
+    """A site's own k clusters, from which the coordinator makes the common start.
 
-    Args:
-        features: [n, D], n may be smaller than `clusters`.
-        clusters: k wanted. Of no more distinct rows each is a cluster, in lexicographic order;
-            the remaining ones are zero.
-        seed: Of the site's k-means++ draw.
+    There may be fewer rows [n, D] than `clusters`. Of no more distinct rows each is a cluster, in
+    lexicographic order; the remaining ones are zero. `seed` is that of the site's k-means++ draw.
     """
     from sklearn.cluster import KMeans  # loads for seconds, and only stage 1 needs it
 
@@ -99,9 +91,7 @@ def merge_starts(starts: list[ClusterSums], clusters: int, seed: int) -> Matrix:
     """Common start from the sites' own clusters: weighted k-means over their centroids.
 
     k-FED (Dennis, Li & Smith 2021, Algorithm 2), with k-means in place of its farthest-first start.
-
-    Returns:
-        [k, D]; k is lowered to the number of distinct site centroids when there are fewer.
+    Gives [k, D]; k is lowered to the number of distinct site centroids when there are fewer.
     """
     from sklearn.cluster import KMeans
 
@@ -125,11 +115,8 @@ def noisy_lloyd_step(
 ) -> Matrix:
     """One Lloyd step from noisy sums; a cluster whose count is lost in noise keeps its centroid.
 
-    Args:
-        centroids: [k, D], in the subspace.
-        part: Sums [k, d], in the coordinates of the subspace, and counts [k], over all sites.
-        subspace: [D, d] orthonormal columns.
-        deviation: Standard deviation of the noise in a count.
+    Centroids [k, D] lie in the subspace, whose columns [D, d] are orthonormal; sums [k, d] over all
+    sites are in its coordinates. `deviation` is the standard deviation of the noise in a count.
     """
     seen = part.counts > deviation
     moved = centroids.copy()

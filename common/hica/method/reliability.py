@@ -17,12 +17,8 @@ def expected_calibration_error(
 ) -> float:
     """Mean gap between confidence and accuracy, Σ_b n_b/n · |accuracy_b - confidence_b|.
 
-    Equation 3 of Guo et al.: bins of equal width in the probability of the predicted class.
-
-    Args:
-        probabilities: [n, C].
-        labels: True classes [n].
-        bins: Number of bins.
+    Equation 3 of Guo et al.: bins of equal width in the probability of the predicted class, of
+    probabilities [n, C] and true classes [n].
     """
     table = reliability_bins(probabilities, labels, bins)
     total = sum(each.count for each in table)
@@ -34,10 +30,7 @@ def reliability_bins(
 ) -> tuple[CalibrationBin, ...]:
     """Non-empty bins (low, high] of equal width in the predicted class's probability.
 
-    Args:
-        probabilities: [n, C].
-        labels: True classes [n].
-        bins: Number of bins, the empty ones among them.
+    Of probabilities [n, C] and true classes [n]; `bins` counts the empty ones too.
     """
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     confidence = probabilities.max(axis=1)

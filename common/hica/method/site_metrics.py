@@ -66,12 +66,7 @@ class SiteMetrics:
 
     @classmethod
     def from_dict(cls, table: object, class_count: int, site: str) -> "SiteMetrics":
-        """Check and read what `to_dict` gave at a site.
-
-        Args:
-            table: The parsed JSON.
-            class_count: C of the study.
-            site: Name of the sender, for the message.
+        """Check and read what `to_dict` gave at a site, from its parsed JSON; `site` is the sender.
 
         Raises:
             MessageError: A key missing or unknown, a number out of range or NaN, shapes or totals
@@ -88,7 +83,6 @@ class SiteMetrics:
 
 
 def _check_consistency(metrics: SiteMetrics, class_count: int, site: str) -> None:
-    """Refuse numbers that are each in range but contradict one another."""
     if len(metrics.counts) != class_count:
         raise _refusal(
             site, "counts", f"{len(metrics.counts)} classes where the study has {class_count}"

@@ -22,13 +22,10 @@ class Overall:
 
     def to_dict(self) -> dict[str, Any]:
         """The metrics as a table of plain numbers, each interval as value, low, high."""
-        intervals = {
-            "accuracy": self.accuracy,
-            "balanced_accuracy": self.balanced_accuracy,
-            "auroc": self.auroc,
+        return {
+            name: value._asdict() if isinstance(value, Interval) else value
+            for name, value in vars(self).items()
         }
-        tables = {name: each and each._asdict() for name, each in intervals.items()}
-        return {"n": self.n, **tables, "ece": self.ece}
 
 
 def combine(sites: Sequence[SiteMetrics]) -> Overall:

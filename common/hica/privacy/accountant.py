@@ -70,19 +70,13 @@ class Charge:
 
 
 def epsilon(charges: Iterable[Charge], delta: float) -> float:
-    """ε of a whole history at δ.
+    """ε of a whole history at δ: of adding or removing one unit; infinite without noise.
 
-    The same to the bit for every order of the history and every way to group equal charges.
-
-    Args:
-        charges: All that was or will be released on the same data, in any order.
-        delta: δ, between 0 and 1.
-
-    Returns:
-        ε of adding or removing one unit; 0 for no charges, infinite without noise.
+    `charges` are all that was or will be released on the same data, in any order: the result is the
+    same to the bit for every order and every way to group equal charges, and 0 for none.
 
     Raises:
-        ConfigurationError: δ is outside its range.
+        ConfigurationError: δ is not between 0 and 1.
     """
     _check("delta", delta, 0 < delta < 1)
     steps: Counter[tuple[float, float]] = Counter()
@@ -104,16 +98,11 @@ def noise_multiplier(
     releases: Sequence[tuple[float, int]],
     beside: Sequence[Charge] = (),
 ) -> float:
-    """The least noise, the same in all of some releases, with which they stay within a budget.
+    """The least noise σ, the same in some releases, with which they stay within a budget.
 
-    Args:
-        epsilon: ε, the budget of these releases and of `beside` together.
-        delta: δ, between 0 and 1.
-        releases: (q, n) for every n releases in which a unit takes part with probability q.
-        beside: What else is charged to the same budget.
-
-    Returns:
-        σ: the smallest one to a relative 1e-3, rounded up, so that the budget holds with it.
+    `releases` are (q, n) for every n releases in which a unit takes part with probability q;
+    `epsilon` at δ is the budget of these and of what is charged `beside` them, together. σ is the
+    smallest to a relative 1e-3, rounded up, so that the budget holds with it.
 
     Raises:
         ConfigurationError: `beside` alone passes the budget, the budget is smaller than can be
@@ -193,11 +182,7 @@ def _opacus() -> Any:
 
 
 def _check(name: str, value: float, is_allowed: bool) -> None:
-    """Refuse a value outside its range, NaN included.
-
-    Raises:
-        ConfigurationError: Names it and what is allowed.
-    """
+    """Refuse a value outside its range, NaN included."""
     if not is_allowed:
         raise ConfigurationError(f"{name} = {value}: {_RANGES[name]}")
 

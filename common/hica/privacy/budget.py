@@ -22,12 +22,9 @@ from hica.study import Study
 
 @dataclass(frozen=True)
 class Rounds:
-    """The rounds of a step that a site trains by DP-SGD.
+    """The rounds of a study's step that a site trains by DP-SGD.
 
-    Attributes:
-        sampling_rate: Probability q with which a unit is in a step of DP-SGD.
-        steps: Of DP-SGD in one round.
-        rounds: Of the study.
+    A round has `steps`; in each a unit takes part with probability q, the `sampling_rate`.
     """
 
     sampling_rate: float
@@ -68,9 +65,7 @@ def noise_deviation(study: Study, sites: int) -> float:
 def training_multiplier(study: Study, units: Mapping[Role, int]) -> float:
     """Noise multiplier σ of every step of a site's training, in both stages.
 
-    Args:
-        study: The study.
-        units: How many units there are among the site's images of each role.
+    `units` says how many units there are among the site's images of each role.
 
     Raises:
         ConfigurationError: No noise is enough for this ε and δ.

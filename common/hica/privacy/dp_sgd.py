@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hica.errors import ConfigurationError
 from hica.method.examples import Examples
-from hica.method.local_training import Loss
+from hica.method.local_training import Loss, adamw
 from hica.method.model import AlignmentModel
 from hica.privacy.gradients import Draw, per_unit_gradients
 from hica.privacy.noise import NoiseSource
@@ -119,7 +119,9 @@ def train_privately(
     members = members_of(units)
     expected = schedule.expected_units or schedule.sampling_rate * len(members)
     deviation = schedule.noise_multiplier * schedule.max_norm
-    optimiser = _optimiser(trained, schedule)
+    optimiser = adamw(
+        trained, schedule.learning_rate, schedule.bank_learning_rate, schedule.weight_decay
+    )
     for _ in range(schedule.steps):
         draw = draw_rows(members, examples.hidden.shape[1], schedule, noise)
         sums = clipped_sum(model, examples, loss, draw, schedule, list(trained))
@@ -141,19 +143,12 @@ def clipped_sum(
     schedule: PrivateSchedule,
     names: Sequence[str],
 ) -> dict[str, Tensor]:
-    """Sum over the drawn units of their gradients, each clipped to C: what noise is added to.
+    """Sums [P] in float64, by name, of the drawn units' gradients, each clipped to C.
 
-    Args:
-        model: In training mode; not changed.
-        examples: On any device.
-        loss: Per-image loss in which no image sees another.
-        draw: The rows of the step; without any nothing is computed, and the sum is zero.
-        schedule: Gives C and the size of micro-batches.
-        names: Weights the loss depends on.
-
-    Returns:
-        Sums [P] in float64, by name; adding or removing a unit changes them by C at most, in the
-        norm over all of them.
+    This is what noise is added to: adding or removing a unit changes it by C at most, in the norm
+    over all sums. The model is in training mode and not changed; in the loss no image sees another,
+    and it depends on the weights of `names`. Where no unit was drawn nothing is computed, and the
+    sums are zero.
     """
     shared, device = model.shared(), model.centre.device
     sums = {
@@ -183,16 +178,9 @@ def members_of(units: Sequence[str]) -> list[Tensor]:
 def draw_rows(
     members: Sequence[Tensor], view_count: int, schedule: PrivateSchedule, noise: NoiseSource
 ) -> Draw:
-    """Draw the units of a step and the views shown of their images.
+    """Draw the units of a step and the views shown of their images, of `view_count` each.
 
-    Args:
-        members: Indices of each unit's images.
-        view_count: Views V there are of an image.
-        schedule: Gives q and how many views are averaged.
-        noise: What decides.
-
-    Returns:
-        The rows, none where no unit was drawn.
+    `members` are the indices of each unit's images. There are no rows where no unit was drawn.
     """
     takes_part = noise.uniform(len(members)) < schedule.sampling_rate
     drawn = [part for part, taken in zip(members, takes_part, strict=True) if taken]
@@ -208,19 +196,6 @@ def draw_rows(
         units=torch.arange(len(drawn)).repeat_interleave(rows),
         shares=(1.0 / rows.double()).repeat_interleave(rows),
     )
-
-
-def _optimiser(
-    trained: dict[str, torch.nn.Parameter], schedule: PrivateSchedule
-) -> torch.optim.AdamW:
-    """AdamW with a rate for the tower and one for the bank, as in `local_training.train`."""
-    bank = [value for name, value in trained.items() if name.startswith("bank.")]
-    tower = [value for name, value in trained.items() if not name.startswith("bank.")]
-    groups = [
-        {"params": tower, "lr": schedule.learning_rate, "weight_decay": schedule.weight_decay},
-        {"params": bank, "lr": schedule.bank_learning_rate, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]])
 
 
 def _add_pull(

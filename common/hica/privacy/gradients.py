@@ -36,17 +36,6 @@ class Draw(NamedTuple):
     """[R] weight of the row in its unit's mean; those of a unit add up to 1."""
 
 
-class _Embedding(nn.Module):
-    """`AlignmentModel.embed` as a module, so that weights can be passed to it."""
-
-    def __init__(self, model: AlignmentModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, hidden: Tensor, region_weights: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.embed(hidden, region_weights)
-
-
 def per_image_gradients(
     model: AlignmentModel, examples: Examples, loss: Loss, images: Tensor, views: Tensor
 ) -> dict[str, Tensor]:
@@ -63,30 +52,25 @@ def per_image_gradients(
         Gradients [R, ...] by the names of `model.shared()`; a text bank that the loss does not use
         is left out.
     """
-    device, dtype = model.centre.device, model.centre.dtype
-    hidden = examples.hidden[images, views].to(device)
-    hidden = hidden if hidden.dtype == torch.uint8 else hidden.to(dtype)
-    region_weights = examples.region_weights[images, views].to(device, dtype)
-    shared = model.shared()
+    device, shared = model.centre.device, model.shared()
     bank = {name: value for name, value in shared.items() if name.startswith("bank.")}
     copies = {
         name: value.detach().expand(len(images), *value.shape).requires_grad_()
         for name, value in shared.items()
         if name not in bank
     }
-    embedding = _Embedding(model)
 
     def embed(
         own: dict[str, Tensor], hidden: Tensor, region_weights: Tensor
     ) -> tuple[Tensor, Tensor]:
-        named = {f"model.{name}": value for name, value in own.items()}
-        image, regions = functional_call(embedding, named, (hidden[None], region_weights[None]))
+        image, regions = functional_call(model, own, (hidden[None], region_weights[None]))
         return image[0], regions[0]
 
     # Flash attention has no vectorised rule (it would loop over the images, as fast as this) and no
     # gradient for trained position biases.
     with sdpa_kernel(SDPBackend.MATH):
-        embedded = vmap(embed)(copies, hidden, region_weights)  # (R, D), (R, K, D)
+        shown = examples.shown(images, views, model.centre)
+        embedded = vmap(embed)(copies, *shown)  # (R, D), (R, K, D)
     # In the bank's gradient below rows are told apart by factors of 0, which NaN would survive.
     rows = [part.detach().nan_to_num(0.0, 0.0, 0.0).requires_grad_() for part in embedded]
     batch = Batch(
@@ -121,21 +105,12 @@ def _of_bank(losses: Tensor, bank: dict[str, nn.Parameter]) -> dict[str, Tensor]
 def per_unit_gradients(
     model: AlignmentModel, examples: Examples, loss: Loss, draw: Draw, micro_batch: int
 ) -> Iterator[dict[str, Tensor]]:
-    """Mean gradient of each unit's rows, in the order of the draw.
+    """Mean gradients [u, P] of the next u ≥ 0 units of the draw, flattened, by name.
 
     Values that are not finite count as zero: they would pass every clipping, spoil the sums of
-    other units and so tell of their own.
-
-    Args:
-        model: As for `per_image_gradients`.
-        examples: On any device.
-        loss: Per-image loss in which no image sees another.
-        draw: The rows; none is allowed.
-        micro_batch: Rows whose gradients are held at a time. A unit may have more: its rows are
-            added up over micro-batches before it is handed out.
-
-    Yields:
-        Gradients [u, P] of the next u ≥ 0 units, flattened, by the names of `model.shared()`.
+    other units and so tell of their own. Names are those of `model.shared()`; model and loss are as
+    for `per_image_gradients`. `micro_batch` rows have their gradients held at a time. A unit may
+    have more: its rows are added up over micro-batches before it is handed out.
     """
     unfinished: dict[str, Tensor] = {}
     for start in range(0, len(draw.units), micro_batch):

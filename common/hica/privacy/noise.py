@@ -15,21 +15,15 @@ CHUNK = 1 << 18
 
 
 class NoiseSource(Protocol):
-    """A source of independent random numbers.
-
-    Attributes:
-        name: `secure` or `seeded`.
-    """
+    """A source of independent random numbers, by name `secure` or `seeded`."""
 
     name: str
 
     def normal(self, shape: tuple[int, ...]) -> Numbers:
         """Standard normal numbers of this shape."""
-        ...
 
     def uniform(self, n: int) -> Numbers:
         """Numbers [n], uniform in [0, 1)."""
-        ...
 
 
 class SecureNoise:

@@ -16,17 +16,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hica.method.examples import Examples
 from hica.method.local_training import Batch, Loss
 from hica.method.model import AlignmentModel
+from hica.printable import listed
 from hica.privacy.gradients import per_image_gradients
 
 
 def refusals(model: AlignmentModel, contrast: str, hidden: Tensor | None = None) -> list[str]:
     """Why a model cannot be trained by DP-SGD, each reason with its remedy; none if it can be.
 
-    Args:
-        model: Put into training mode and tried on one image; its weights stay as they are.
-        contrast: `alignment.contrast` of the study.
-        hidden: What it is tried on, [1, ...] like the output of `model.tower.frozen`; None: a black
-            image, for which the frozen part has to run.
+    The model is put into training mode and tried on one image; its weights stay as they are. That
+    image is `hidden`, [1, ...] like the output of `model.tower.frozen`; None: a black image, for
+    which the frozen part has to run. `contrast` is `alignment.contrast` of the study.
     """
     model.train()
     found = []
@@ -42,7 +41,7 @@ def refusals(model: AlignmentModel, contrast: str, hidden: Tensor | None = None)
     ]
     if mixing:
         found.append(
-            f"model.image: BatchNorm takes the statistics of the batch in {_listed(mixing)}; "
+            f"model.image: BatchNorm takes the statistics of the batch in {listed(mixing)}; "
             "use weights with stored statistics, or a tower without BatchNorm, for example tiny"
         )
     obstacle = _obstacle(model, hidden)
@@ -122,7 +121,3 @@ def _layer(model: AlignmentModel, error: Exception) -> str:
     return next(
         (names[id(module)] for module in reversed(running) if id(module) in names), "a part"
     )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

@@ -59,10 +59,8 @@ class Guarantee:
 def check_request(turn: Turn, request: Request, width: int) -> None:
     """Hold a request's arrays against what the step declares, before any image is touched.
 
-    Args:
-        turn: Of the plan, to which the request belongs.
-        request: As it came.
-        width: D, of this site's features.
+    `turn` is the one of the plan that the request belongs to, `width` is D, of this site's
+    features.
 
     Raises:
         MessageError: Names the array that is missing, not asked for, or of other shape, type or
@@ -100,14 +98,9 @@ def check_request(turn: Turn, request: Request, width: int) -> None:
 def release(
     step: Step, data: SiteData, model: AlignmentModel, request: Request, guarantee: Guarantee
 ) -> Answer:
-    """What may leave a site as its answer.
+    """What may leave a site as its answer to a request that was checked.
 
-    Args:
-        step: Whose request it is.
-        data: The site's.
-        model: As the request describes it.
-        request: Checked.
-        guarantee: By what a private study's answer is private.
+    `model` is as the request describes it; by `guarantee` a private study's answer is private.
 
     Raises:
         HicaError: Whatever keeps the answer back; nothing may leave.
@@ -201,16 +194,7 @@ def private_schedule(
     model: AlignmentModel,
     views: int,
 ) -> PrivateSchedule:
-    """One round by DP-SGD, with the rates of a round without.
-
-    Args:
-        study: Gives the bound on a unit's gradient.
-        plain: Rates and pulls.
-        rounds: Of this site.
-        multiplier: σ of the noise.
-        model: How many weights are trained.
-        views: Of an image.
-    """
+    """One round by DP-SGD with noise σ = `multiplier`, with the rates of a round without."""
     return PrivateSchedule(
         steps=rounds.steps,
         sampling_rate=rounds.sampling_rate,

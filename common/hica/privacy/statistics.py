@@ -12,14 +12,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hica.method.pseudo_labels import ClusterSums
+from hica.method.pseudo_labels import ClusterSums, Labels, Matrix, Vector
 from hica.privacy.noise import NoiseSource
 from hica.steps.arrays import COUNT_SCALE
-
-Matrix = NDArray[np.float64]
-Vector = NDArray[np.float64]
 
 SENSITIVITY = math.sqrt(1.0 + COUNT_SCALE**2)
 """Δ of (sums, COUNT_SCALE·counts), where a unit moves either by 1 at most."""
@@ -31,14 +27,10 @@ def unit_weights(units: Sequence[str]) -> Vector:
     return np.array([1.0 / images[unit] for unit in units])
 
 
-def group_sums(rows: Matrix, groups: NDArray[np.int64], count: int, weights: Vector) -> ClusterSums:
-    """Weighted sums [count, D] and counts [count] of rows per group.
+def group_sums(rows: Matrix, groups: Labels, count: int, weights: Vector) -> ClusterSums:
+    """Weighted sums [count, D] and counts [count] of rows [n, D] per group [n]; -1: in none.
 
-    Args:
-        rows: [n, D]; longer ones are scaled to norm 1.
-        groups: [n] group of each row; -1: none.
-        count: Number of groups.
-        weights: [n], of `unit_weights`.
+    Rows longer than 1 are scaled to norm 1; `weights` [n] are those of `unit_weights`.
     """
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     bounded = rows / np.maximum(norms, 1.0)
@@ -52,10 +44,7 @@ def group_sums(rows: Matrix, groups: NDArray[np.int64], count: int, weights: Vec
 def noised(parts: ClusterSums, deviation: float, noise: NoiseSource) -> ClusterSums:
     """Sums and counts with independent normal noise on every number.
 
-    Args:
-        parts: One release.
-        deviation: σ·Δ, the standard deviation on sums; that on counts is 1 / `COUNT_SCALE` of it.
-        noise: Where it comes from.
+    `deviation` is σ·Δ, the standard deviation on sums; that on counts is 1 / `COUNT_SCALE` of it.
     """
     return ClusterSums(
         parts.sums + deviation * noise.normal(parts.sums.shape),

@@ -94,14 +94,8 @@ def build(
 def extract(method: RegionMethod, pixels: Tensor, mask: Tensor | None, count: int) -> Tensor:
     """Find at most `count` regions of a preprocessed image; the same call gives the same regions.
 
-    Args:
-        method: From `build`.
-        pixels: uint8 [3, S, S].
-        mask: The site's mask of the same geometry, bool [S, S], or None.
-        count: The largest number K of regions.
-
-    Returns:
-        bool [k, S, S], k <= K, largest region first; k may be 0.
+    `pixels` are uint8 [3, S, S], `mask`, of the same geometry, is the site's, bool [S, S], or None.
+    Gives bool [k, S, S], k <= `count`, largest region first; k may be 0.
     """
     found = method(
         np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy()),

@@ -17,20 +17,14 @@ class RegionMethod(Protocol):
     @property
     def version(self) -> str:
         """Name, revision and every parameter that changes the result: part of cache keys."""
-        ...
+        return f"{self!r} v1"
 
     def __call__(self, pixels: Pixels, mask: Mask | None, count: int, /) -> list[Mask]:
-        """Find regions.
+        """Find at most `count` regions of a preprocessed image, uint8 [S, S, 3].
 
-        Args:
-            pixels: The preprocessed image, uint8 [S, S, 3].
-            mask: The site's own mask of the image, bool [S, S], or None.
-            count: The largest number of regions wanted.
-
-        Returns:
-            At most `count` masks, bool [S, S], none of them empty; most important first.
+        `mask` is the site's own mask of it, bool [S, S], or None. Gives masks, bool [S, S], none of
+        them empty; most important first.
         """
-        ...
 
 
 def grey(pixels: Pixels) -> Grey:

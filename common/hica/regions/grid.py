@@ -5,17 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hica.regions.base import Mask, Pixels
+from hica.regions.base import Mask, Pixels, RegionMethod
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(RegionMethod):
     """The first `count` cells, in reading order, of the smallest square grid that has as many."""
-
-    @property
-    def version(self) -> str:
-        """See `RegionMethod.version`."""
-        return f"{self!r} v1"
 
     def __call__(self, pixels: Pixels, _mask: Mask | None, count: int) -> list[Mask]:
         """See `RegionMethod.__call__`."""

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from hica.regions.base import Mask, Pixels, components
+from hica.regions.base import Mask, Pixels, RegionMethod, components
 
 
 @dataclass(frozen=True)
-class MaskComponents:
+class MaskComponents(RegionMethod):
     """Connected components of the manifest's mask, largest first; no mask, no regions.
 
     Attributes:
@@ -15,11 +15,6 @@ class MaskComponents:
     """
 
     min_area: float = 0.001
-
-    @property
-    def version(self) -> str:
-        """See `RegionMethod.version`."""
-        return f"{self!r} v1"
 
     def __call__(self, _pixels: Pixels, mask: Mask | None, count: int) -> list[Mask]:
         """See `RegionMethod.__call__`."""

@@ -6,11 +6,11 @@ import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_multiotsu
 
-from hica.regions.base import Mask, Pixels, components, contrast, grey
+from hica.regions.base import Mask, Pixels, RegionMethod, components, contrast, grey
 
 
 @dataclass(frozen=True)
-class Otsu:
+class Otsu(RegionMethod):
     """Components of the darkest and the brightest of three intensity classes, by contrast.
 
     Thresholds after Liao, Chen and Chung, "A fast algorithm for multilevel thresholding", 2001.
@@ -30,11 +30,6 @@ class Otsu:
     min_area: float = 0.01
     max_area: float = 0.6
     max_border: float = 0.5
-
-    @property
-    def version(self) -> str:
-        """See `RegionMethod.version`."""
-        return f"{self!r} v1"
 
     def __call__(self, pixels: Pixels, _mask: Mask | None, count: int) -> list[Mask]:
         """See `RegionMethod.__call__`."""

@@ -4,7 +4,6 @@ The ViT-B model costs about half a minute an image on a CPU, so callers compute 
 cache them.
 """
 
-import hashlib
 import pickle
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hica.errors import CheckpointError
+from hica.images.cache import file_sha256
 from hica.regions.base import Mask, Pixels
 
 MODEL_OF_WIDTH = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
@@ -51,9 +51,7 @@ class Sam:
     def version(self) -> str:
         """See `RegionMethod.version`; holds the hash of the weights in place of their path."""
         self._require_checkpoint()
-        with self.checkpoint.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return f"{self!r} {digest} v1"
+        return f"{self!r} {file_sha256(self.checkpoint)} v1"
 
     def __call__(self, pixels: Pixels, _mask: Mask | None, count: int) -> list[Mask]:
         """See `RegionMethod.__call__`."""

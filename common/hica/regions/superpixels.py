@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from skimage.segmentation import slic
 
-from hica.regions.base import Mask, Pixels, contrast, grey
+from hica.regions.base import Mask, Pixels, RegionMethod, contrast, grey
 
 
 @dataclass(frozen=True)
-class Superpixels:
+class Superpixels(RegionMethod):
     """The superpixels of highest contrast; none in an image of one grey level.
 
     SLIC after Achanta et al., "SLIC superpixels compared to state-of-the-art superpixel methods",
@@ -25,11 +25,6 @@ class Superpixels:
     segments: int = 16
     compactness: float = 10.0
     smoothing: float = 1 / 64
-
-    @property
-    def version(self) -> str:
-        """See `RegionMethod.version`."""
-        return f"{self!r} v1"
 
     def __call__(self, pixels: Pixels, _mask: Mask | None, count: int) -> list[Mask]:
         """See `RegionMethod.__call__`."""

@@ -73,15 +73,9 @@ class TokenCut:
 
 
 def affinities(features: NDArray[np.float32], threshold: float, weak: float) -> Matrix:
-    """Graph of the patches: 1 where the cosine of two is at least `threshold`, else `weak`.
+    """Graph [N, N] of patches [N, D]: 1 where the cosine of two is at least τ, else `weak` (ε).
 
-    Args:
-        features: [N, D]; their mean is subtracted before cosines are taken.
-        threshold: τ.
-        weak: ε.
-
-    Returns:
-        [N, N], symmetric.
+    It is symmetric. The mean of the features is subtracted before cosines are taken.
     """
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
@@ -94,19 +88,14 @@ def affinities(features: NDArray[np.float32], threshold: float, weak: float) -> 
 def cut(graph: Matrix) -> tuple[NDArray[np.bool_], int]:
     """Cut a graph in two: (D − W)·y = λ·D·y, second smallest λ, y split at its mean.
 
-    The relaxed normalised cut of Shi and Malik, 2000, eq. 6. Its ties are broken by a rule, as
-    otherwise rounding, and so the machine, would:
+    Of affinities W [n, n], D being the diagonal matrix of their row sums; gives the side of the
+    seed, bool [n], and the seed, where y is largest. The relaxed normalised cut of Shi and Malik,
+    2000, eq. 6. Its ties are broken by a rule, as otherwise rounding, and so the machine, would:
 
-    1. Of all y of the second smallest λ with yᵀ·D·y = 1, which are many where that is repeated,
-       the one with the largest entry anywhere is taken; its sign makes that entry positive.
-    2. The seed is the node of that entry; of equal ones, the first.
-    3. A node at the mean is on the side away from the seed.
-
-    Args:
-        graph: Affinities W, [n, n]; D is the diagonal matrix of their row sums.
-
-    Returns:
-        The side of the seed, bool [n], and the seed, where y is largest.
+        1. Of all y of the second smallest λ with yᵀ·D·y = 1, which are many where that is repeated,
+           the one with the largest entry anywhere is taken; its sign makes that entry positive.
+        2. The seed is the node of that entry; of equal ones, the first.
+        3. A node at the mean is on the side away from the seed.
     """
     degree = np.diag(graph.sum(axis=1))
     laplacian = degree - graph

@@ -23,13 +23,10 @@ from hica.secure_sum.wire import Deal, SignedKeys, Unmasking
 
 
 class Collector:
-    """One session at the coordinator.
+    """One session at the coordinator, of a study by its SHA-256.
 
-    Args:
-        study: SHA-256 of the study.
-        session: The session's number.
-        terms: How many sites a sum needs.
-        question: Hash of what all of them are asked (`hica.secure_sum.forms.question_of`).
+    `terms` say how many sites a sum needs, `question` is the hash of what all of them are asked
+    (`hica.secure_sum.forms.question_of`).
     """
 
     def __init__(self, study: str, session: str, terms: Threshold, question: str) -> None:
@@ -124,10 +121,7 @@ class Collector:
             raise MessageError("shares that do not fit who is in the sum")
 
     def total(self, shares: Mapping[str, Unmasking]) -> dict[str, Integers]:
-        """The sum over the survivors, as integers.
-
-        Args:
-            shares: What sites have returned in exchange 4.
+        """The sum over the survivors, as integers, from what sites have returned in exchange 4.
 
         Raises:
             MessageError: Too few shares, or wrong ones: there is no sum.

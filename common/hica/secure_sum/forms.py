@@ -36,13 +36,7 @@ def range_of(array: Array) -> Range:
 
 
 def in_sum(step: Step, study: Study, names: Iterable[str]) -> dict[str, Range]:
-    """The range of every array in a sum.
-
-    Args:
-        step: Whose answers are summed.
-        study: The approved study.
-        names: Of the arrays of the answer itself; of an update, of the weights.
-    """
+    """The range of every array in a sum of a step's answers; of an update, of its weights."""
     declared = {array.name: range_of(array) for array in step.answers(study)}
     beside = range_for(LARGEST_FEATURE * step.most_images(study), 64)
     declared |= {EXAMPLES: beside, LOSS: beside}
@@ -66,13 +60,7 @@ def question_of(request: Request) -> str:
 
 
 def masked_spec(step: Step, study: Study, spec: Spec) -> Spec:
-    """The spec of a masked answer.
-
-    Args:
-        step: Whose answers are summed.
-        study: The approved study.
-        spec: Of the answer in the clear.
-    """
+    """The spec of a masked answer, from that of the answer in the clear."""
     shapes = {name: shape for name, (shape, _) in spec.items()} | {EXAMPLES: (1,), LOSS: (1,)}
     ranges = in_sum(step, study, spec)
     return {name: (shape, ranges[name].dtype) for name, shape in shapes.items()}
@@ -81,17 +69,10 @@ def masked_spec(step: Step, study: Study, spec: Spec) -> Spec:
 def integers_of(
     step: Step, answer: Answer, study: Study, sent: Arrays, sites: int
 ) -> dict[str, Integers]:
-    """An answer as integers that can be summed; of an update, what it changes.
+    """An answer as integers that can be summed over the group; of an update, what it changes.
 
-    An update further from what was sent than `federation.max_update_norm` is brought back to that
-    norm here, as nobody else will see it.
-
-    Args:
-        step: Whose answer it is.
-        answer: In the clear; does not leave.
-        study: The approved study.
-        sent: The request's arrays.
-        sites: In the group.
+    An update further from what the request `sent` than `federation.max_update_norm` is brought back
+    to that norm here, as nobody else will see it.
 
     Raises:
         MessageError: A value is not finite, or more examples than the study allows.
@@ -116,11 +97,7 @@ def weighted_change(
 ) -> dict[str, NDArray[np.float64]]:
     """Trained less sent weights, of bounded norm, times the site's weight in the mean (≤ 1).
 
-    Args:
-        answer: The trained weights.
-        study: The approved study.
-        sent: The request's arrays.
-        most: Images that an answer may stand for.
+    `most` is the largest number of images that an answer may stand for.
     """
     changes = {
         name: value.astype(np.float64) - sent[name].astype(np.float64)
@@ -144,13 +121,7 @@ def mean_update(
 ) -> dict[str, NDArray[np.float64]]:
     """The weighted mean of the sites' weights, from the sums of their weighted changes.
 
-    Args:
-        totals: By name of the weight.
-        step: Whose answers were summed.
-        study: The study.
-        sent: Weights that were broadcast.
-        examples: Behind the sum.
-        sites: In the sum.
+    `sent` are the weights that were broadcast, `examples` and `sites` those in the sum.
 
     Raises:
         MessageError: No example stands behind the sum.
@@ -166,13 +137,6 @@ def mean_update(
 def values_of(
     totals: Mapping[str, Integers], step: Step, study: Study, sites: int
 ) -> dict[str, NDArray[np.float64]]:
-    """The sums, from their integers.
-
-    Args:
-        totals: As the collector has them.
-        step: Whose answers were summed.
-        study: The study.
-        sites: In the group.
-    """
+    """The sums, from their integers as the collector has them; `sites` are those in the group."""
     ranges = in_sum(step, study, totals)
     return {name: restore(total, ranges[name], sites) for name, total in totals.items()}

@@ -58,11 +58,8 @@ class Threshold:
 class Group:
     """All sites of a session and their keys, as all of them must see it.
 
-    Attributes:
-        study: SHA-256 of the study.
-        session: The session's number.
-        keys: Site → keys, sorted by name.
-        threshold: How many must stay.
+    `study` is the study's SHA-256; `keys` are sorted by the sites' names; `threshold` sites must
+    stay.
     """
 
     study: str

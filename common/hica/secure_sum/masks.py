@@ -20,12 +20,10 @@ KEY_BYTES = 32
 
 
 def add_mask(arrays: Mapping[str, Integers], key: bytes, sign: int) -> None:
-    """Add ± the mask of a key, in place.
+    """Add (`sign` 1) or take off (-1) the mask of a key, in place.
 
-    Args:
-        arrays: Contiguous, changed. Two calls with equal names, shapes and types use equal masks.
-        key: 32 bytes, for one mask only.
-        sign: 1 or −1.
+    Two calls with equal names, shapes and types use equal masks. The key has 32 bytes and is for
+    one mask only.
 
     Raises:
         ValueError: Another sign, a key of another length, or an array that is not contiguous, of

@@ -57,15 +57,10 @@ class Step(IntEnum):
 class Party:
     """One site in one session; lives in memory only.
 
-    A step that is refused ends the session for this site, except one that comes out of order.
-
-    Args:
-        site: This site.
-        key: Its registered private key.
-        registered: The sites of the federation and their public keys, this one included.
-        study: SHA-256 of the study.
-        session: The session's number.
-        terms: How many sites a sum needs.
+    It has the registered private key of its site, and the public keys of all sites of the
+    federation, its own included; `study` is the SHA-256 of the study, and `terms` say how many
+    sites a sum needs. A step that is refused ends the session for this site, except one that comes
+    out of order.
 
     Raises:
         MessageError: The site is not on its own list, or with another key.
@@ -191,9 +186,8 @@ class Party:
     def mask(self, arrays: Mapping[str, Integers], question: str) -> None:
         """Exchange 2, second half: hide this site's integers, in place.
 
-        Args:
-            arrays: Quantised for as many sites as are in the group.
-            question: Hash of what they are the answer to; must be the same at all sites.
+        They are quantised for as many sites as are in the group. `question` is the hash of what
+        they are the answer to, and must be the same at all sites.
 
         Raises:
             MessageError: Out of order.
@@ -208,10 +202,7 @@ class Party:
             add_mask(arrays, key, 1 if self.site < site else -1)
 
     def sign(self, survivors: Sequence[str]) -> bytes:
-        """Exchange 3: agree to who is in the sum.
-
-        Args:
-            survivors: Sorted names.
+        """Exchange 3: agree to who is in the sum, by sorted names.
 
         Raises:
             MessageError: It is not so as far as this site knows, or they are too few.
@@ -224,13 +215,9 @@ class Party:
     def unmask(self, survivors: Sequence[str], signatures: Mapping[str, bytes]) -> Unmasking:
         """Exchange 4: what takes the masks off the sum of these very sites, and off no other.
 
-        Of a site in the sum the share of its self-mask's seed, of one that dropped out that of
-        its mask key's. Both of one site would uncover its numbers: that never happens, as a
-        site is in the one list or not and this step is done once.
-
-        Args:
-            survivors: As signed.
-            signatures: Of the sites that signed the same list.
+        Of a site in the sum the share of its self-mask's seed, of one that dropped out that of its
+        mask key's. Both of one site would uncover its numbers: that never happens, as a site is in
+        the one list or not and this step is done once.
 
         Raises:
             MessageError: Another list than this site has signed, or too few that have signed the

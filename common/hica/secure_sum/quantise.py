@@ -56,16 +56,10 @@ def range_for(largest: float, bits: Literal[32, 64]) -> Range:
 
 
 def quantise(values: NDArray[Any], range_: Range, sites: int, name: str = "values") -> Integers:
-    """Values as integers: the same for the same values, as a repeated round must be.
+    """Values of any shape as integers: the same for the same values, as a repeated round must be.
 
-    Args:
-        values: Any shape.
-        range_: Of the array.
-        sites: How many may be in the sum.
-        name: Of the array, for errors.
-
-    Returns:
-        The shape of `values`, negative ones as 2^bits − |q|.
+    Negative ones are 2^bits − |q|. `sites` is how many may be in the sum; `name` is that of the
+    array, for errors.
 
     Raises:
         MessageError: A value is not finite.
@@ -83,12 +77,9 @@ def quantise(values: NDArray[Any], range_: Range, sites: int, name: str = "value
 
 
 def restore(total: Integers, range_: Range, sites: int) -> NDArray[np.float64]:
-    """The sum of what was quantised, from the sum of the integers.
+    """The sum of what was quantised, from the sum of the integers modulo 2^bits.
 
-    Args:
-        total: Σ over sites modulo 2^bits.
-        range_: Of the array.
-        sites: As given to `quantise`, however many are in the sum.
+    `sites` is as given to `quantise`, however many are in the sum.
     """
     signed = np.ascontiguousarray(total).view(f"int{range_.bits}")
     values: NDArray[np.float64] = signed.astype(np.float64) * range_.step(sites)

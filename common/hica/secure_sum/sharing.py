@@ -47,13 +47,10 @@ def private_key(seed: bytes, purpose: bytes) -> X25519PrivateKey:
 
 
 def agreed(mine: X25519PrivateKey, theirs: bytes, site: str, purpose: bytes) -> bytes:
-    """The key of 32 bytes that only two sites know.
+    """The key of 32 bytes that only two sites know, the same at both for the same purpose.
 
-    Args:
-        mine: This site's private key.
-        theirs: The other's public key, 32 bytes.
-        site: The other, for errors.
-        purpose: The same at both.
+    It is made of one's private and the other's public key of 32 bytes; `site` is the other, for
+    errors.
 
     Raises:
         MessageError: A public key that agrees with every other one.
@@ -66,24 +63,18 @@ def agreed(mine: X25519PrivateKey, theirs: bytes, site: str, purpose: bytes) -> 
 
 
 def split(seed: bytes, threshold: int, sites: Sequence[str]) -> dict[str, bytes]:
-    """A share for each site.
+    """A share of a seed of 16 bytes for each site, of which `threshold` give the seed.
 
-    Args:
-        seed: 16 bytes.
-        threshold: How many shares give the seed.
-        sites: Sorted; the place in this list is where the polynomial is taken.
+    Sites are sorted: the place in this list is where the polynomial is taken.
     """
     shares = Shamir.split(threshold, len(sites), seed, ssss=False)
     return {site: share for site, (_, share) in zip(sites, shares, strict=True)}
 
 
 def combine(shares: Mapping[str, bytes], threshold: int, sites: Sequence[str]) -> bytes:
-    """The seed of at least `threshold` shares; of wrong ones, something else.
+    """The seed of at least `threshold` shares by site; of wrong ones, something else.
 
-    Args:
-        shares: Site → share.
-        threshold: As of `split`.
-        sites: As of `split`.
+    `threshold` and `sites` are as given to `split`.
 
     Raises:
         MessageError: Too few shares.

@@ -55,11 +55,7 @@ class SignedKeys:
 
     @classmethod
     def from_json(cls, table: Any) -> Self:
-        """Read from a header.
-
-        Raises:
-            MessageError: Names the field.
-        """
+        """Read from a header; a MessageError names the field that is wrong."""
         fields = _fields(table, "keys", {"site", "share_key", "mask_key", "signature"})
         return cls(
             read_name(fields["site"]),
@@ -71,12 +67,7 @@ class SignedKeys:
 
 @dataclass(frozen=True)
 class Deal:
-    """Exchange 1: a site's sealed shares.
-
-    Attributes:
-        commitment: To the seed of its self-mask.
-        sealed: Addressee → envelope.
-    """
+    """Exchange 1: a site's sealed shares by addressee; a commitment to its self-mask's seed."""
 
     commitment: bytes
     sealed: dict[str, bytes]
@@ -87,11 +78,7 @@ class Deal:
 
     @classmethod
     def from_json(cls, table: Any) -> Self:
-        """Read from a header.
-
-        Raises:
-            MessageError: Names the field.
-        """
+        """Read from a header; a MessageError names the field that is wrong."""
         fields = _fields(table, "shares", {"commitment", "sealed"})
         return cls(
             read_hex(fields["commitment"], "commitment", COMMITMENT_BYTES),
@@ -101,11 +88,10 @@ class Deal:
 
 @dataclass(frozen=True)
 class Unmasking:
-    """Exchange 4: a site's shares of others' seeds.
+    """Exchange 4: a site's shares of the seeds of others.
 
-    Attributes:
-        self_masks: Site in the sum → share of the seed of its self-mask.
-        mask_keys: Site that dropped out → share of the seed of its mask key.
+    Of each site in the sum it is that of the self-mask's seed, of each that dropped out that of the
+    mask key's.
     """
 
     self_masks: dict[str, bytes]
@@ -117,11 +103,7 @@ class Unmasking:
 
     @classmethod
     def from_json(cls, table: Any) -> Self:
-        """Read from a header.
-
-        Raises:
-            MessageError: Names the field.
-        """
+        """Read from a header; a MessageError names the field that is wrong."""
         fields = _fields(table, "shares", {"self_masks", "mask_keys"})
         return cls(
             read_table(fields["self_masks"], "self_masks", _share),
@@ -130,20 +112,12 @@ class Unmasking:
 
 
 def read_session(value: Any) -> str:
-    """The number of a session: 32 hexadecimal digits.
-
-    Raises:
-        MessageError: It is none.
-    """
+    """The number of a session, 32 hexadecimal digits; else a MessageError."""
     return read_hex(value, "session", SESSION_BYTES).hex()
 
 
 def read_name(value: Any) -> str:
-    """A site's name.
-
-    Raises:
-        MessageError: It is none.
-    """
+    """A site's name; else a MessageError."""
     try:
         return _NAME.validate_python(value, strict=True)
     except ValidationError:
@@ -151,11 +125,7 @@ def read_name(value: Any) -> str:
 
 
 def read_names(value: Any, field: str) -> tuple[str, ...]:
-    """A list of different names, sorted.
-
-    Raises:
-        MessageError: It is none; names the field.
-    """
+    """A list of different names, sorted; else a MessageError names the field."""
     names = [read_name(name) for name in read_list(value, field)]
     if names != sorted(set(names)):
         raise MessageError(f"{field}: names must be sorted, each of them once")
@@ -163,51 +133,31 @@ def read_names(value: Any, field: str) -> tuple[str, ...]:
 
 
 def read_list(value: Any, field: str) -> list[Any]:
-    """A list of at most `MOST_SITES`.
-
-    Raises:
-        MessageError: It is none; names the field.
-    """
+    """A list of at most `MOST_SITES`; else a MessageError names the field."""
     if not isinstance(value, list) or len(value) > MOST_SITES:
         raise MessageError(f"{field} is no list of at most {MOST_SITES} sites")
     return value
 
 
 def read_table(value: Any, field: str, read: Callable[[Any], Value]) -> dict[str, Value]:
-    """A table by site of at most `MOST_SITES`, sorted.
-
-    Raises:
-        MessageError: It is none; names the field.
-    """
+    """A table by site of at most `MOST_SITES`, sorted; else a MessageError names the field."""
     if not isinstance(value, dict) or len(value) > MOST_SITES:
         raise MessageError(f"{field} is no table of at most {MOST_SITES} sites")
     return {read_name(site): read(value[site]) for site in sorted(value)}
 
 
 def read_signature(value: Any) -> bytes:
-    """A signature.
-
-    Raises:
-        MessageError: It is none.
-    """
+    """A signature; else a MessageError."""
     return read_hex(value, "signature", *SIGNATURE_BYTES)
 
 
 def read_sealed(value: Any) -> bytes:
-    """An envelope.
-
-    Raises:
-        MessageError: It is none.
-    """
+    """An envelope; else a MessageError."""
     return read_hex(value, "sealed", SEALED_BYTES)
 
 
 def read_hex(value: Any, field: str, fewest: int, most: int | None = None) -> bytes:
-    """Bytes of an exact length, or of one between two.
-
-    Raises:
-        MessageError: Names the field.
-    """
+    """Bytes of an exact length, or of one between two; else a MessageError names the field."""
     most = fewest if most is None else most
     if not isinstance(value, str) or not re.fullmatch("([0-9a-f]{2})*", value):
         raise MessageError(f"{field}: not bytes in lower-case hexadecimal digits")

@@ -94,8 +94,8 @@ def schedule_of(study: Study, rate: float = 1.0) -> Schedule:
 def spread_labels(data: SiteData, model: AlignmentModel) -> NDArray[np.int64]:
     """Labels [n] spread from the shots to the unlabelled images; -1 where none is sure enough.
 
-    Which labels is decided once, at the site's first round of stage 2: after that the labels would
-    confirm themselves.
+    They are decided once, at the site's first round of stage 2: after that they would confirm
+    themselves.
     """
     from hica.method.label_propagation import UNKNOWN, propagated
 

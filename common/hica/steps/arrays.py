@@ -50,11 +50,7 @@ class Array:
         return max(-self.low, self.high)
 
     def check(self, values: NDArray[Any], times: int = 1) -> None:
-        """Refuse values outside the range.
-
-        Args:
-            values: As they came.
-            times: Of how many sites they are a sum.
+        """Refuse values outside the range; of a sum over `times` sites it is as much wider.
 
         Raises:
             MessageError: Names array and range.
@@ -100,10 +96,8 @@ LARGEST_WEIGHT = 1e6
 class Sizes:
     """What the names in the shapes of arrays stand for, in one study and at one moment.
 
-    Attributes:
-        study: Gives the numbers of classes and findings.
-        width: D, of a feature.
-        clusters: k, of the centroids there are; the study's number before there are any.
+    `width` is D, of a feature; `clusters` is k, of the centroids there are, or the study's number
+    before there are any.
     """
 
     study: Study

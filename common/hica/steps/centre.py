@@ -110,13 +110,8 @@ class Centre(Statistic):
 def spread(means: Matrix, squares: Matrix, number: Vector) -> Matrix:
     """Standard deviation of every feature, plus a twentieth of their mean for those that are still.
 
-    Args:
-        means: [2, D] of whole images and regions.
-        squares: [2, D] sums of squares.
-        number: [2] of images and of regions.
-
-    Returns:
-        [2, D], positive; 1 where there is nothing to take it from.
+    Of means [2, D] of whole images and regions, sums of squares [2, D] and the numbers [2] of
+    images and regions. Gives [2, D], positive; 1 where there is nothing to take it from.
     """
     variance = squares / np.maximum(number, 1)[:, None] - np.square(means)
     deviation = np.sqrt(np.maximum(variance, 0.0))
@@ -127,10 +122,8 @@ def spread(means: Matrix, squares: Matrix, number: Vector) -> Matrix:
 def noisy_centre(found: Matrix, number: Vector, deviation: float) -> Matrix:
     """Mean features [2, D] of images and of regions; zero where the count is lost in noise.
 
-    Args:
-        found: Noisy sums [2, D].
-        number: Noisy counts [2].
-        deviation: Standard deviation of the noise in a count.
+    Of noisy sums [2, D] and counts [2]; `deviation` is the standard deviation of the noise in a
+    count.
     """
     means = found / np.maximum(number, 1.0)[:, None]
     means[number < deviation] = 0.0

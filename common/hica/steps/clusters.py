@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hica.method.pseudo_labels import (
     ClusterSums,
@@ -57,7 +56,6 @@ def clusterings(study: Study) -> Iterator[int]:
 
 
 def _turn(step: Step, number: int, settings: dict[str, Any]) -> Turn:
-    """One exchange of a clustering."""
     return Turn(step, (Stage.PRETRAINING, number), number, step.name, settings)
 
 
@@ -172,10 +170,6 @@ class Lloyd(Statistic):
         """The centroids."""
         return (CENTROIDS,)
 
-    def asked(self, state: State) -> dict[str, NDArray[Any]]:
-        """The centroids."""
-        return {"centroids": state.centroids}
-
     def answers(self, study: Study) -> tuple[Array, ...]:
         """Sums and counts by nearest centroid; of a patient with several images, shared out."""
         largest = LARGEST_FEATURE * self.most_images(study)
@@ -220,10 +214,6 @@ class Assign(Step):
     def asks(self, study: Study) -> tuple[Array, ...]:
         """The centroids."""
         return (CENTROIDS,)
-
-    def asked(self, state: State) -> dict[str, NDArray[Any]]:
-        """The centroids."""
-        return {"centroids": state.centroids}
 
     def answer(self, data: SiteData, model: AlignmentModel, request: Request) -> Answer:
         """Nothing."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from hica.steps.arrays import CENTROIDS, Array
-from hica.steps.state import State
 from hica.steps.step import SiteData, Stage
 from hica.steps.training import Lesson, Training, texts_of
 from hica.study import Study
@@ -38,10 +35,6 @@ class Pretraining(Training):
     def asks(self, study: Study) -> tuple[Array, ...]:
         """The centroids."""
         return (CENTROIDS,)
-
-    def asked(self, state: State) -> dict[str, NDArray[Any]]:
-        """The centroids."""
-        return {"centroids": state.centroids}
 
     def lesson(self, data: SiteData, model: AlignmentModel, request: Request) -> Lesson:
         """All unlabelled images with the clusters that were kept as their labels."""

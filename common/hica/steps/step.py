@@ -113,50 +113,36 @@ class SiteData(Protocol):
     @property
     def name(self) -> str:
         """The site's name, from which its random draws come."""
-        ...
 
     @property
     def study(self) -> Study:
         """The study that is answered."""
-        ...
 
     @property
     def rest_shares(self) -> NDArray[np.float64] | None:
         """[C] shares of the classes among the images beyond the shots; None: not known."""
-        ...
 
     @property
     def shots_in_pool(self) -> NDArray[np.bool_]:
         """[n] which of the unlabelled images are shots, too."""
-        ...
 
     def size(self, part: Part) -> int:
         """How many images a part has."""
-        ...
 
     def examples(self, part: Part) -> Examples:
         """Some of the site's images in their training views."""
-        ...
 
     def embedded(self, part: Part, model: AlignmentModel) -> Batch:
         """Their unit embeddings under a model, on the CPU."""
-        ...
 
     def positives(self, part: Part, rows: Tensor, labels: Tensor) -> Tensor:
         """Findings [n, M] that some of the images may show, were these their labels."""
-        ...
 
     def has_kept(self, name: str) -> bool:
         """Whether an earlier step has kept something of this name."""
-        ...
 
     def kept(self, name: str) -> Kept:
-        """What an earlier step has kept.
-
-        Raises:
-            CheckpointError: Nothing of this name.
-        """
-        ...
+        """What an earlier step has kept; a CheckpointError where there is nothing of this name."""
 
 
 class Rule(Protocol):
@@ -166,11 +152,9 @@ class Rule(Protocol):
 
     def aggregate(self, round: int, current: Weights, updates: Sequence[Update]) -> Weights:
         """The next weights."""
-        ...
 
     def state(self) -> Weights:
         """What the next round needs of the last ones."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -249,22 +233,18 @@ class Step(ABC):
             return study.alignment.shots * len(study.classes)
         return study.pretraining.max_images
 
-    def asked(self, state: State) -> dict[str, NDArray[Any]]:
-        """The arrays of `asks`."""
-        return {}
+    def asked(self, study: Study, state: State) -> dict[str, NDArray[Any]]:
+        """The arrays of `asks`: what the state holds under their names."""
+        return {array.name: getattr(state, array.name) for array in self.asks(study)}
 
     @abstractmethod
     def answer(self, data: SiteData, model: AlignmentModel, request: Request) -> Answer:
         """The site's half: what it has for a request. Exact, and without effects."""
 
     def check(self, study: Study, state: State, reply: Reply, sites: int = 1) -> None:
-        """Refuse a well-formed reply that must still not be used.
+        """Refuse a well-formed reply, of one site or the sum over `sites`, that must not be used.
 
-        Args:
-            study: The study.
-            state: As it was asked with.
-            reply: Of one site, or the sum over several.
-            sites: How many.
+        `state` is as it was asked with.
 
         Raises:
             MessageError: No right answer is like that.

@@ -59,13 +59,10 @@ Trainer = Callable[["AlignmentModel", Lesson], "float | None"]
 
 
 class Training(Step):
-    """A step that trains weights at every site and aggregates them.
+    """A step that trains weights at every site and aggregates them; its rounds are in `stage`.
 
     Nobody sees a single update in a secure sum: each site bounds its own, and only rules that need
     sums are allowed. Otherwise the rule takes single updates, as LoRA's mean and krum need them.
-
-    Attributes:
-        stage: In which its rounds are.
     """
 
     stage: Stage

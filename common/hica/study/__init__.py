@@ -11,13 +11,7 @@ from hica.study.reading import (
     validated,
 )
 from hica.study.schema import Study
-from hica.study.sections import (
-    Count,
-    Fraction,
-    Name,
-    NonNegative,
-    Section,
-)
+from hica.study.sections import Count, Fraction, Name, NonNegative, Section
 
 __all__ = [
     "NO_CHANGES",

@@ -34,11 +34,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def apply_overrides(table: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Apply `a.b=value` overrides, the value read as TOML (bare words are strings).
+    """Apply `a.b=value` overrides to a TOML document, the value read as TOML (bare words: strings).
 
-    Args:
-        table: A parsed TOML document; not modified.
-        overrides: For example `["alignment.margin=0.3", "model.train=last-2"]`.
+    For example `["alignment.margin=0.3", "model.train=last-2"]`. The table is not modified.
 
     Raises:
         ConfigurationError: An override that is not `section.key=value`.
@@ -65,12 +63,10 @@ def apply_overrides(table: dict[str, Any], overrides: list[str]) -> dict[str, An
 
 
 def merged(table: Mapping[str, Any], *changes: Changes) -> dict[str, Any]:
-    """`table` with some settings changed.
+    """A TOML document with some settings changed; `table` itself is not modified.
 
-    Args:
-        table: A parsed TOML document; not modified.
-        changes: Later ones go before earlier ones. A key's old value is replaced as a whole, also
-            where it is a table itself.
+    Later changes go before earlier ones. A key's old value is replaced as a whole, also where it is
+    a table itself.
     """
     result = dict(table)
     for change in changes:

@@ -5,14 +5,7 @@ Unknown keys are refused, so that a misspelt setting never passes for a default.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _./+-]{0,63}$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]

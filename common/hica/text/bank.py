@@ -55,10 +55,7 @@ class TextBank:
     def assemble(cls, texts: Sequence[ClassTexts], classes: Tensor, findings: Tensor) -> Self:
         """The bank of a study's texts from vectors already known, as a site receives them.
 
-        Args:
-            texts: The study's classes.
-            classes: [C, D] unit rows.
-            findings: [M, D] unit rows, in the order of `finding_names(texts)`.
+        Unit rows: classes [C, D], and findings [M, D] in the order of `finding_names(texts)`.
         """
         names = finding_names(texts)
         listed = [[name in listing for _, _, listing, _ in texts] for name in names]
@@ -85,11 +82,6 @@ class TextBank:
             digest.update(matrix.detach().cpu().float().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    @property
-    def class_texts(self) -> dict[str, Tensor]:
-        """Class name → its unit row [D]."""
-        return dict(zip(self.class_names, self.classes, strict=True))
-
     def to(self, device: torch.device | str) -> Self:
         """The same bank on another device."""
         return replace(
@@ -101,18 +93,12 @@ class TextBank:
         )
 
     def positives(self, labels: Tensor, named: Sequence[Sequence[str]]) -> Tensor:
-        """Which findings the regions of each image may be pulled to.
+        """Which findings the regions of each image may be pulled to: bool [B, M], beside `labels`.
 
-        They are the findings of the image's class, narrowed to those its manifest names, plus
-        those of healthy tissue. Narrowing only ever removes: an image that names no finding of its
-        own class keeps them all, and findings outside the bank do not count.
-
-        Args:
-            labels: [B] long, -1 = unlabelled: no positives.
-            named: Findings in the manifest's row of each image; empty where it names none.
-
-        Returns:
-            [B, M] bool, on the device of `labels`.
+        They are the findings of the image's class, narrowed to those its manifest names (`named`,
+        empty where it names none), plus those of healthy tissue. Narrowing only ever removes: an
+        image that names no finding of its own class keeps them all, and findings outside the bank
+        do not count. Labels [B] are long; -1, unlabelled, has no positives.
         """
         index = {name: column for column, name in enumerate(self.finding_names)}
         own = torch.zeros(len(labels), len(index), dtype=torch.bool)
@@ -135,20 +121,14 @@ def finding_names(texts: Sequence[ClassTexts]) -> tuple[str, ...]:
 def build_text_bank(
     tower: TextTower, texts: Sequence[ClassTexts], dim: int, max_similarity: float, seed: int
 ) -> TextBank:
-    """Embed, centre and map the texts of a study.
+    """Embed, centre and map the texts of a study of at least two classes.
 
-    A class text is the mean of its embedded prompts. Every text of one tower shares a large
-    common direction that says "medical sentence" and no diagnosis, so it is subtracted: from class
-    texts their mean, from findings theirs, apart, because each kind meets images in a softmax of
-    its own and sentences differ in form from phrases.
-
-    Args:
-        tower: Text tower.
-        texts: At least two classes.
-        dim: D, width of the joint space. A tower of other width is mapped there by a seeded
-            orthonormal map, which keeps every cosine where D is not the smaller.
-        max_similarity: Largest cosine allowed between two class texts after centring.
-        seed: Of the map.
+    A class text is the mean of its embedded prompts. Every text of one tower shares a large common
+    direction that says "medical sentence" and no diagnosis, so it is subtracted: from class texts
+    their mean, from findings theirs, apart, because each kind meets images in a softmax of its own
+    and sentences differ in form from phrases. A tower of other width than `dim`, D of the joint
+    space, is mapped there by a seeded orthonormal map, which keeps every cosine where D is not the
+    smaller. `max_similarity` is the largest cosine allowed between two class texts after centring.
 
     Raises:
         ConfigurationError: An embedding that is not finite, or two class texts too close.

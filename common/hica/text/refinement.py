@@ -36,17 +36,6 @@ class Pair(NamedTuple):
     definition: str
 
 
-class RefinementReport(NamedTuple):
-    """What refinement came to; a loss is None where its term was not trained."""
-
-    pair_loss: float | None
-    """Contrast of terms and definitions, mean over the last epoch, in nats."""
-    lm_loss: float | None
-    """Next-token (or restored-token) cross-entropy, mean over the last epoch, in nats a token."""
-    mean_cosine: float
-    """Mean cosine between two different definitions after refinement: near 1 means collapse."""
-
-
 def study_pairs(texts: Sequence[ClassTexts]) -> list[Pair]:
     """Each class name with its prompts and findings, and each finding with itself.
 
@@ -63,12 +52,10 @@ def study_pairs(texts: Sequence[ClassTexts]) -> list[Pair]:
 
 
 def read_corpus(source: str, root: Path) -> list[str]:
-    """Sentences of a corpus, blank ones left out.
+    """Sentences of a corpus below the folder `root`, blank ones left out.
 
-    Args:
-        source: A text file (a sentence a line), `file.csv:COLUMN`, or a JSON of prompts
-            {term: [definitions]}.
-        root: Folder that `source` is relative to.
+    It is a text file (a sentence a line), `file.csv:COLUMN`, or a JSON of prompts {term:
+    [definitions]}.
 
     Raises:
         ConfigurationError: A file that is missing, empty or of another form, or an unknown column.
@@ -121,19 +108,14 @@ def refine(
     epochs: int,
     learning_rate: float,
     seed: int,
-) -> RefinementReport:
+) -> None:
     """Train `tower` in place on pairs and corpus; the same seed gives the same weights.
 
     An epoch goes through the longer of the two once and through the other as often as that takes.
-    Dropout stays off, because it would draw from torch's global generator.
-
-    Args:
-        tower: Text tower; left in evaluation mode.
-        pairs: Terms and definitions. The language model reads the definitions too.
-        corpus: Further sentences for the language model; needs a tower with a token embedding.
-        epochs: 0 only measures.
-        learning_rate: AdamW's.
-        seed: Of the order of batches and of the tokens to restore.
+    Dropout stays off, because it would draw from torch's global generator; the tower is left in
+    evaluation mode. The language model reads the definitions of the pairs and the sentences of the
+    corpus, and needs a tower with a token embedding. The learning rate is AdamW's; the seed is of
+    the order of batches and of the tokens to restore.
 
     Raises:
         ConfigurationError: Nothing to train on, or a loss that is not finite.
@@ -152,37 +134,27 @@ def refine(
     )
     steps = math.ceil(max(len(pairs), len(sentences)) / BATCH_SIZE)
     tower.eval()
-    history: list[dict[str, float]] = []
     for _ in track(range(epochs), "refining the text tower"):
-        history.clear()
         pair_batches = _batches(len(pairs), steps, generator)
         sentence_batches = _batches(len(sentences), steps, generator)
         for pair_batch, sentence_batch in zip(pair_batches, sentence_batches, strict=True):
-            losses = {}
+            losses = []
             if pairs:
-                losses["pair"] = pair_loss(tower, [pairs[i] for i in pair_batch], related)
+                losses.append(pair_loss(tower, [pairs[i] for i in pair_batch], related))
             if tower.token_embedding is not None:
                 read = [sentences[i] for i in sentence_batch]
-                losses["language"] = language_loss(tower, read, generator)
-            _step(optimiser, torch.stack(list(losses.values())).sum())
-            history.append({name: loss.item() for name, loss in losses.items()})
-    return RefinementReport(
-        _mean(history, "pair"),
-        _mean(history, "language"),
-        mean_cosine(tower, definitions or sentences),
-    )
+                losses.append(language_loss(tower, read, generator))
+            _step(optimiser, torch.stack(losses).sum())
+    # Raises where the last step has broken the tower.
+    embed(tower, definitions or sentences, "sentences of the text refinement")
 
 
 def pair_loss(tower: TextTower, pairs: Sequence[Pair], related: Collection[Pair]) -> Tensor:
     """Symmetric InfoNCE between the distinct terms [T] and definitions [D] of a batch.
 
     A term has several definitions and a definition may serve several terms, so each is pulled to
-    all its partners alike (Khosla et al., 2020, eq. 2) and never pushed from one of them.
-
-    Args:
-        tower: Text tower.
-        pairs: The batch.
-        related: All pairs there are: what is no false negative of the batch.
+    all its partners alike (Khosla et al., 2020, eq. 2) and never pushed from one of them. `related`
+    are all pairs there are: what is no false negative of the batch.
     """
     terms = list(dict.fromkeys(pair.term for pair in pairs))
     definitions = list(dict.fromkeys(pair.definition for pair in pairs))
@@ -217,14 +189,6 @@ def language_loss(tower: TextTower, sentences: Sequence[str], generator: torch.G
     return total / scored.sum().clamp(min=1)
 
 
-def mean_cosine(tower: TextTower, sentences: Sequence[str]) -> float:
-    """Mean cosine over all pairs of different sentences; 0 where there is only one."""
-    rows = embed(tower, sentences, "sentences of the text refinement")  # [n, dim]
-    count = len(rows)
-    together = rows.sum(dim=0).square().sum().item()  # Σᵢⱼ cosᵢⱼ, of which n are the rows' own
-    return (together - count) / max(count * (count - 1), 1)
-
-
 def _unit(tower: TextTower, texts: list[str]) -> Tensor:
     """Unit embeddings [len(texts), dim], with gradient."""
     device = next(tower.parameters()).device
@@ -257,12 +221,6 @@ def _batches(count: int, steps: int, generator: torch.Generator) -> Iterator[lis
             order += torch.randperm(count, generator=generator).tolist()
         yield order[:size]
         order = order[size:]
-
-
-def _mean(history: list[dict[str, float]], name: str) -> float | None:
-    """Mean of a loss over an epoch's steps; None where it was not trained."""
-    values = [losses[name] for losses in history if name in losses]
-    return sum(values) / len(values) if values else None
 
 
 def _located(source: str, root: Path) -> tuple[Path, str]:

@@ -15,10 +15,9 @@ from pathlib import Path
 from hica.errors import ConfigurationError
 from hica.images.preprocess import Preprocess
 from hica.towers.base import Encoded, ImageTower, TextTower
+from hica.towers.weights import Colour, Wanted
 
 __all__ = ["Encoded", "ImageTower", "TextTower", "load_image_tower", "load_text_tower"]
-
-Colour = tuple[float, float, float]
 
 
 def load_image_tower(
@@ -65,36 +64,18 @@ def load_image_tower(
 
         half = (0.5, 0.5, 0.5)
         return TinyImageTower(seed, Preprocess(64, mean or half, std or half, "bilinear", "squash"))
+    wanted = Wanted(pretrained, checkpoint, sha256, pad_type, image_size, mean, std, seed)
     if image.startswith("timm/"):
         from hica.towers.timm_tower import load_timm
 
-        return load_timm(
-            image.removeprefix("timm/"),
-            pretrained=pretrained,
-            checkpoint=checkpoint,
-            sha256=sha256,
-            pad_type=pad_type,
-            image_size=image_size,
-            mean=mean,
-            std=std,
-            seed=seed,
-        )
+        return load_timm(image.removeprefix("timm/"), wanted)
     if pad_type:
         raise ConfigurationError(
             f'model.pad_type = "{pad_type}": only timm/… towers have one; remove it'
         )
     from hica.towers.openclip import load_image
 
-    return load_image(
-        image,
-        pretrained=pretrained,
-        checkpoint=checkpoint,
-        sha256=sha256,
-        image_size=image_size,
-        mean=mean,
-        std=std,
-        seed=seed,
-    )
+    return load_image(image, wanted)
 
 
 def load_text_tower(
@@ -107,16 +88,11 @@ def load_text_tower(
     vocabulary: list[str],
     seed: int = 0,
 ) -> TextTower:
-    """Build a text tower.
+    """Build a text tower: `tiny`, `same` (the text side of `image`), or a name open_clip takes.
 
-    Args:
-        text: `tiny`, `same` (the text side of `image`), or a name open_clip takes.
-        image: The image tower's name.
-        pretrained: open_clip's tag of the weights.
-        checkpoint: Weights on disk of the whole pair; with `same` only.
-        sha256: Expected hash of `checkpoint`, in hex.
-        vocabulary: Texts whose words the `tiny` tower knows.
-        seed: What weights are drawn from where nothing gives them.
+    `pretrained` is open_clip's tag of the weights; `checkpoint`, with `same` only, are weights on
+    disk of the whole pair, and `sha256` their hash in hex; without either weights are drawn from
+    `seed`. The `tiny` tower knows the words of the texts in `vocabulary`.
 
     Raises:
         CheckpointError: Weights that are missing, of another hash or of another model.

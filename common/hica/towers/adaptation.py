@@ -61,10 +61,8 @@ class AdaptedTower(nn.Module):
     def __init__(self, tower: ImageTower, last: int, adapter: Adapter | None = None) -> None:
         """Wrap a tower; the parameters that require gradients are what is trained.
 
-        Args:
-            tower: The tower.
-            last: Blocks run in every step: 0 for none, the tower's depth for all.
-            adapter: Trained on the tower's features; needs `last` = 0.
+        `last` blocks are run in every step: 0 for none, the tower's depth for all. An adapter is
+        trained on the tower's features and needs `last` = 0.
         """
         super().__init__()
         self.tower = tower
@@ -81,15 +79,11 @@ class AdaptedTower(nn.Module):
 
     @torch.no_grad()
     def frozen(self, pixels: Tensor, weights: Tensor) -> Tensor:
-        """What the trained part starts from.
+        """What the trained part starts from, of uint8 pixels [B, 3, S, S].
 
-        Args:
-            pixels: uint8 [B, 3, S, S].
-            weights: Region weights on the patch grid [B, K, g, g].
-
-        Returns:
-            With an adapter the features of the images and their regions, [B, 1 + K, D]; else the
-            hidden state before the last blocks; else, where all blocks are run, the pixels.
+        Region weights [B, K, g, g] lie on the patch grid. The result is with an adapter the
+        features of the images and their regions, [B, 1 + K, D]; else the hidden state before the
+        last blocks; else, where all blocks are run, the pixels.
         """
         if self.last == self.tower.depth:
             return pixels
@@ -102,12 +96,9 @@ class AdaptedTower(nn.Module):
     def forward(self, hidden: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Encode images and their regions, differentiably in the trained weights.
 
-        Args:
-            hidden: The result of `frozen`, in any floating point type.
-            weights: Region weights [B, K, g, g]; with an adapter already in `hidden`.
-
-        Returns:
-            Images [B, D] and regions [B, K, D] (zero where a region is absent), not normalised.
+        `hidden` is the result of `frozen`, in any floating point type; with an adapter the region
+        weights [B, K, g, g] are already in it. Gives images [B, D] and regions [B, K, D] (zero
+        where a region is absent), not normalised.
         """
         if self.adapter is not None:
             features = self.adapter(hidden.float())
@@ -155,13 +146,8 @@ def adapt(
 ) -> AdaptedTower:
     """Choose what of a tower is trained; changes the tower.
 
-    Args:
-        tower: An image tower.
-        train: `adapter`, `last-N`, `lora` or `full`.
-        adapter_width: Width of the adapter's bottleneck.
-        lora_rank: Rank r of the factors.
-        lora_alpha: α; the factors' product is scaled by α / r.
-        seed: What new weights are drawn from.
+    `train` is `adapter` (a bottleneck of `adapter_width`), `last-N`, `lora` (factors of rank r,
+    whose product is scaled by α / r) or `full`. New weights are drawn from `seed`.
 
     Raises:
         ConfigurationError: N exceeds the tower's depth, the tower has nothing LoRA can be put on,

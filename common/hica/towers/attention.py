@@ -47,18 +47,12 @@ class SplitAttention(nn.Module):
         attn_mask: Tensor | None = None,
         **_ignored: Any,
     ) -> tuple[Tensor, None]:
-        """Attend.
+        """Attend from `query` [B, L, E] to `key` and `value` [B, S, E].
 
-        Args:
-            query: [B, L, E], or [L, B, E] unless `batch_first`.
-            key: [B, S, E], likewise; default `query`.
-            value: [B, S, E], likewise; default `key`.
-            key_padding_mask: [B, S], True (or -inf) where a key is ignored.
-            attn_mask: [L, S] or [B·heads, L, S], True (or -inf) where attention is forbidden.
-            **_ignored: `need_weights`, `average_attn_weights`, and `is_causal`, a mere hint.
-
-        Returns:
-            [B, L, E] (or [L, B, E]) and None.
+        Unless `batch_first`, L and S come before B. Keys default to the queries, values to the
+        keys. `key_padding_mask` [B, S] is True (or -inf) where a key is ignored, `attn_mask`
+        ([L, S] or [B·heads, L, S]) where attention is forbidden. Passed over are `need_weights`,
+        `average_attn_weights`, and `is_causal`, a mere hint. Gives [B, L, E] and None.
         """
         key = query if key is None else key
         value = key if value is None else value

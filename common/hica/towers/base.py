@@ -72,7 +72,7 @@ class ImageTower(nn.Module, ABC):
         return self.suffix(images, self.depth)
 
     def prefix(self, images: Tensor, last: int) -> Tensor:
-        """Everything before the last `last` blocks; the images themselves if that is all of them.
+        """Everything before the last blocks; the images themselves if those are all of them.
 
         Raises:
             ConfigurationError: `last` is not in 0..depth.
@@ -99,15 +99,9 @@ class ImageTower(nn.Module, ABC):
         return self.head(hidden)
 
     def regional(self, hidden: Tensor, last: int, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """`suffix`, and regions as weighted means of the patches.
+        """`suffix`, and regions as means of the patches, weighted by [B, K, g, g] on their grid.
 
-        Args:
-            hidden: The output of `prefix`.
-            last: As there.
-            weights: Region weights on the patch grid [B, K, g, g].
-
-        Returns:
-            Images [B, D] and regions [B, K, D], zero where a region's weights sum to 0.
+        Gives images [B, D] and regions [B, K, D], zero where a region's weights sum to 0.
         """
         pooled, patches = self.suffix(hidden, last)
         return pooled, pool(patches, weights)

@@ -13,13 +13,9 @@ from hica.towers.layered import LayeredTower
 def adapted_tower(study: Study, weights: Path, device: torch.device) -> AdaptedTower:
     """The study's image tower with its adaptation: the same at the coordinator and at every site.
 
-    Args:
-        study: Names the tower and what of it is trained.
-        weights: Folder below which the study's checkpoint lies.
-        device: Where the tower goes.
-
     Raises:
-        CheckpointError: The checkpoint is missing or is another file than the study pins.
+        CheckpointError: The checkpoint is missing below `weights`, or is another file than the
+            study pins.
         ConfigurationError: An unknown tower, or a way of training it does not offer.
     """
     settings = study.model

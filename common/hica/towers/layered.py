@@ -17,16 +17,10 @@ from hica.towers.pooling import pool
 
 
 class LayeredTower(ImageTower):
-    """Outputs of the last blocks, then the tower's own embedding, side by side.
+    """Outputs of the last blocks, 1 to all of a tower, then its own embedding, side by side.
 
-    Args:
-        tower: Any tower.
-        layers: How many of its last blocks are taken, 1 to its depth.
-        maps: `fine`, patches on the finest grid among the layers (coarser maps are repeated), or
-            `coarse`, on the coarsest one (finer maps are averaged).
-
-    Attributes:
-        widths: Width of each layer, the head's last; they add up to `dim`.
+    `maps` are `fine`, patches on the finest grid among the layers (coarser maps are repeated), or
+    `coarse`, on the coarsest one (finer maps are averaged).
 
     Raises:
         ConfigurationError: The tower has fewer blocks.
@@ -43,7 +37,6 @@ class LayeredTower(ImageTower):
         self.layers = layers
         self.name = tower.name
         self.preprocess = tower.preprocess
-        self.grid = tower.grid
         side = tower.preprocess.size
         with torch.no_grad():
             found = self._layers(torch.zeros(1, 3, side, side), tower.depth)
@@ -56,7 +49,7 @@ class LayeredTower(ImageTower):
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """See the class."""
+        """Width of each layer, the head's last; they add up to `dim`."""
         return self._widths
 
     @property

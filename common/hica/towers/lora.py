@@ -28,7 +28,8 @@ class LoRA(nn.Module):
             self.lora_a = nn.Linear(base.in_features, rank, bias=False)
             self.lora_b = nn.Linear(rank, base.out_features, bias=False)
         else:
-            self.lora_a = nn.Conv2d(base.in_channels, rank, 1, _pair(base.stride), bias=False)
+            stride = base.stride[0], base.stride[-1]
+            self.lora_a = nn.Conv2d(base.in_channels, rank, 1, stride, bias=False)
             self.lora_b = nn.Conv2d(rank, base.out_channels, 1, bias=False)
         nn.init.zeros_(self.lora_b.weight)
 
@@ -41,13 +42,9 @@ class LoRA(nn.Module):
 def add_lora(tower: ImageTower, rank: int, alpha: float, seed: int) -> None:
     """Put LoRA on every Linear layer of attention or, without attention, on every 1×1 convolution.
 
-    Freezes all other weights. Attention is expected split (`towers.attention.split_attention`).
-
-    Args:
-        tower: Changed in place; its output stays the same until it is trained.
-        rank: Rank r of the factors.
-        alpha: α; their product is scaled by α / r.
-        seed: What the factors A are drawn from.
+    Changes the tower in place and freezes all other weights; its output stays the same until it is
+    trained. Attention is expected split (`towers.attention.split_attention`). The factors A are
+    drawn from `seed`.
 
     Raises:
         ConfigurationError: The tower has neither.
@@ -64,10 +61,6 @@ def add_lora(tower: ImageTower, rank: int, alpha: float, seed: int) -> None:
             lora = LoRA(layer, rank, alpha)
             draw_weights(lora.lora_a, seed + index)
             setattr(parent, name, lora.to(layer.weight.device, layer.weight.dtype))
-
-
-def _pair(stride: tuple[int, ...]) -> tuple[int, int]:
-    return stride[0], stride[-1]
 
 
 Place = tuple[nn.Module, str, nn.Linear | nn.Conv2d]

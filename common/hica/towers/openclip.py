@@ -17,9 +17,7 @@ from hica.errors import CheckpointError, ConfigurationError
 from hica.images.preprocess import Preprocess
 from hica.towers.base import Encoded, ImageTower, TextTower
 from hica.towers.timm_tower import TimmTower
-from hica.towers.weights import check_hash, draw_weights, fingerprint
-
-Colour = tuple[float, float, float]
+from hica.towers.weights import Colour, Wanted, check_hash, draw_weights, fingerprint
 
 
 class OpenCLIPImageTower(ImageTower):
@@ -120,25 +118,18 @@ class OpenCLIPTextTower(TextTower):
         return sentences
 
 
-def load_image(
-    name: str,
-    *,
-    pretrained: str | None,
-    checkpoint: Path | None,
-    sha256: str | None,
-    image_size: int | None,
-    mean: Colour | None,
-    std: Colour | None,
-    seed: int,
-) -> ImageTower:
-    """Build the image side of a pair; arguments as in `hica.towers.load_image_tower`.
+def load_image(name: str, wanted: Wanted) -> ImageTower:
+    """Build the image side of a pair.
 
     Raises:
         CheckpointError: Weights that are missing, of another hash or of another model.
         ConfigurationError: open_clip does not know the model, or its patches cannot be used.
     """
-    visual: Any = _create(name, pretrained, checkpoint, sha256, image_size, seed).visual
-    preprocess = _preprocess(visual.preprocess_cfg, name, mean, std)
+    pair = _create(
+        name, wanted.pretrained, wanted.checkpoint, wanted.sha256, wanted.image_size, wanted.seed
+    )
+    visual: Any = pair.visual
+    preprocess = _preprocess(visual.preprocess_cfg, name, wanted.mean, wanted.std)
     if isinstance(visual, VisionTransformer):
         return OpenCLIPImageTower(visual, name, preprocess)
     if isinstance(visual, TimmModel) and "pool" not in dict(visual.head.named_children()):

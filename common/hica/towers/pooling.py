@@ -10,17 +10,12 @@ from torch.nn import functional
 
 
 def to_grid(masks: Tensor, grid: int, count: int) -> tuple[Tensor, Tensor]:
-    """Area-average pixel masks onto the patch grid and pad them to `count` regions.
+    """Area-average pixel masks onto the patch grid of side g and pad them to K = `count` regions.
 
-    Args:
-        masks: bool [..., k, S, S], largest region first; of more than `count` the first are kept.
-        grid: Side g of the patch grid.
-        count: Number K of regions returned.
-
-    Returns:
-        weights: float32 [..., K, g, g], share of each patch that the region covers, zero where
-            there is no region.
-        valid: bool [..., K], whether the region covers any pixel (a crop may have lost it).
+    Masks are bool [..., k, S, S], largest region first; of more than `count` the first are kept.
+    Gives weights, float32 [..., K, g, g], the share of each patch that the region covers, zero
+    where there is no region; and bool [..., K], whether the region covers any pixel (a crop may
+    have lost it).
     """
     *lead, regions, height, width = masks.shape
     kept = min(regions, count)
@@ -35,12 +30,8 @@ def to_grid(masks: Tensor, grid: int, count: int) -> tuple[Tensor, Tensor]:
 def pool(patches: Tensor, weights: Tensor) -> Tensor:
     """Region embeddings r_k = Σₙ wₖₙ·pₙ / Σₙ wₖₙ, differentiable in both arguments.
 
-    Args:
-        patches: Patch tokens [B, N, D] in reading order, N = g·g.
-        weights: Weights of the regions on the patch grid [B, K, g, g].
-
-    Returns:
-        [B, K, D] in the dtype of `patches`; zero for a region whose weights sum to 0.
+    Of patch tokens [B, N, D] in reading order, N = g·g, and weights [B, K, g, g] on their grid.
+    Gives [B, K, D] in the dtype of `patches`; zero for a region whose weights sum to 0.
     """
     flat = weights.flatten(2).to(patches.dtype)  # (B, K, N)
     total = flat.sum(dim=-1, keepdim=True)  # (B, K, 1)

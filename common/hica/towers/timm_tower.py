@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -24,9 +23,15 @@ from torch import Tensor, nn
 from hica.errors import CheckpointError, ConfigurationError
 from hica.images.preprocess import Preprocess
 from hica.towers.base import Encoded, ImageTower
-from hica.towers.weights import draw_weights, fingerprint, load_weights, read_weights
+from hica.towers.weights import (
+    Colour,
+    Wanted,
+    draw_weights,
+    fingerprint,
+    load_weights,
+    read_weights,
+)
 
-Colour = tuple[float, float, float]
 HALF: Colour = (0.5, 0.5, 0.5)
 
 
@@ -94,12 +99,8 @@ class TimmTower(ImageTower):
     ) -> None:
         """Wrap a model that holds its weights already.
 
-        Args:
-            trunk: The timm model.
-            name: What it was asked for as.
-            preprocess: Its transform.
-            projection: Applied to embeddings row by row: the way into a joint space.
-            variant: What else changes its output, for the fingerprint.
+        `projection`, the way into a joint space, is applied to embeddings row by row; `variant` is
+        what else changes the output, for the fingerprint.
 
         Raises:
             ConfigurationError: Its features are not a square grid of patches.
@@ -165,19 +166,8 @@ class TimmTower(ImageTower):
         return Encoded(pooled, self.trunk.head(self.trunk.fc_norm(patches)))
 
 
-def load_timm(
-    model: str,
-    *,
-    pretrained: str | None,
-    checkpoint: Path | None,
-    sha256: str | None,
-    pad_type: str,
-    image_size: int | None,
-    mean: Colour | None,
-    std: Colour | None,
-    seed: int,
-) -> TimmTower:
-    """Build a timm tower; arguments as in `hica.towers.load_image_tower`.
+def load_timm(model: str, wanted: Wanted) -> TimmTower:
+    """Build a timm tower.
 
     Raises:
         CheckpointError: Weights that are missing, of another hash or of another model.
@@ -185,36 +175,36 @@ def load_timm(
     """
     name = f"timm/{model}"
     model, _, tag = model.partition(".")
-    tag = tag or pretrained or ""
+    tag = tag or wanted.pretrained or ""
     _check_name(model, tag)
     config: Any = timm.get_pretrained_cfg(f"{model}.{tag}" if tag else model)
     defaults = config.to_dict() if config is not None else {}
     arguments: dict[str, Any] = {"num_classes": 0}
-    if defaults.get("fixed_input_size") and image_size is not None:
-        arguments["img_size"] = image_size
-    if pad_type:
-        arguments["pad_type"] = pad_type
-    if tag and checkpoint is None:
+    if defaults.get("fixed_input_size") and wanted.image_size is not None:
+        arguments["img_size"] = wanted.image_size
+    if wanted.pad_type:
+        arguments["pad_type"] = wanted.pad_type
+    if tag and wanted.checkpoint is None:
         trunk = _fetched(f"{model}.{tag}", arguments)
     else:
         trunk = _created(model, arguments)
-        draw_weights(trunk, seed)
-    if checkpoint is not None:
+        draw_weights(trunk, wanted.seed)
+    if wanted.checkpoint is not None:
         classifier = defaults.get("classifier") or "classifier"
         state = {
             key: value
-            for key, value in read_weights(checkpoint, sha256).items()
+            for key, value in read_weights(wanted.checkpoint, wanted.sha256).items()
             if not key.startswith(f"{classifier}.")
         }
-        load_weights(trunk, state, checkpoint, name)
+        load_weights(trunk, state, wanted.checkpoint, name)
     preprocess = Preprocess(
-        image_size or defaults.get("input_size", (3, 224, 224))[-1],
-        mean or defaults.get("mean", HALF),
-        std or defaults.get("std", HALF),
+        wanted.image_size or defaults.get("input_size", (3, 224, 224))[-1],
+        wanted.mean or defaults.get("mean", HALF),
+        wanted.std or defaults.get("std", HALF),
         "bicubic" if defaults.get("interpolation") == "bicubic" else "bilinear",
         "squash",  # timm cuts out the middle; a lesion may lie at the edge
     )
-    return TimmTower(trunk, name, preprocess, variant=f"pad_type={pad_type}")
+    return TimmTower(trunk, name, preprocess, variant=f"pad_type={wanted.pad_type}")
 
 
 def _check_name(model: str, tag: str) -> None:

@@ -105,12 +105,10 @@ class TinyTextTower(TextTower):
     """
 
     def __init__(self, texts: list[str], seed: int = 0, context_length: int = 64) -> None:
-        """Build the tower.
+        """Build the tower, its weights drawn from `seed`.
 
-        Args:
-            texts: What the vocabulary is made from; other words become one unknown word.
-            seed: What the weights are drawn from.
-            context_length: Tokens kept of a text, with the start and the end.
+        `texts` are what the vocabulary is made from; other words become one unknown word. Of a text
+        `context_length` tokens are kept, with the start and the end.
         """
         super().__init__()
         self.name = "tiny"

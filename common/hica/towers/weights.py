@@ -3,6 +3,7 @@
 import hashlib
 import math
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,23 @@ from torch import Tensor, nn
 
 from hica.errors import CheckpointError
 from hica.images.cache import file_sha256
+from hica.printable import listed
+
+Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of an image tower beside its name: see `hica.towers.load_image_tower`."""
+
+    pretrained: str | None
+    checkpoint: Path | None
+    sha256: str | None
+    pad_type: str
+    image_size: int | None
+    mean: Colour | None
+    std: Colour | None
+    seed: int
 
 
 @torch.no_grad()
@@ -69,10 +87,9 @@ def check_hash(path: Path, sha256: str | None) -> None:
 def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """Read a state dict, floating point as float32.
 
-    Args:
-        path: `.safetensors`, or anything `torch.load(weights_only=True)` reads; a state dict under
-            the key `state_dict` or `model`, and names that start with `module.`, are unwrapped.
-        sha256: Expected hash of the file, in hex.
+    From `.safetensors`, or anything `torch.load(weights_only=True)` reads; a state dict under the
+    key `state_dict` or `model`, and names that start with `module.`, are unwrapped. `sha256` is the
+    expected hash of the file, in hex.
 
     Raises:
         CheckpointError: The file is missing, of another hash, or not a state dict.
@@ -108,26 +125,14 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], source: Path, name
         CheckpointError: Names the file, the model and the first keys or shapes that do not match.
     """
     own = module.state_dict()
-    problems = [
-        f"{kind}: {', '.join(keys[:4])}{f' and {len(keys) - 4} more' if len(keys) > 4 else ''}"
-        for kind, keys in (
-            # Old checkpoints lack BatchNorm's step counters, which nothing here reads.
-            (
-                "missing",
-                sorted(
-                    key
-                    for key in own
-                    if key not in state and not key.endswith("num_batches_tracked")
-                ),
-            ),
-            ("unexpected", sorted(key for key in state if key not in own)),
-            (
-                "of another shape",
-                sorted(key for key in own if key in state and own[key].shape != state[key].shape),
-            ),
-        )
-        if keys
-    ]
+    both = own.keys() & state.keys()
+    differing = {
+        # Old checkpoints lack BatchNorm's step counters, which nothing here reads.
+        "missing": {key for key in own if not key.endswith("num_batches_tracked")} - both,
+        "unexpected": state.keys() - both,
+        "of another shape": {key for key in both if own[key].shape != state[key].shape},
+    }
+    problems = [f"{kind}: {listed(sorted(keys))}" for kind, keys in differing.items() if keys]
     if problems:
         raise CheckpointError(
             f"{source}: not weights of {name}\n  " + "\n  ".join(problems) + "\n"

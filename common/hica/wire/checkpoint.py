@@ -53,18 +53,13 @@ def save_state(
 ) -> Path:
     """Write a state in one atomic step, keeping the one before it.
 
-    Args:
-        directory: Where it goes; made if missing.
-        name: What it is called there, for example `server`.
-        arrays: Arrays or tensors of any shape and any dtype numpy has (so not bfloat16).
-        meta: What JSON can hold.
-
-    Returns:
-        The file, which any safetensors reader opens.
+    It goes to `directory`, made if missing, under a name, for example `server`. Arrays or tensors
+    have any shape and any dtype numpy has (so not bfloat16); `meta` is what JSON can hold. Gives
+    the file, which any safetensors reader opens.
 
     Raises:
-        StorageError: It could not be written (disk full, permission); the states already there
-            are untouched.
+        StorageError: It could not be written (disk full, permission); the states already there are
+            untouched.
     """
     plain = {key: _as_numpy(value) for key, value in arrays.items()}
     text = json.dumps(dict(meta))
@@ -83,13 +78,10 @@ def save_state(
 
 
 def load_state(directory: Path, name: str) -> tuple[Arrays, dict[str, Any]]:
-    """Read the newest whole state.
+    """Read the arrays, as numpy, and the metadata of the newest whole state.
 
     A damaged file is set aside as `NAME.damaged.safetensors`, with a warning, and the state before
     it is read.
-
-    Returns:
-        The arrays as numpy, and the metadata.
 
     Raises:
         CheckpointError: There is no state of that name, or none of its files is whole.
@@ -185,12 +177,8 @@ def _write_whole(
 ) -> None:
     """Put a file at `path` by rename, after it has reached the disk; move the old one first.
 
-    Args:
-        path: Where it goes.
-        write: Writes it where it is told to, in a folder of its own: safetensors has a temporary
-            file beside the one it writes, which stays behind when the process is killed.
-        size: Bytes, for the error.
-        previous: Where the file goes that is at `path` now.
+    `write` writes it in a folder of its own: safetensors has a temporary file beside the one it
+    writes, which stays behind when the process is killed.
     """
     folder = path.with_name(path.name + ".tmp")
     try:

@@ -59,12 +59,7 @@ class Reply:
 
 
 class SiteError(MessageError):
-    """A site that says in words why it could not do what was asked.
-
-    Attributes:
-        site: Its name.
-        error: Name of the class of error.
-    """
+    """A site that says in words why it could not do what was asked; `error` names the class."""
 
     def __init__(self, site: str, reason: str, error: str) -> None:
         super().__init__(f"failed at the site: {reason}")

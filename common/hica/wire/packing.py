@@ -31,9 +31,9 @@ def pack(record: RecordDict) -> RecordDict:
     small = _small(arrays)
     if "message" not in record.config_records or not small:
         return record
-    index: Index = {
-        name: _entry(array) if name in small else None for name, array in arrays.items()
-    }
+    index: Index = dict.fromkeys(arrays)
+    for name, array in small.items():
+        index[name] = array.dtype, tuple(array.shape), array.stype, len(array.data)
     head = INDEX.dump_json(index)
     length = len(head).to_bytes(LENGTH_BYTES, "little")
     parcel = b"".join([length, head, *(array.data for array in small.values())])
@@ -64,10 +64,6 @@ def _small(arrays: dict[str, Array]) -> dict[str, Array]:
             small[name] = array
             room -= len(array.data)
     return small
-
-
-def _entry(array: Array) -> tuple[str, tuple[int, ...], str, int]:
-    return array.dtype, tuple(array.shape), array.stype, len(array.data)
 
 
 def _opened(data: bytes, large: dict[str, Array]) -> dict[str, Array] | None:

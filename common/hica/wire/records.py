@@ -7,6 +7,7 @@ checked first, and arrays are read from NumPy's plain format by header and buffe
 
 import io
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -49,20 +50,16 @@ def encode_reply(reply: Reply) -> RecordDict:
     return _encode(header, reply.arrays)
 
 
-def decode_request(record: RecordDict, kind: str, spec: Spec | None = None) -> Request:
-    """Record → request, at the site.
-
-    Args:
-        record: As received.
-        kind: What the handler is registered for.
-        spec: Expected arrays; None reads whatever plain arrays there are.
+def decode_request(record: RecordDict, kind: str) -> Request:
+    """Record → request of the kind the handler is registered for, at the site.
 
     Raises:
         MessageError: Names what is wrong.
     """
     header = _header(record, {"study": dict, "settings": dict}, kind)
     study = validated(Study, header["study"], "study received")
-    arrays = {name: array.copy() for name, array in _arrays(record, spec).items()}
+    received: Mapping[str, Array] = record.array_records.get("arrays", {})
+    arrays = {name: _read(name, array, None).copy() for name, array in received.items()}
     return Request(kind, study, header["round"], header["settings"], arrays)
 
 
@@ -148,11 +145,9 @@ def _header(record: RecordDict, fields: dict[str, type], kind: str) -> dict[str,
     return header
 
 
-def _arrays(record: RecordDict, spec: Spec | None) -> Arrays:
+def _arrays(record: RecordDict, spec: Spec) -> Arrays:
     """The checked arrays of a message, in the order of `spec`."""
     received = dict(record.array_records.get("arrays", {}))
-    if spec is None:
-        return {name: _read(name, array, None) for name, array in received.items()}
     missing, unknown = sorted(spec.keys() - received.keys()), sorted(received.keys() - spec.keys())
     if missing or unknown:
         raise MessageError(f"arrays missing {missing}, not asked for {unknown}")

@@ -9,13 +9,10 @@ LORA_A, LORA_B = ".lora_a.weight", ".lora_b.weight"
 
 
 def factor_pairs(names: Iterable[str]) -> list[tuple[str, str]]:
-    """The names of factors A and B that belong together.
+    """(name of A, name of B) of factors that belong together, in the order of the names of A.
 
     A has shape [r, in] and B [out, r] (with 1×1 behind for convolutions); the change of the layer
     is proportional to B·A, and so this product, not A and B apart, is what may be averaged.
-
-    Returns:
-        (name of A, name of B), in the order of the names of A.
     """
     names = set(names)
     starts = sorted(name.removesuffix(LORA_A) for name in names if name.endswith(LORA_A))

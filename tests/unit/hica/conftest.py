@@ -195,7 +195,7 @@ def ask() -> Callable[..., Request]:
 
     def ask(study: Study, step: Step, state: State, number: int = 0) -> Request:
         turn = turns_of(study, step)[number]
-        arrays = {**state.arrays(), **step.asked(state)}
+        arrays = {**state.arrays(), **step.asked(study, state)}
         return Request(step.kind, study, turn.round, dict(turn.settings), arrays)
 
     return ask

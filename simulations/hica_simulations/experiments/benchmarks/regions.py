@@ -28,11 +28,11 @@ TEXTS = [(name, [name], [f"sign of {name}"], False) for name in ("normal", "beni
 class CropModel(AlignmentModel):
     """Encodes every region as an image of its own, as region-level CLIP variants do."""
 
-    def embed(self, hidden: Tensor, region_weights: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, hidden: Tensor, region_weights: Tensor) -> tuple[Tensor, Tensor]:
         """Pixels [B, 3, S, S], weights of no region → images [B, D], quadrants [B, 4, D]."""
         pixels = torch.cat([hidden, quadrants(hidden).flatten(0, 1)])
         none = region_weights.new_zeros((len(pixels), *region_weights.shape[1:]))
-        whole, _ = super().embed(pixels, none)
+        whole, _ = super().forward(pixels, none)
         return whole[: len(hidden)], whole[len(hidden) :].reshape(len(hidden), K, -1)
 
 

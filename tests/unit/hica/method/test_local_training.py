@@ -125,10 +125,13 @@ def test_pseudo_label_loss_equals_a_slow_loop() -> None:
         assert float(loss) == pytest.approx(expected, abs=1e-5)
 
 
-def test_moments_equal_a_slow_loop_and_skip_absent_regions() -> None:
+def test_moments_equal_a_slow_loop_and_skip_absent_regions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hica.method.local_training.EMBEDDED", 2)
     model, examples = make_model(), make_examples(n=5, views=2)
     examples.valid[0, 1, 0] = False
-    sums, squares, counts = moments(model, examples, batch_size=2)
+    sums, squares, counts = moments(model, examples)
     whole, parts, number = torch.zeros(2, 128).double(), torch.zeros(2, 128).double(), 0
     for i in range(5):
         for v in range(2):
@@ -147,11 +150,14 @@ def test_moments_equal_a_slow_loop_and_skip_absent_regions() -> None:
     assert counts.tolist() == [10, number]
 
 
-def test_mean_features_add_up_to_the_moments_and_an_image_without_regions_has_none() -> None:
+def test_mean_features_add_up_to_the_moments_and_an_image_without_regions_has_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hica.method.local_training.EMBEDDED", 2)
     model, examples = make_model(), make_examples(n=5, views=2)
     examples.valid[3] = False
     sums, _, counts = moments(model, examples)
-    images, regions, has_regions = mean_features(model, examples, batch_size=2)
+    images, regions, has_regions = mean_features(model, examples)
     per_image = examples.valid.sum(dim=(1, 2)).double()
     torch.testing.assert_close(2 * images.sum(dim=0), sums[0], rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(per_image @ regions, sums[1], rtol=1e-5, atol=1e-4)

@@ -26,7 +26,7 @@ def test_features_are_placed_by_centre_scale_and_share(model, new_examples):
     model.centre.copy_(torch.randn(2, 128))
     model.scale.copy_(torch.rand(2, 128) + 0.5)
     hidden, weights = view_of(model, new_examples)
-    images, regions = model.embed(hidden, weights)
+    images, regions = model(hidden, weights)
     pooled, parts = model.features(hidden, weights)
     for found, raw, row in ((images, pooled, 0), (regions, parts, 1)):
         standard = (raw - model.centre[row]) / model.scale[row]

@@ -121,7 +121,7 @@ def test_units_are_the_means_of_their_rows_wherever_micro_batches_cut(
 def test_no_rows_give_no_gradients_and_run_nothing(new_model, new_examples, monkeypatch) -> None:
     model = new_model("open_clip", "lora")
     examples = new_examples(model, "ab")
-    monkeypatch.setattr(model, "embed", None)
+    monkeypatch.setattr(model, "forward", None)
     nothing = torch.empty(0, dtype=torch.long)
     empty = Draw(nothing, nothing, nothing, nothing.double())
     assert list(per_unit_gradients(model, examples, LOSS, empty, 4)) == []

@@ -46,8 +46,8 @@ def test_batch_norm_with_stored_statistics_sees_no_other_image(new_model) -> Non
     pixels = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=generator)
     grid = model.tower.tower.grid
     weights = torch.ones(3, 1, grid, grid)
-    together = model.embed(pixels, weights)[0]
-    alone = model.embed(pixels[:1], weights[:1])[0]
+    together = model(pixels, weights)[0]
+    alone = model(pixels[:1], weights[:1])[0]
     torch.testing.assert_close(together[:1], alone)
 
 

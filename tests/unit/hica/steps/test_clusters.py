@@ -228,6 +228,6 @@ def test_the_last_request_has_the_site_keep_its_labels_and_tell_nothing(
 @pytest.mark.parametrize("step", [LLOYD, ASSIGN])
 def test_the_centroids_that_are_sent_are_those_of_the_state(toy_study, step):
     centroids = np.eye(3, 8)
-    assert step.asked(state_of(centroids))["centroids"] is centroids
+    assert step.asked(toy_study(), state_of(centroids))["centroids"] is centroids
     assert [array.name for array in step.asks(toy_study())] == ["centroids"]
-    assert SITE_START.asked(state_of(centroids)) == {}
+    assert SITE_START.asked(toy_study(), state_of(centroids)) == {}

@@ -60,6 +60,8 @@ def test_without_the_kept_clusters_nothing_is_taught(new_site, toy_study, ask):
 
 def test_the_centroids_are_asked_with(toy_study, new_site):
     state = new_site(toy_study()).asked_with()
-    np.testing.assert_array_equal(PRETRAINING.asked(state)["centroids"], state.centroids)
+    np.testing.assert_array_equal(
+        PRETRAINING.asked(toy_study(), state)["centroids"], state.centroids
+    )
     assert [array.name for array in PRETRAINING.asks(toy_study())] == ["centroids"]
     assert PRETRAINING.most_images(toy_study("pretraining.max_images=50")) == 50

@@ -46,7 +46,7 @@ def test_a_step_says_at_least_when_it_is_asked_and_what_both_halves_do():
 
 def test_what_a_step_does_not_say_is_nothing(toy_study):
     step = Least()
-    assert step.asks(toy_study()) == () and step.asked(State()) == {}
+    assert step.asks(toy_study()) == () and step.asked(toy_study(), State()) == {}
     assert step.told(None) == {}
     assert step.centred and step.in_sum and step.needs_noise
 

@@ -230,10 +230,6 @@ def test_moving_a_bank_moves_all_of_it() -> None:
     assert small_bank().to("cpu").sha256 == small_bank().sha256
 
 
-def test_class_texts_by_name() -> None:
-    assert torch.equal(small_bank().class_texts["B"], torch.tensor([0.0, -1.0]))
-
-
 def random_bank() -> TextBank:
     texts = [(name, prompts, findings, healthy) for name, prompts, findings, healthy in CLASSES]
     return TextBank.assemble(texts, torch.eye(3, 5), torch.eye(5))

@@ -206,10 +206,10 @@ def test_crops_are_encoded_as_images_of_their_own(tower):
     bank = random_bank(128)
     examples = random_examples(tower, 3, 0)
     pixels, region_weights = examples.hidden[:, 0], examples.region_weights[:, 0]
-    images, regions = CropModel(tower, bank, True).embed(pixels, region_weights)
+    images, regions = CropModel(tower, bank, True)(pixels, region_weights)
     model = AlignmentModel(tower, bank, True)
-    expected = model.embed(quadrants(pixels)[:, 2], region_weights)[0]
-    torch.testing.assert_close(images, model.embed(pixels, region_weights)[0])
+    expected = model(quadrants(pixels)[:, 2], region_weights)[0]
+    torch.testing.assert_close(images, model(pixels, region_weights)[0])
     torch.testing.assert_close(regions[:, 2], expected)
 
 
