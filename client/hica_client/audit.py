@@ -51,14 +51,7 @@ class Event:
 
 
 def append(path: Path, event: Event) -> str:
-    """Write an event to the log; when this returns, it is on disk.
-
-    Args:
-        path: The log, `site.audit_log`.
-        event: What happened.
-
-    Returns:
-        The entry's hash.
+    """Write an event to the log and return its hash; it is on disk then.
 
     Raises:
         DataError: The log was cut short or changed at its end, so that nothing may follow it.

@@ -57,9 +57,7 @@ class Head:
 class Chain:
     """A journal and its head.
 
-    Args:
-        path: The journal; the head has the suffix `.head`.
-        remedy: What to do about one that can no longer be trusted: the end of every error.
+    `remedy` says what to do about one that can no longer be trusted: the end of every error.
     """
 
     path: Path
@@ -195,14 +193,9 @@ class Tail:
     head: Head
 
     def append(self, fields: dict[str, Any], note: Callable[[Entry], Any] | None = None) -> str:
-        """Write an entry; when this returns, it is on disk.
+        """Write an entry of these fields (JSON) and return its hash; it is on disk then.
 
-        Args:
-            fields: What is to be written; JSON.
-            note: Makes the head's note, given the entry.
-
-        Returns:
-            The entry's hash.
+        `note` makes the head's note, given the entry.
 
         Raises:
             OSError: The line could not be written; `Chain.held` says it in words.

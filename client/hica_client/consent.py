@@ -73,12 +73,9 @@ SECURE = (
 def decide(site: Site, prefix: str, study_file: Path | None, yes: bool, console: Console) -> None:
     """Show a study, ask, and record the approval.
 
-    Args:
-        site: The hospital's configuration.
-        prefix: First digits of the study's hash, as they were compared with the coordinator.
-        study_file: The study (TOML), in place of the kit's.
-        yes: Approve without asking, for scripts.
-        console: Where it is shown.
+    `prefix` are the first digits of the study's hash, as they were compared with the coordinator.
+    `study_file` is the study (TOML), in place of the kit's. `yes` approves without asking, for
+    scripts.
 
     Raises:
         ConfigurationError: Another study than meant, one that the policy forbids, or a no.

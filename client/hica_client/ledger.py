@@ -91,14 +91,8 @@ _SPENDINGS = TypeAdapter(list[Spending])
 def charge(path: Path, release: Release, max_epsilon: float | None, delta: float) -> float:
     """Charge a release; when this returns, the charge is on disk and the release may leave.
 
-    Args:
-        path: The ledger, `site.ledger`.
-        release: What is about to leave.
-        max_epsilon: `policy.max_epsilon`, for all releases of all studies together.
-        delta: `policy.delta`.
-
-    Returns:
-        ε of all that was spent, this release included.
+    `max_epsilon` and `delta` are those of the site's policy, for all releases of all studies
+    together. Returns ε of all that was spent, this release included.
 
     Raises:
         BudgetError: The release would pass `max_epsilon`; nothing was charged.

@@ -67,11 +67,6 @@ class Proof:
 def repair(path: Path, audit_log: Path, user: str) -> list[Path]:
     """Begin a damaged ledger anew with what was spent; the damaged files are kept beside it.
 
-    Args:
-        path: The ledger, `site.ledger`.
-        audit_log: The audit log, `site.audit_log`.
-        user: Who repairs.
-
     Returns:
         The damaged files under their new names; none: the ledger is whole, or there is none and
         nothing shows that there was, and it is left alone.
@@ -154,11 +149,7 @@ def _larger(some: list[Spending], others: list[Spending]) -> list[Spending]:
 
 
 def _check_nothing_else_left(path: Path, audit_log: Path, proof: Proof) -> None:
-    """Refuse where the audit log tells of replies that no proven entry belongs to.
-
-    Raises:
-        DataError: Names the first of them, or says that the audit log was tampered with.
-    """
+    """Refuse where the audit log tells of replies that no proven entry belongs to."""
     told = audit.verify(audit_log)
     if proof.spent and not told:
         raise _unproven(path, f"{audit_log.name} is empty")

@@ -55,11 +55,9 @@ class LinkState:
 
 
 class Link:
-    """Follows the SuperNode's lines and keeps the state of the link on disk.
+    """Follows the SuperNode's lines and keeps the state of the link in `node.json`.
 
-    Args:
-        path: `node.json`.
-        address: The coordinator's host:port, for messages.
+    `address` is the coordinator's host:port, for messages.
     """
 
     def __init__(self, path: Path, address: str) -> None:
@@ -88,8 +86,7 @@ class Link:
     def ended(self, network: str) -> None:
         """Take note that the SuperNode has ended by itself, and say why.
 
-        Args:
-            network: What is wrong with the way to the coordinator; empty where all is well.
+        `network` is what is wrong with the way to the coordinator; empty where all is well.
         """
         trouble = network or self._reason or ENDED
         logger.warning("%s: %s", self._address, trouble.removeprefix(f"{self._address}: "))

@@ -53,13 +53,7 @@ class Meeting:
 
 
 def check_network(found: Preflight, kit: Kit, ca: Path) -> None:
-    """Connect to the coordinator and add what is seen to `found`.
-
-    Args:
-        found: Facts, notes and problems.
-        kit: Address of the coordinator.
-        ca: Certificate of its authority.
-    """
+    """Connect to the coordinator, trusting its authority `ca`, and note what is seen."""
     with found.gathering():
         meeting = meet(kit, ca)
         found.facts |= {
@@ -82,10 +76,7 @@ def check_network(found: Preflight, kit: Kit, ca: Path) -> None:
 
 
 def check_clock(ahead: float) -> None:
-    """Compare a difference of clocks with what Flower bears.
-
-    Args:
-        ahead: Seconds by which this machine's clock is ahead of the coordinator's.
+    """Check that a clock `ahead` seconds ahead of the coordinator's is near enough for Flower.
 
     Raises:
         FederationError: The coordinator would refuse what this site signs.
@@ -153,11 +144,7 @@ def _connection(kit: Kit, context: ssl.SSLContext) -> http.client.HTTPSConnectio
 
 
 def _connect(connection: http.client.HTTPSConnection, kit: Kit) -> None:
-    """Resolve, connect and shake hands.
-
-    Raises:
-        FederationError: Says which of them failed and what to do.
-    """
+    """Resolve, connect and shake hands; the error says which of them failed and what to do."""
     first = f"{connection.host}:{connection.port}"  # the proxy, where there is one
     try:
         connection.connect()

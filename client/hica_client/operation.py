@@ -44,10 +44,7 @@ task for it already: a runner that takes that waits two hours for the rest of th
 
 
 def run(site_file: Path) -> int:
-    """Take part until SIGTERM or SIGINT.
-
-    Returns:
-        Exit code: 0 after SIGTERM, 130 after SIGINT.
+    """Take part until a signal comes; returns the exit code: 0 after SIGTERM, 130 after SIGINT.
 
     Raises:
         ConfigurationError: Kit, key or approval is missing or does not fit this installation.
@@ -106,13 +103,7 @@ def admitted(site_file: Path, site: Site) -> Kit:
 
 
 class Client:
-    """The two processes of a site, and what is done when one of them dies.
-
-    Args:
-        site_file: `site.toml`, absolute.
-        site: As read from it.
-        kit: The start kit.
-    """
+    """The two processes of a site, and what is done when one of them dies."""
 
     def __init__(self, site_file: Path, site: Site, kit: Kit) -> None:
         self.site = site

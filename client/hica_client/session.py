@@ -129,9 +129,8 @@ class Session:
     def model(self, state: State, centred: bool = True) -> AlignmentModel:
         """The study's model with what the federation has learnt.
 
-        Args:
-            state: As a request carries it, or as a finished run has it.
-            centred: Whether features are centred; the centre itself is estimated without.
+        `state` is as a request carries it, or as a finished run has it. `centred`: whether features
+        are centred; the centre itself is estimated without.
 
         Raises:
             CheckpointError: The site's own centre is missing.
@@ -152,9 +151,8 @@ class Session:
     def _centre(self, federation: Tensor) -> Tensor:
         """What is subtracted from features here, [2, D].
 
-        Args:
-            federation: [2, D] of all sites; the site's own goes before it where the study says so
-                and the site has images to take it from.
+        The site's own goes before that of all sites where the study says so and the site has
+        images.
         """
         centring = self.study.alignment.centring
         if centring == "none":
@@ -202,11 +200,8 @@ class Session:
     def embedded(self, part: Part, model: AlignmentModel) -> Batch:
         """Unit embeddings of some of the site's images, in the views a test image is shown in.
 
-        Kept while the weights stay the same: k-means and intercepts ask for them once a step.
-
-        Args:
-            part: Which images.
-            model: Its weights, centre and scale decide.
+        Kept while the model's weights, centre and scale stay the same: k-means and intercepts ask
+        for them once a step.
         """
         weights = [*model.shared().values(), model.centre, model.scale]
         key = hashlib.sha256(b"".join(w.detach().cpu().numpy().tobytes() for w in weights))

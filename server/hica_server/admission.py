@@ -55,13 +55,9 @@ class Admission:
     """Tells enrolled sites from strangers, and a request from its replay.
 
     Only what an enrolled key has signed is remembered, so that a stranger can neither fill the
-    memory nor push out of it what must not pass again.
-
-    Args:
-        folder: The coordinator's.
-        clock: Seconds since 1970.
-        ready: Whether the SuperLink knows the enrolled sites. It takes for strangers whom it does
-            not, and a SuperNode that is told so ends.
+    memory nor push out of it what must not pass again. `clock` gives seconds since 1970. `ready`
+    says whether the SuperLink knows the enrolled sites: it takes for strangers whom it does not,
+    and a SuperNode that is told so ends.
     """
 
     def __init__(
@@ -77,10 +73,7 @@ class Admission:
         self._expiry: dict[int, float] = {}  # of each signature seen; the oldest first
 
     def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        """Name of the site that signed a request.
-
-        Args:
-            headers: Of the request, names in lower case.
+        """Name of the site that signed a request with these headers, names in lower case.
 
         Raises:
             RefusedError: 401 without a good and new signature of an enrolled key; 503 where it
@@ -136,11 +129,7 @@ class _Keys:
         self._sites: dict[bytes, tuple[str, ec.EllipticCurvePublicKey]] = {}
 
     def find(self, pem: bytes) -> tuple[str, ec.EllipticCurvePublicKey]:
-        """Name and key of the site whose SuperNode sends `pem`.
-
-        Raises:
-            RefusedError: 401, it is not enrolled or is revoked; 503, the file cannot be read.
-        """
+        """Name and key of the enrolled site whose SuperNode sends `pem`."""
         try:
             self._refresh()
         except (HicaError, OSError) as error:
@@ -173,11 +162,7 @@ def _version(path: Path) -> tuple[int, int] | None:
 
 
 def _values(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """The three headers of a signature.
-
-    Raises:
-        RefusedError: 401, one is missing, or there twice and could be read in two ways.
-    """
+    """The three headers of a signature, each there once: two could be read in two ways."""
     values: dict[bytes, bytes] = {}
     for name, value in headers:
         if name in (PUBLIC_KEY, TIMESTAMP, SIGNATURE):

@@ -87,15 +87,9 @@ class Aggregator(ABC):
         self._weighting = weighting
 
     def aggregate(self, round: int, current: Arrays, updates: Sequence[Update]) -> Arrays:
-        """The next weights.
+        """The next weights, with the names, shapes and dtypes of `current`, which was broadcast.
 
-        Args:
-            round: Number of the round, for the log.
-            current: The weights that were broadcast.
-            updates: One for each site, in any order.
-
-        Returns:
-            Arrays of the names, shapes and dtypes of `current`.
+        There is one update for each site, in any order; `round` is for the log.
 
         Raises:
             FederationError: Too few updates for the rule, two of one site, or one that does not
@@ -212,13 +206,7 @@ def product_mean(b: Floats, a: Floats, weights: Floats) -> SVD:
     The factors stacked, L = [w_1·B_1 … w_n·B_n] and R = [A_1; …; A_n], have the sum as their
     product; with L = Q_L·T_L and Rᵀ = Q_R·T_R its SVD is that of the small T_L·T_Rᵀ.
 
-    Args:
-        b: [n, out, r].
-        a: [n, r, in].
-        weights: [n].
-
-    Returns:
-        The SVD of the sum, k = min(out, in, n·r).
+    `b` is [n, out, r], `a` [n, r, in], `weights` [n]; of the SVD, k = min(out, in, n·r).
     """
     sites, out, rank = b.shape
     left = (weights[:, None, None] * b).transpose(1, 0, 2).reshape(out, sites * rank)
@@ -230,22 +218,14 @@ def product_mean(b: Floats, a: Floats, weights: Floats) -> SVD:
 
 
 def factors(product: SVD, a: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """B and A of rank r whose product is the best approximation of `product` (Eckart and Young).
+    """B [out, r] and A [r, in] whose product is nearest to `product` (Eckart and Young).
 
-    Of the many such pairs, take the one whose A is a rotation of the right singular vectors as
-    near as possible to the sites' mean A (orthogonal Procrustes), and as large as theirs. An
-    optimiser with a step for each coordinate, such as Adam, then goes on where the sites left off;
-    with the singular vectors themselves, √s on either side, it had up to three times the loss after
-    as many rounds (linear regression over four sites), more than with the plain means of A and
-    of B. Nor can a direction die by both its factors being zero.
-
-    Args:
-        product: The mean product.
-        a: [n, r, in], the sites' own factors.
-        weights: [n].
-
-    Returns:
-        B [out, r] and A [r, in].
+    Of the many such pairs, take the one whose A is a rotation of the right singular vectors as near
+    as possible to the mean of `a` [n, r, in], the sites' own (orthogonal Procrustes), and as large
+    as theirs. An optimiser with a step for each coordinate, such as Adam, then goes on where the
+    sites left off; with the singular vectors themselves, √s on either side, it had up to three
+    times the loss after as many rounds (linear regression over four sites), more than with the
+    plain means of A and of B. Nor can a direction die by both its factors being zero.
     """
     rank = a.shape[1]
     mean_a = np.tensordot(weights, a, axes=1)

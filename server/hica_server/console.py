@@ -18,10 +18,9 @@ METHODS = {"zero_shot": "zero-shot (texts only)", "federated": "HiCA federated"}
 
 
 class Display:
-    """A bar on a terminal, a line per step in a log; both with a line per site that was left out.
+    """`progress.json` as a bar on a terminal, a line per step in a log.
 
-    Args:
-        folder: The coordinator's, whose `progress.json` is shown.
+    Both have a line per site that was left out.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -80,11 +79,9 @@ def left_out(progress: dict[str, Any]) -> str:
 
 
 def final_table(result: dict[str, Any], titles: Mapping[str, str] = METHODS) -> Table:
-    """Methods by metrics, each with its 95 % interval.
+    """The content of `result.json`: methods by metrics, each with its 95 % interval.
 
-    Args:
-        result: The content of `result.json`.
-        titles: The methods that are shown, in their order: name → title.
+    `titles` names the methods that are shown, in their order: name → title.
     """
     table = Table(title=f"{result['study']}, seed {result['seed']}")
     table.add_column("method")

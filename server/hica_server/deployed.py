@@ -58,12 +58,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def conduct(folder: Folder, grid: PromptGrid, study_sha256: str) -> None:
-    """Run or resume the study and write its report.
-
-    Args:
-        folder: The coordinator's.
-        grid: Of this Flower run.
-        study_sha256: The study the run was started for.
+    """Run or resume the study and write its report; `study_sha256` is what the run was started for.
 
     Raises:
         HicaError: Whatever stops the run.
@@ -112,10 +107,7 @@ def registered_keys(folder: Folder, study: Study) -> dict[str, PublicKey] | None
 def publish_apart(study: Study, out: Path, data: Path) -> None:
     """Make what the run starts from in a process of its own, which takes the towers with it.
 
-    Args:
-        study: The resolved study.
-        out: Run directory, where it is left.
-        data: Folder with checkpoints and corpus.
+    It is left in the run directory `out`; checkpoints and corpus are in the folder `data`.
 
     Raises:
         HicaError: As raised there: a checkpoint is missing, class texts cannot be told apart.
@@ -161,13 +153,8 @@ def gather(
 ) -> None:
     """Wait for all sites `federation.gather` seconds; for the quorum as long as for a round.
 
-    Without the quorum it ends, too: the first exchange then says who is missing.
-
-    Args:
-        roster: The enrolled sites.
-        terms: The study's `[federation]`.
-        tell: Called with those not connected, first and whenever they change.
-        poll_seconds: Between two looks at who is connected.
+    Without the quorum it ends, too: the first exchange then says who is missing. `tell` is called
+    with those not connected, first and whenever they change.
     """
     started = time.monotonic()
     told = None

@@ -62,10 +62,7 @@ def read_sites(folder: Folder) -> dict[str, EnrolledSite]:
 def enroll(folder: Folder, name: str, public_key: Path) -> EnrolledSite:
     """Let a site in; to do so again with the same key changes nothing.
 
-    Args:
-        folder: The coordinator's folder.
-        name: `site.name` of the site's own file.
-        public_key: The file that the hospital sent.
+    `name` is `site.name` of the site's own file, `public_key` the file that the hospital sent.
 
     Raises:
         ConfigurationError: The name cannot be used, another key has it, another site has the key,

@@ -97,16 +97,9 @@ def exchange(
 ) -> Outcome:
     """Ask `nodes` and return the usable replies, at least `limits.quorum` of them.
 
-    Who is not connected is not asked, but waited for where the quorum needs it.
-
-    Args:
-        grid: Flower's grid, ours or a real one.
-        nodes: Node id → site name ("" while it is not known yet).
-        request: The same for all.
-        spec: Arrays a reply must hold.
-        limits: Quorum, deadline and retries.
-        check: Further checks of a reply.
-        keep: What is done with a reply that has passed them.
+    Who is not connected is not asked, but waited for where the quorum needs it. `nodes` maps node
+    id to site name ("" while it is not known yet), and `spec` names the arrays a reply must hold. A
+    reply that passes `check` goes through `keep`.
 
     Raises:
         QuorumError: Below quorum after every retry; names who failed and why.

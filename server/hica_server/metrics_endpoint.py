@@ -60,11 +60,7 @@ class RunCollector(Collector):
 
 @contextmanager
 def serving_metrics(folder: Folder, port: int) -> Iterator[None]:
-    """Serve metrics for as long as the context is open.
-
-    Args:
-        folder: The coordinator's.
-        port: On loopback; 0: not at all.
+    """Serve metrics on a port of loopback for as long as the context is open; on port 0 none.
 
     Raises:
         ConfigurationError: Another program has the port.

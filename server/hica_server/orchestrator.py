@@ -37,14 +37,7 @@ FUTILE_RUNS = 5
 
 
 class Orchestrator:
-    """Keeps the study of one folder going.
-
-    Args:
-        folder: The coordinator's.
-        study: Its study.
-        control: Of the SuperLink.
-        clock: Seconds.
-    """
+    """Keeps the study of one folder going; `clock` gives seconds."""
 
     def __init__(
         self,
@@ -67,10 +60,7 @@ class Orchestrator:
         self._done = 0
 
     def advance(self) -> bool:
-        """Do what is to be done now; to be called about twice a second.
-
-        Returns:
-            Whether the study is at its end.
+        """Do what is to be done now, about twice a second; whether the study is at its end.
 
         Raises:
             HicaError: What stopped the run, or why it cannot go on.
@@ -138,11 +128,7 @@ class Orchestrator:
             self._connected = table
 
     def _bear(self, error: UnreachableError) -> None:
-        """Let the SuperLink be silent for a time.
-
-        Raises:
-            FederationError: It has been silent for too long.
-        """
+        """Let the SuperLink be silent for a time, and no longer."""
         silent = self._clock() - self._answered
         if silent > PATIENCE_SECONDS:
             raise FederationError(

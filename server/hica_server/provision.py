@@ -82,15 +82,10 @@ def provision(
     renew: bool = False,
     days: int = CERTIFICATE_DAYS,
 ) -> Provision:
-    """Make what is missing; kits are made anew each time.
+    """Make what is missing, and anew each time a start kit for each of `sites`.
 
-    Args:
-        folder: Where.
-        study: What the kits hold.
-        settings: Name and port of the server.
-        sites: Names of those that get a kit.
-        renew: Make a new certificate even where there is one.
-        days: How long a new certificate is good for; negative: it has expired already.
+    `renew` makes a new certificate even where there is one. It is good for `days`; negative: it has
+    expired already.
 
     Raises:
         ConfigurationError: A key or certificate that is there cannot be used; two sites would
@@ -117,10 +112,7 @@ def provision(
 def list_keys(folder: Folder, study: Study, sites: Sequence[str]) -> dict[str, PublicKey]:
     """The public keys of all enrolled sites, by which they will know each other.
 
-    Args:
-        folder: The coordinator's.
-        study: Says how many there must be.
-        sites: Those that get a kit, which must be among them.
+    Those that get a kit, `sites`, must be among them.
 
     Raises:
         ConfigurationError: A site is not enrolled yet, or they are too few.
@@ -240,12 +232,9 @@ def make_authority(folder: Folder) -> None:
 
 
 def make_certificate(folder: Folder, host: str, days: int) -> None:
-    """Make the server's certificate, of the key that is there or a new one.
+    """Make the server's certificate, of the key that is there or a new one, good for `days`.
 
-    Args:
-        folder: With an authority.
-        host: DNS name or IP address that sites connect to.
-        days: How long it is good for.
+    `host` is the DNS name or IP address that sites connect to.
 
     Raises:
         ConfigurationError: The authority's or the server's key is missing or damaged.
@@ -323,11 +312,7 @@ def _write_certificate(path: Path, certificate: x509.Certificate) -> None:
 
 
 def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Read an elliptic curve key without passphrase.
-
-    Raises:
-        ConfigurationError: It is missing or no such key.
-    """
+    """Read an elliptic curve key without passphrase."""
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
@@ -340,17 +325,11 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def _server_certificate(folder: Folder) -> x509.Certificate:
-    """Read the server's certificate."""
     remedy = f"make a new one with: hica-server provision {folder.root} --renew"
     return _certificate(folder.certificate, remedy)
 
 
 def _certificate(path: Path, remedy: str) -> x509.Certificate:
-    """Read a certificate.
-
-    Raises:
-        ConfigurationError: It is missing or damaged.
-    """
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError) as error:

@@ -65,17 +65,11 @@ def secure_exchange(
     limits: Limits,
     registered: Mapping[str, PublicKey] | None = None,
 ) -> SecureSum:
-    """Ask `nodes` and return the sum over those that stay, at least the threshold of them.
+    """Ask `nodes` (id → site) and return the sum over at least the threshold of them.
 
-    Args:
-        grid: Flower's grid.
-        nodes: Node id → site name.
-        request: The same for all.
-        step: Whose request it is.
-        spec: Arrays of an answer in the clear.
-        limits: Quorum, the deadline of each of the five exchanges, retries.
-        registered: The sites' public keys, where the coordinator has them: a site whose keys are
-            not its own is left out then, instead of being refused by every other one.
+    `spec` is that of an answer in the clear; the deadline of `limits` is that of each of the five
+    exchanges. `registered` holds the sites' public keys, where the coordinator has them: a site
+    whose keys are not its own is left out then, instead of being refused by every other one.
 
     Raises:
         FederationError: Below the threshold in every try; names who failed and why.

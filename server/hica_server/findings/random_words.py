@@ -18,11 +18,7 @@ def random_findings(study: Study, seed: int) -> Findings:
     """Each finding of `study` replaced by as many random words, pronounceable ones.
 
     A finding that several classes list becomes one phrase that they all list, so that meaning is
-    all that is taken away.
-
-    Args:
-        study: With findings for every class.
-        seed: The same one gives the same words.
+    all that is taken away. The same seed gives the same words.
 
     Raises:
         ConfigurationError: A class without findings.

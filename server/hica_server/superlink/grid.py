@@ -65,10 +65,6 @@ class PromptGrid(Grid):
     A site may send what it likes, and in Flower's grid a reply that cannot be read takes all others
     with it; so replies are fetched here, each by itself, and one that is of no use becomes an error
     of its site.
-
-    Args:
-        grid: The grid that Flower made for the run.
-        poll_seconds: Between two looks.
     """
 
     def __init__(self, grid: Grid, poll_seconds: float = POLL_SECONDS) -> None:
@@ -122,9 +118,6 @@ class PromptGrid(Grid):
         """Announce messages, then hand over their objects; returns the messages' ids.
 
         One object after the other: Flower's grid makes copies of all before it sends the first.
-
-        Raises:
-            FederationError: The SuperLink does not store an object.
         """
         objects: dict[str, InflatableObject] = {}
         with no_object_id_recompute():
@@ -171,9 +164,7 @@ class PromptGrid(Grid):
     ) -> Iterable[Message]:
         """Send messages, and yield the replies as they come, none held while the next one comes.
 
-        Args:
-            messages: One for each site.
-            timeout: Seconds until the deadline; None waits for every reply.
+        `timeout` is in seconds until the deadline; None waits for every reply.
         """
         ids = list(filter(None, self.push_messages(messages)))
         return self._replies(ids, None if timeout is None else time.monotonic() + timeout)
