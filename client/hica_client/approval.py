@@ -52,7 +52,7 @@ def approve(site: Site, study: Study, user: str, when: datetime, keys: str | Non
         ConfigurationError: The record is not what was written there.
         StorageError: It cannot be written.
     """
-    _record(site, study.sha256, study.study.name, user, when, approved=True, keys=keys)
+    _record(site, study.sha256, study.study.name, user, when, True, keys)
 
 
 def revoke(site: Site, approval: Approval, user: str, when: datetime) -> None:
@@ -61,7 +61,7 @@ def revoke(site: Site, approval: Approval, user: str, when: datetime) -> None:
     Raises:
         StorageError: It cannot be written.
     """
-    _record(site, approval.study, approval.name, user, when, approved=False)
+    _record(site, approval.study, approval.name, user, when, False, None)
 
 
 def approved(site: Site, sha: str) -> bool:
@@ -104,14 +104,7 @@ def decisions(site: Site) -> dict[str, Approval]:
 
 
 def _record(
-    site: Site,
-    sha: str,
-    name: str,
-    user: str,
-    when: datetime,
-    *,
-    approved: bool,
-    keys: str | None = None,
+    site: Site, sha: str, name: str, user: str, when: datetime, approved: bool, keys: str | None
 ) -> None:
     """Append a decision, on disk when this returns."""
     policy = site.policy.model_dump(mode="json")

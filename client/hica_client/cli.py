@@ -1,16 +1,5 @@
 """`hica-client`: what a hospital runs.
 
-    hica-client init hospital                          an annotated site.toml and an empty manifest
-    hica-client init hospital --images exported        ... the manifest filled from folders by class
-    hica-client check hospital/site.toml               is everything here, and can it be read
-    hica-client check hospital/site.toml --study study.toml    and does it fit the study
-    hica-client keygen hospital/site.toml              make the key the coordinator knows it by
-    hica-client approve hospital/site.toml HASH        read a study, decide, and record it
-    hica-client run hospital/site.toml                 take part, until stopped
-    hica-client status hospital/site.toml              does it run, is it connected
-    hica-client audit hospital/site.toml               what left the site; is the log whole
-    hica-client ledger hospital/site.toml              what private studies have spent, what is left
-
 Exit codes are those of `hica.errors`; `check` ends with the code of the first problem it lists.
 """
 

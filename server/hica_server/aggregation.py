@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hica.errors import CheckpointError, FederationError
 from hica.steps.step import Update
+from hica.study.sections import FederationSection
 from hica.wire.weight_names import factor_pairs
 from hica_server.superlink.training_reply import training_reply
 
@@ -27,47 +28,35 @@ logger = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
 Floats = NDArray[np.float64]
-Rule = Literal["mean", "adam", "yogi", "trimmed-mean", "median", "krum"]
 Weighting = Literal["examples", "sites"]
 
 
-def make_aggregator(
-    rule: Rule,
-    *,
-    server_learning_rate: float,
-    trim: float,
-    malicious: int,
-    weighting: Weighting,
-) -> "Aggregator":
-    """Make an aggregation rule.
+def make_aggregator(federation: FederationSection) -> "Aggregator":
+    """The aggregation rule of a study.
 
-    Args:
-        rule: `mean`: weighted mean (FedAvg, McMahan et al. 2017), exact for products of LoRA.
-            `adam`, `yogi`: a step of the server along the mean update (Reddi et al. 2021).
-            `trimmed-mean`, `median`: per coordinate (Yin et al. 2018). `krum`: the one update
-            nearest to its neighbours (Blanchard et al. 2017).
-        server_learning_rate: η of `adam` and `yogi`.
-        trim: Share of updates `trimmed-mean` cuts off at either end.
-        malicious: Number f of bad sites `krum` withstands; it needs 2·f + 3 updates.
-        weighting: `examples` or `sites` (equal weights), in `mean`, `adam` and `yogi`; the others
-            take every site once, since a bad site could claim any number of examples.
+    `mean` is the weighted mean (FedAvg, McMahan et al. 2017), exact for products of LoRA. `adam`
+    and `yogi` take a step of the server along the mean update (Reddi et al. 2021). `trimmed-mean`
+    and `median` go by coordinate (Yin et al. 2018). `krum` takes the one update nearest to its
+    neighbours (Blanchard et al. 2017); to withstand f bad sites it needs 2·f + 3 updates. Only
+    `mean`, `adam` and `yogi` weight by examples; the others take every site once, since a bad site
+    could claim any number of examples.
     """
+    rule, weighting = federation.aggregation, federation.weighting
+    rate, trim = federation.server_learning_rate, federation.trim
     if rule == "mean":
         return Mean(weighting)
     if rule == "adam":
-        return ServerOptimiser("adam", FedAdam(eta=server_learning_rate), weighting)
+        return ServerOptimiser("adam", FedAdam(eta=rate), weighting)
     if rule == "yogi":
-        return ServerOptimiser("yogi", FedYogi(eta=server_learning_rate), weighting)
+        return ServerOptimiser("yogi", FedYogi(eta=rate), weighting)
     if rule == "trimmed-mean":
         minimum = math.ceil(1 / trim) if trim > 0 else 1
         return Robust(f"trimmed-mean with trim = {trim:g}", FedTrimmedAvg(beta=trim), minimum)
     if rule == "median":
         return Robust("median", FedMedian(), 1)
-    return Robust(
-        f"krum with malicious = {malicious}",
-        Krum(num_malicious_nodes=malicious),
-        2 * malicious + 3,
-    )
+    malicious = federation.malicious
+    krum = Krum(num_malicious_nodes=malicious)
+    return Robust(f"krum with malicious = {malicious}", krum, 2 * malicious + 3)
 
 
 class Aggregator(ABC):

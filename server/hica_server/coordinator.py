@@ -53,14 +53,7 @@ class Coordinator:
         self._record = record
         self._keep = keep
         self._registered = registered
-        federation = study.federation
-        self._rule = make_aggregator(
-            federation.aggregation,
-            server_learning_rate=federation.server_learning_rate,
-            trim=federation.trim,
-            malicious=federation.malicious,
-            weighting=federation.weighting,
-        )
+        self._rule = make_aggregator(study.federation)
         if state.learnt.optimiser:
             self._rule.restore(state.learnt.optimiser)
 

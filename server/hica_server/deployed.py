@@ -50,8 +50,9 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run or resume the study of the coordinator's folder."""
     folder = Folder(Path(os.environ[HOME_VARIABLE]))
+    log = folder.logs / "serverapp.log"  # Flower throws away what a ServerApp prints
     # Who holds the lock is noticed at once when it dies, so nothing slow comes before.
-    with hold(folder.run_lock, f"the run in {folder.run}"), logging_to(serverapp_log(folder)):
+    with hold(folder.run_lock, f"the run in {folder.run}"), logging_to(log):
         logger.info("Flower run %d", context.run_id)
         with leaving_outcome(folder.outcome, context.run_id):
             conduct(folder, PromptGrid(grid), str(context.run_config.get("study")))
@@ -185,11 +186,6 @@ def leaving_outcome(path: Path, run: int) -> Iterator[None]:
             write_atomically(path, json.dumps(outcome | told).encode())
         raise
     write_atomically(path, json.dumps(outcome).encode())
-
-
-def serverapp_log(folder: Folder) -> Path:
-    """Flower throws away what a ServerApp prints: it has a log of its own."""
-    return folder.logs / "serverapp.log"
 
 
 @contextmanager

@@ -105,13 +105,14 @@ def exchange(
         QuorumError: Below quorum after every retry; names who failed and why.
     """
     outcome = Outcome()
+    question = _Question(grid, request, spec, limits.deadline, check, keep, outcome)
     started = time.monotonic()
     for attempt in range(limits.retries + 1):
         answered = set(outcome.nodes.values())
         waiting = {node: site for node, site in nodes.items() if node not in answered}
         needed = min(limits.quorum - len(outcome.replies), len(waiting))
         connected = _connected(grid, waiting, needed, limits.deadline)
-        _ask(grid, connected, request, spec, limits.deadline, check, keep, outcome)
+        question.ask(connected)
         absent = [_label(node, waiting[node]) for node in waiting.keys() - connected.keys()]
         outcome.missing = sorted(outcome.missing + absent)
         if len(outcome.replies) >= limits.quorum:
@@ -157,54 +158,69 @@ def _connected(grid: Grid, nodes: Mapping[int, str], needed: int, seconds: float
         time.sleep(POLL_SECONDS)
 
 
-def _ask(
-    grid: Grid,
-    nodes: Mapping[int, str],
-    request: Request,
-    spec: Spec,
-    deadline: float,
-    check: Check | None,
-    keep: Keep,
-    outcome: Outcome,
-) -> None:
-    """One try: send, collect, sort every site into replies, refused or missing."""
-    silent = dict(nodes)
-    for message in _sent(grid, nodes, request, deadline, outcome):
-        node = message.metadata.src_node_id
-        site = silent.pop(node, None)
-        if site is None:
-            logger.warning("answer of node %s, which was not asked: ignored", node)
-            continue
-        label = _label(node, site)
-        try:
-            reply = _checked(message, request, spec, site, check, outcome)
-        except MessageError as error:
-            if isinstance(error, SiteError) and not site:
-                label = error.site  # it has said its name, though not what was asked
-            outcome.refused[label] = _legible(str(error))
-            logger.warning("%s: %s refused: %s", request.kind, label, outcome.refused[label])
-        else:
-            outcome.replies[reply.site] = keep(reply)
-            outcome.nodes[reply.site] = node
-            for name in (label, reply.site):
-                outcome.refused.pop(name, None)
-            del reply
-        del message  # or it would be held while the next one comes
-    outcome.missing = sorted(_label(node, site) for node, site in silent.items())
-    if outcome.missing:
-        logger.warning("%s: no answer from %s", request.kind, ", ".join(outcome.missing))
+@dataclass
+class _Question:
+    """What `exchange` asks in each of its tries, and what has come of them."""
 
+    grid: Grid
+    request: Request
+    spec: Spec
+    deadline: float
+    check: Check | None
+    keep: Keep
+    outcome: Outcome
 
-def _sent(
-    grid: Grid, nodes: Mapping[int, str], request: Request, deadline: float, outcome: Outcome
-) -> Iterable[Message]:
-    """Ask; returns the answers to come. What was sent is not held until then."""
-    record = encode_request(request)
-    outcome.bytes_down += payload_bytes(record) * len(nodes)
-    kind, round_ = str(request.kind), str(request.round)
-    return grid.send_and_receive(
-        [Message(record, node, kind, group_id=round_) for node in nodes], timeout=deadline
-    )
+    def ask(self, nodes: Mapping[int, str]) -> None:
+        """One try: send, collect, sort every site into replies, refused or missing."""
+        kind, outcome = self.request.kind, self.outcome
+        silent = dict(nodes)
+        for message in self._sent(nodes):
+            node = message.metadata.src_node_id
+            site = silent.pop(node, None)
+            if site is None:
+                logger.warning("answer of node %s, which was not asked: ignored", node)
+                continue
+            label = _label(node, site)
+            try:
+                reply = self._checked(message, site)
+            except MessageError as error:
+                if isinstance(error, SiteError) and not site:
+                    label = error.site  # it has said its name, though not what was asked
+                outcome.refused[label] = _legible(str(error))
+                logger.warning("%s: %s refused: %s", kind, label, outcome.refused[label])
+            else:
+                outcome.replies[reply.site] = self.keep(reply)
+                outcome.nodes[reply.site] = node
+                for name in (label, reply.site):
+                    outcome.refused.pop(name, None)
+                del reply
+            del message  # or it would be held while the next one comes
+        outcome.missing = sorted(_label(node, site) for node, site in silent.items())
+        if outcome.missing:
+            logger.warning("%s: no answer from %s", kind, ", ".join(outcome.missing))
+
+    def _sent(self, nodes: Mapping[int, str]) -> Iterable[Message]:
+        """Ask; returns the answers to come. What was sent is not held until then."""
+        record = encode_request(self.request)
+        self.outcome.bytes_down += payload_bytes(record) * len(nodes)
+        kind, round_ = str(self.request.kind), str(self.request.round)
+        return self.grid.send_and_receive(
+            [Message(record, node, kind, group_id=round_) for node in nodes], timeout=self.deadline
+        )
+
+    def _checked(self, message: Message, site: str) -> Reply:
+        """A reply that may be used."""
+        if message.has_error():
+            raise MessageError(f"failed at the site: {message.error.reason}")
+        self.outcome.bytes_up += payload_bytes(message.content)
+        reply = decode_reply(message.content, self.request.kind, self.request.round, self.spec)
+        if site and reply.site != site:
+            raise MessageError(f"answers as {reply.site!r}")
+        if reply.site in self.outcome.replies:
+            raise MessageError(f"two nodes answer as {reply.site!r}: give every site its own name")
+        if self.check is not None:
+            self.check(reply)
+        return reply
 
 
 def _label(node: int, site: str) -> str:
@@ -216,25 +232,3 @@ def _legible(words: str) -> str:
     """What a log and a report can hold of a reason: one line of no more than they have room for."""
     kept = words[:MOST_CHARACTERS]
     return "".join(letter if letter.isprintable() else " " for letter in kept)
-
-
-def _checked(
-    message: Message,
-    request: Request,
-    spec: Spec,
-    site: str,
-    check: Check | None,
-    outcome: Outcome,
-) -> Reply:
-    """A reply that may be used."""
-    if message.has_error():
-        raise MessageError(f"failed at the site: {message.error.reason}")
-    outcome.bytes_up += payload_bytes(message.content)
-    reply = decode_reply(message.content, request.kind, request.round, spec)
-    if site and reply.site != site:
-        raise MessageError(f"answers as {reply.site!r}")
-    if reply.site in outcome.replies:
-        raise MessageError(f"two nodes answer as {reply.site!r}: give every site its own name")
-    if check is not None:
-        check(reply)
-    return reply

@@ -76,7 +76,7 @@ def secure_exchange(
     """
     spent = Outcome()
     for attempt in range(limits.retries + 1):
-        session = _Session(grid, nodes, request, step, spec, limits, registered or {}, spent)
+        session = _Session(grid, dict(nodes), request, step, spec, limits, registered or {}, spent)
         try:
             return session.sum()
         except (FederationError, MessageError) as error:
@@ -95,39 +95,31 @@ def secure_exchange(
     )
 
 
+@dataclass
 class _Session:
-    """One try."""
+    """One try; `present` are the nodes and sites that have not dropped out of it."""
 
-    def __init__(
-        self,
-        grid: Grid,
-        nodes: Mapping[int, str],
-        request: Request,
-        step: Step,
-        spec: Spec,
-        limits: Limits,
-        registered: Mapping[str, PublicKey],
-        spent: Outcome,
-    ) -> None:
-        self._grid = grid
-        self._present = dict(nodes)
-        self._request = request
-        self._asked = step
-        self._spec = spec
-        self._limits = limits
-        self._registered = registered
-        self._spent = spent
+    grid: Grid
+    present: dict[int, str]
+    request: Request
+    step: Step
+    spec: Spec
+    limits: Limits
+    registered: Mapping[str, PublicKey]
+    spent: Outcome
+
+    def __post_init__(self) -> None:
         self._number = secrets.token_hex(SESSION_BYTES)
-        self._sum_terms = threshold_of(request.study)
+        self._sum_terms = threshold_of(self.request.study)
         self._collector = Collector(
-            request.study.sha256, self._number, self._sum_terms, question_of(request)
+            self.request.study.sha256, self._number, self._sum_terms, question_of(self.request)
         )
 
     def sum(self) -> SecureSum:
         """The five exchanges."""
         keys: dict[str, SignedKeys] = {}
         self._step(Kind.KEYS, {}, self._sum_terms.fewest, lambda r: self._take_keys(r, keys))
-        group = self._collector.form_group([keys[site] for site in self._present.values()])
+        group = self._collector.form_group([keys[site] for site in self.present.values()])
 
         deals: dict[str, Deal] = {}
         told: dict[str, Any] = {"keys": [each.to_json() for each in group.keys.values()]}
@@ -145,7 +137,7 @@ class _Session:
         self._step(Kind.UNMASK, told, group.threshold, lambda r: self._take_shares(r, shares))
 
         totals = self._collector.total({site: shares[site] for site in self._sites()})
-        values = values_of(totals, self._asked, self._request.study, len(group.keys))
+        values = values_of(totals, self.step, self.request.study, len(group.keys))
         return self._sums(values, masked)
 
     def _ask_masked(self, sealed: Mapping[str, Mapping[str, bytes]], threshold: int) -> Outcome:
@@ -157,8 +149,8 @@ class _Session:
                 for addressee, envelopes in sealed.items()
             },
         }
-        request = replace(self._request, settings={**self._request.settings, "sum": part})
-        spec = masked_spec(self._asked, request.study, self._spec)
+        request = replace(self.request, settings={**self.request.settings, "sum": part})
+        spec = masked_spec(self.step, request.study, self.spec)
         return self._exchange(request, spec, threshold, keep=self._add)
 
     def _add(self, reply: Reply) -> Reply:
@@ -170,21 +162,21 @@ class _Session:
     ) -> None:
         """An exchange with those still present; who answers well stays so."""
         request = Request(
-            kind, self._request.study, self._request.round, {"session": self._number, **told}
+            kind, self.request.study, self.request.round, {"session": self._number, **told}
         )
         self._exchange(request, {}, needed, check=take)
 
     def _exchange(self, request: Request, spec: Spec, needed: int, **more: Any) -> Outcome:
         """`exchange` without a second try: who is late has dropped out of this session."""
-        limits = Limits(needed, self._limits.deadline, 0, "the threshold of the secure sum")
-        outcome = exchange(self._grid, self._present, request, spec, limits, **more)
-        self._present = {node: site for site, node in sorted(outcome.nodes.items())}
+        limits = Limits(needed, self.limits.deadline, 0, "the threshold of the secure sum")
+        outcome = exchange(self.grid, self.present, request, spec, limits, **more)
+        self.present = {node: site for site, node in sorted(outcome.nodes.items())}
         self._count(outcome)
         return outcome
 
     def _count(self, outcome: Outcome) -> None:
         """What all exchanges of all tries have cost, and who dropped out of them."""
-        spent = self._spent
+        spent = self.spent
         spent.seconds += outcome.seconds
         spent.bytes_down += outcome.bytes_down
         spent.bytes_up += outcome.bytes_up
@@ -193,7 +185,7 @@ class _Session:
 
     def _sums(self, values: dict[str, Any], masked: Outcome) -> SecureSum:
         """The result, with everything it took; who is in it is neither missing nor refused."""
-        outcome, within = self._spent, masked.replies.keys()
+        outcome, within = self.spent, masked.replies.keys()
         outcome.replies, outcome.nodes = masked.replies, masked.nodes
         outcome.refused = {s: why for s, why in outcome.refused.items() if s not in within}
         outcome.missing = [site for site in outcome.missing if site not in within]
@@ -201,19 +193,19 @@ class _Session:
         return SecureSum(values, examples, loss, outcome)
 
     def _sites(self) -> list[str]:
-        return sorted(self._present.values())
+        return sorted(self.present.values())
 
     def _take_keys(self, reply: Reply, keys: dict[str, SignedKeys]) -> None:
         offered = SignedKeys.from_json(reply.details)
         if offered.site != reply.site:
             raise MessageError(f"sends the keys of {offered.site!r}")
-        if self._registered:
-            if reply.site not in self._registered:
+        if self.registered:
+            if reply.site not in self.registered:
                 raise MessageError(
                     "is not in the start kits' list of keys: provision anew and hand out the kits"
                 )
-            study = self._request.study.sha256
-            verified(offered, self._registered[reply.site], study, self._number)
+            study = self.request.study.sha256
+            verified(offered, self.registered[reply.site], study, self._number)
         keys[reply.site] = offered
 
     def _take_deal(self, reply: Reply, deals: dict[str, Deal]) -> None:

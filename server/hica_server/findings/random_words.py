@@ -32,14 +32,10 @@ def random_findings(study: Study, seed: int) -> Findings:
     drawn = random.Random(derived_seed("random findings", seed))
     replaced: dict[str, str] = {}
     for finding in study.finding_names:
-        while (phrase := _phrase(drawn, len(finding.split()))) in replaced.values():
+        while (phrase := " ".join(_word(drawn) for _ in finding.split())) in replaced.values():
             pass
         replaced[finding] = phrase
     return {item.name: [replaced[finding] for finding in item.findings] for item in study.classes}
-
-
-def _phrase(drawn: random.Random, words: int) -> str:
-    return " ".join(_word(drawn) for _ in range(words))
 
 
 def _word(drawn: random.Random) -> str:

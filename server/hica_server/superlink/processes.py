@@ -40,7 +40,7 @@ def superlink_command(folder: Folder, port: int, health_port: int) -> list[str]:
 def superexec_command(folder: Folder, port: int) -> list[str]:
     """Command of the superexec, which starts a ServerApp for every run of the SuperLink."""
     return [
-        *_program("flower-superexec"),
+        str(Path(sysconfig.get_path("scripts")) / "flower-superexec"),
         *("--runtime-api-address", f"{LOOPBACK}:{port}"),
         *("--root-certificates", str(folder.ca_certificate)),
         *("--superexec-auth-secret-file", str(folder.secret)),
@@ -64,8 +64,3 @@ def environment(folder: Folder) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
     }
-
-
-def _program(name: str) -> list[str]:
-    """A command of Flower that is installed beside this Python."""
-    return [str(Path(sysconfig.get_path("scripts")) / name)]
