@@ -21,25 +21,22 @@ from hica_client.site import Site
 
 @dataclass(frozen=True)
 class Approval:
-    """A decision on a study.
-
-    Attributes:
-        study: Its SHA-256.
-        name: What it is called.
-        user: Who decided.
-        time: When, ISO 8601 with its offset.
-        approved: False: an earlier approval was taken back.
-        policy: The site's policy at that time.
-        keys: SHA-256 of the list of the sites' keys, where the study needs one.
-    """
+    """A decision on a study."""
 
     study: str
+    """Its SHA-256."""
     name: str
+    """What it is called."""
     user: str
+    """Who decided."""
     time: str
+    """When, ISO 8601 with its offset."""
     approved: bool
+    """False: an earlier approval was taken back."""
     policy: dict[str, Any]
+    """The site's policy at that time."""
     keys: str | None = None
+    """SHA-256 of the list of the sites' keys, where the study needs one."""
 
 
 _APPROVAL = TypeAdapter(Approval)

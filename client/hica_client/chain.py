@@ -41,16 +41,13 @@ class TamperingError(DataError):
 
 @dataclass(frozen=True)
 class Head:
-    """The last entry: its number, its hash, and bytes of the journal up to its end.
-
-    Attributes:
-        note: What is to be known of the entries even when they are gone; JSON. None: nothing.
-    """
+    """The last entry: its number, its hash, and bytes of the journal up to its end."""
 
     n: int = 0
     hash: str = FIRST
     size: int = 0
     note: Any = None
+    """What is to be known of the entries even when they are gone; JSON. None: nothing."""
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,6 @@ def _in_words(name: str, value: Any) -> str:
 
 
 def _label_table(labels: dict[str, dict[str, int]]) -> Table:
-    """Images by label and split."""
     splits = sorted({split for row in labels.values() for split in row})
     table = Table(title="images", title_justify="left")
     table.add_column("label")

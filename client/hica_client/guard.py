@@ -47,11 +47,9 @@ class Guard:
     def answer(self, message: Message, context: Context, app: App) -> Message:
         """Answer a message by the app. Raises nothing: what goes wrong is the answer, and logged.
 
-        The run's configuration, in `context`, must be that of the approved study.
-
-        Returns:
-            The app's reply, or the reason why there is none: as a reply of the message's kind,
-            which names the site, or as a Flower error where the message could not be read.
+        The run's configuration, in `context`, must be that of the approved study. Why there is no
+        answer is told as a reply of the message's kind, which names the site, or as a Flower error
+        where the message could not be read.
         """
         kind, run_id = message.metadata.message_type, message.metadata.run_id
         event = Event("message", "refused", kind=kind if kind in all_kinds() else "", run_id=run_id)

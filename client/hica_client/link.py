@@ -39,19 +39,16 @@ SILENT = "does not answer; trying on. What `hica-client check` says may help"
 
 @dataclass(frozen=True)
 class LinkState:
-    """What is known of the link.
-
-    Attributes:
-        node: The number under which the coordinator knows this site's key.
-        connected: Whether the SuperNode was connected when this was written.
-        since: When that came to be, UTC.
-        trouble: Why it is not connected, and what helps.
-    """
+    """What is known of the link."""
 
     node: int | None = None
+    """The number under which the coordinator knows this site's key."""
     connected: bool = False
+    """Whether the SuperNode was connected when this was written."""
     since: str = ""
+    """When that came to be, UTC."""
     trouble: str = ""
+    """Why it is not connected, and what helps."""
 
 
 class Link:
@@ -99,13 +96,11 @@ class Link:
         self._now(connected=False, trouble="")
 
     def _connected(self, node: int) -> None:
-        """Take note that the coordinator answers."""
         if not self.state.connected or self.state.node != node:
             logger.info("%s: connected as node %d", self._address, node)
             self._now(node=node, connected=True, trouble="")
 
     def _now(self, *, connected: bool, trouble: str, node: int | None = None) -> None:
-        """Keep the state of the link in memory and on disk."""
         since = datetime.now(UTC).isoformat(timespec="seconds")
         node = self.state.node if node is None else node
         self.state = LinkState(node, connected, since, trouble)

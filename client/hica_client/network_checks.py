@@ -39,17 +39,14 @@ EXPIRED, NOT_YET_VALID, OTHER_NAME, OTHER_IP = 10, 9, 62, 64
 
 @dataclass(frozen=True)
 class Meeting:
-    """What a connection to the coordinator showed.
-
-    Attributes:
-        certificate_days: Days until its certificate ends.
-        clock_ahead: Seconds by which this machine's clock is ahead of the coordinator's.
-        status: HTTP status of its health page.
-    """
+    """What a connection to the coordinator showed."""
 
     certificate_days: float
+    """Days until its certificate ends."""
     clock_ahead: float
+    """Seconds by which this machine's clock is ahead of the coordinator's."""
     status: int
+    """HTTP status of its health page."""
 
 
 def check_network(found: Preflight, kit: Kit, ca: Path) -> None:
@@ -206,7 +203,6 @@ def _distrust(error: ssl.SSLCertVerificationError, kit: Kit) -> HicaError:
 
 
 def _clock_words(ahead: float) -> str:
-    """The difference of the clocks and what to do about it."""
     side = "ahead of" if ahead > 0 else "behind"
     return (
         f"this machine's clock is {abs(ahead):.0f} s {side} the coordinator's: "

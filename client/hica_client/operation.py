@@ -146,7 +146,6 @@ class Client:
         return self.site.federation.kit / CA_CERTIFICATE
 
     def _heard(self, service: str, line: str) -> None:
-        """Follow what the services print."""
         if service == "supernode":
             self.link.heard(line)
             if HALF_RECEIVED in line:
@@ -176,7 +175,7 @@ class Client:
             self._end_supernode()
 
     def _end_supernode(self) -> None:
-        """End the SuperNode, so that the supervisor starts it anew."""
+        """End it, so that the supervisor starts it anew."""
         pid = self.supervisor.pids()["supernode"]
         if pid is not None:
             self._ends_supernode = True

@@ -99,7 +99,6 @@ def _rows(found: list[Spending]) -> list[list[Spending]]:
 def _row(
     mine: list[Spending], found: list[Spending], max_epsilon: float | None, delta: float
 ) -> dict[str, Any]:
-    """One row of the table; JSON."""
     last = mine[-1]
     charges = [each.charge for each in mine]
     spent = epsilon(charges, delta)
@@ -131,10 +130,8 @@ def _most(fits: Callable[[int], bool]) -> int:
 
 
 def _number(value: float | None) -> str:
-    """ε, rounded."""
     return "" if value is None else f"{value:.3f}"
 
 
 def _count(value: int | None) -> str:
-    """A number of steps."""
     return "" if value is None else f"{value:,}"

@@ -131,7 +131,6 @@ class Aggregator(ABC):
                 )
 
     def _weights(self, updates: list[Update]) -> Floats:
-        """Each site's share of the sum."""
         if self._weighting == "sites":
             return np.full(len(updates), 1 / len(updates))
         examples = np.asarray([update.examples for update in updates], dtype=np.float64)

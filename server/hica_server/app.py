@@ -32,17 +32,14 @@ Publish = Callable[[], None]
 
 @dataclass(frozen=True)
 class Watcher:
-    """Where a run reports while it goes on; every part may stay silent.
-
-    Attributes:
-        step: Called with (name of the step, number of it, number of all).
-        entry: Called with each exchange as it is recorded.
-        saved: Called with the state as it lies on disk: at the start, and after every step.
-    """
+    """Where a run reports while it goes on; every part may stay silent."""
 
     step: Callable[[str, int, int], None] = lambda *_: None
+    """Called with (name of the step, number of it, number of all)."""
     entry: Callable[[dict[str, Any]], None] = lambda *_: None
+    """Called with each exchange as it is recorded."""
     saved: Callable[[RunState], None] = lambda *_: None
+    """Called with the state as it lies on disk: at the start, and after every step."""
 
 
 def make_server_app(

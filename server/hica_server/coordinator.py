@@ -157,7 +157,6 @@ class Coordinator:
         return spec
 
     def _note(self, stage: str, round_: int, outcome: Outcome, **told: Any) -> None:
-        """Append an exchange to the history."""
         entry = {
             "stage": stage,
             "round": round_,

@@ -43,8 +43,6 @@ class EnrolledSite(Section):
 
 
 class _SitesFile(Section):
-    """The whole of `sites.json`."""
-
     sites: dict[Name, EnrolledSite] = Field(default_factory=dict)
     retired: list[str] = Field(default_factory=list)
     """Fingerprints of revoked keys whose place another key has taken."""

@@ -35,25 +35,22 @@ Keep = Callable[[Reply], Reply]
 
 @dataclass
 class Outcome:
-    """What came of an exchange.
-
-    Attributes:
-        replies: Usable replies by site, in the order of names.
-        nodes: Node id of each site in `replies`.
-        refused: Site → why its answer was not used, over all tries.
-        missing: Sites that did not answer by the deadline of the last try.
-        seconds: From the first question to the last answer.
-        bytes_down: Sent to sites, over all tries.
-        bytes_up: Received from sites, over all tries.
-    """
+    """What came of an exchange."""
 
     replies: dict[str, Reply] = field(default_factory=dict)
+    """Usable replies by site, in the order of names."""
     nodes: dict[str, int] = field(default_factory=dict)
+    """Node id of each site in `replies`."""
     refused: dict[str, str] = field(default_factory=dict)
+    """Site → why its answer was not used, over all tries."""
     missing: list[str] = field(default_factory=list)
+    """Sites that did not answer by the deadline of the last try."""
     seconds: float = 0.0
+    """From the first question to the last answer."""
     bytes_down: int = 0
+    """Sent to sites, over all tries."""
     bytes_up: int = 0
+    """Received from sites, over all tries."""
 
 
 class QuorumError(FederationError):

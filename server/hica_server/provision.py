@@ -47,19 +47,16 @@ RESTORE = (
 
 @dataclass(frozen=True)
 class Provision:
-    """What `provision` has left.
-
-    Attributes:
-        expires: End of the server's certificate.
-        renewed: Whether it was made this time.
-        kits: Start kit of each site.
-        listed: Sites on the list of keys, where the study asks for secure aggregation.
-    """
+    """What `provision` has left."""
 
     expires: datetime
+    """End of the server's certificate."""
     renewed: bool
+    """Whether it was made this time."""
     kits: dict[str, Path]
+    """Start kit of each site."""
     listed: list[str]
+    """Sites on the list of keys, where the study asks for secure aggregation."""
 
     def lines(self) -> list[str]:
         """What `provision` has left, in lines for a person."""
@@ -312,7 +309,6 @@ def _write_certificate(path: Path, certificate: x509.Certificate) -> None:
 
 
 def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Read an elliptic curve key without passphrase."""
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:

@@ -120,7 +120,6 @@ class Proxy:
             await response.aclose()
 
     async def _once(self, scope: Event, receive: Receive) -> httpx.Response:
-        """The SuperLink's answer."""
         with SpooledTemporaryFile(max_size=IN_MEMORY) as body:
             request = self._fleet_request(scope, _pieces(body), self._limit)
             async for piece in self._body(receive, self._limit):
@@ -208,7 +207,6 @@ class _Answer:
         self._started = False
 
     async def stream(self, response: httpx.Response) -> None:
-        """Pass on the SuperLink's answer."""
         await self._start(response.status_code, _passed(response.headers.raw))
         async for piece in response.aiter_bytes():  # its own encoding is asked for: none
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -251,7 +249,6 @@ def _is_empty(response: httpx.Response) -> bool:
 
 
 def _passed(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
-    """What is passed on of a head."""
     lowered = [(name.lower(), value) for name, value in fields]
     return [(name, v) for name, v in lowered if name in PASSED or name.startswith(b"flwr-")]
 

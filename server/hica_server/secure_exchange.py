@@ -41,19 +41,16 @@ logger = logging.getLogger("hica.server")
 
 @dataclass(frozen=True)
 class SecureSum:
-    """What the sites' answers add up to, all that is known of them.
-
-    Attributes:
-        arrays: Name → Σ over sites; of an update, of weighted changes.
-        examples: Σ of examples.
-        loss: Σ of losses over examples; 0 where nothing was trained.
-        outcome: Who took part, and what it took; its replies hold no arrays.
-    """
+    """What the sites' answers add up to, all that is known of them."""
 
     arrays: Arrays
+    """Name → Σ over sites; of an update, of weighted changes."""
     examples: float
+    """Σ of examples."""
     loss: float
+    """Σ of losses over examples; 0 where nothing was trained."""
     outcome: Outcome
+    """Who took part, and what it took; its replies hold no arrays."""
 
 
 def secure_exchange(
@@ -116,7 +113,6 @@ class _Session:
         )
 
     def sum(self) -> SecureSum:
-        """The five exchanges."""
         keys: dict[str, SignedKeys] = {}
         self._step(Kind.KEYS, {}, self._sum_terms.fewest, lambda r: self._take_keys(r, keys))
         group = self._collector.form_group([keys[site] for site in self.present.values()])

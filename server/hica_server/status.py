@@ -12,10 +12,9 @@ from hica_server.settings import Folder
 def status(root: Path) -> dict[str, Any]:
     """State of a coordinator's folder, as JSON.
 
-    Returns:
-        `running`, `pid`; `finished`; `services` with process id, start, restarts and port, empty
-        where nothing runs; `run`, see `hica_server.progress`; `sites` by name: whether enrolled,
-        whether online, since when.
+    It has `running`, `pid`; `finished`; `services` with process id, start, restarts and port, empty
+    where nothing runs; `run`, see `hica_server.progress`; `sites` by name: whether enrolled,
+    whether online, since when.
     """
     folder = Folder(root.resolve())
     process = holder(folder.lock)
@@ -33,7 +32,6 @@ def status(root: Path) -> dict[str, Any]:
 
 
 def _site(site: EnrolledSite, connection: dict[str, Any]) -> dict[str, Any]:
-    """State of a site: whether it is enrolled and connected."""
     return {
         "enrolled": site.revoked is None,
         "online": connection.get("online", False),

@@ -154,27 +154,23 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
 
     Neighbours that collide form a group, which is centred on the mean of its values.
     """
-    order = sorted(range(len(values)), key=lambda i: values[i])
+
+    def bottom(group: list[int]) -> float:
+        return sum(values[i] for i in group) / len(group) - gap * (len(group) - 1) / 2
+
     groups: list[list[int]] = []
-    for index in order:
+    for index in sorted(range(len(values)), key=lambda i: values[i]):
         groups.append([index])
-        while len(groups) > 1 and _bottom(groups[-1], values, gap) < gap + _top(
-            groups[-2], values, gap
-        ):
-            groups[-2:] = [groups[-2] + groups[-1]]
+        while len(groups) > 1:
+            below, above = groups[-2:]
+            if bottom(above) >= gap + (bottom(below) + gap * (len(below) - 1)):
+                break
+            groups[-2:] = [below + above]
     result = [0.0] * len(values)
     for group in groups:
         for place, index in enumerate(group):
-            result[index] = _bottom(group, values, gap) + place * gap
+            result[index] = bottom(group) + place * gap
     return result
-
-
-def _bottom(group: list[int], values: Sequence[float], gap: float) -> float:
-    return sum(values[i] for i in group) / len(group) - gap * (len(group) - 1) / 2
-
-
-def _top(group: list[int], values: Sequence[float], gap: float) -> float:
-    return _bottom(group, values, gap) + gap * (len(group) - 1)
 
 
 def shortened(name: str, length: int = 22) -> str:

@@ -43,17 +43,14 @@ _UNAVAILABLE = (
 
 @dataclass
 class _Sent:
-    """A message that has been sent.
-
-    Attributes:
-        message: Without its content.
-        most_bytes: Limit of its reply.
-        upload: The reply, once it is announced.
-    """
+    """A message that has been sent."""
 
     message: Message
+    """Without its content."""
     most_bytes: int
+    """Limit of its reply."""
     upload: Upload | None = None
+    """The reply, once it is announced."""
 
 
 class PromptGrid(Grid):
@@ -138,7 +135,6 @@ class PromptGrid(Grid):
         return list(announced.message_ids)
 
     def _push_object(self, object_id: str, pushed: InflatableObject, session: str) -> None:
-        """Hand over one object."""
         request = PushObjectRequest(
             node=self._grid.node,
             run_id=self._grid.run.run_id,
@@ -199,7 +195,13 @@ class PromptGrid(Grid):
         content = fetch_reply(sent.upload, self._object)
         if content:
             del self._open[message_id]
-            self._confirm(sent.upload.root)
+            self._grid._runtime_client.ConfirmMessageReceived(  # the SuperLink may forget it
+                ConfirmMessageReceivedRequest(
+                    node=self._grid.node,
+                    run_id=self._grid.run.run_id,
+                    message_object_id=sent.upload.root,
+                )
+            )
             # Of what a reply tells about itself nothing is used: the SuperLink has checked that
             # it was announced by the node that was asked, but not what its objects say.
             yield Message(content.pop(), reply_to=sent.message)
@@ -211,14 +213,6 @@ class PromptGrid(Grid):
         )
         pulled = self._grid._runtime_client.PullObject(request)
         return pulled.object_content if pulled.object_found else None
-
-    def _confirm(self, root: str) -> None:
-        """Let the SuperLink forget a message."""
-        self._grid._runtime_client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(
-                node=self._grid.node, run_id=self._grid.run.run_id, message_object_id=root
-            )
-        )
 
 
 def _is_reply(message: Message) -> bool:

@@ -18,12 +18,10 @@ from hica_server.superlink.upload import UnusableReplyError, Upload, check_size
 
 
 def fetch_reply(upload: Upload, pull: Callable[[str], bytes | None]) -> list[RecordDict | Error]:
-    """What a reply says, or why it is of no use; nothing while it is on its way.
+    """What a reply says, or why it is of no use, as a list of one; empty while it is on its way.
 
-    `pull` gives the content of an object; see `Upload.contents`.
-
-    Returns:
-        A list of one, from which it can be taken without being held here, or an empty list.
+    From a list it can be taken without being held here. `pull` gives the content of an object; see
+    `Upload.contents`.
     """
     try:
         contents = upload.contents(pull)
@@ -64,7 +62,6 @@ class _Objects(dict[str, InflatableObject]):
 
 
 def _uses(contents: dict[str, bytes]) -> Counter[str]:
-    """How many objects are made of each object."""
     return Counter(
         child
         for content in contents.values()
