@@ -112,7 +112,6 @@ def _record(
 
 
 def _decision(path: Path, number: int, line: bytes) -> Approval:
-    """One line of the record."""
     try:
         return _APPROVAL.validate_json(line)
     except ValidationError as error:

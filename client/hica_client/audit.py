@@ -29,7 +29,6 @@ class Event:
     kind: str = ""
     """Type of the request, if it is one of ours."""
     round: int = 0
-    """Its round."""
     study: str = ""
     """SHA-256 of its study."""
     run_id: int = 0
@@ -60,9 +59,6 @@ def append(path: Path, event: Event) -> str:
 
 def verify(path: Path) -> list[Entry]:
     """Read the log and check every line of it.
-
-    An unfinished last line after the head is what a crash leaves and is passed over: nothing was
-    sent before its line was whole.
 
     Raises:
         DataError: Names the first line that was changed, taken out or put in, or says that the log

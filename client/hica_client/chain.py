@@ -28,11 +28,7 @@ Entry = dict[str, Any]
 
 
 class TamperingError(DataError):
-    """A chain that can no longer be trusted.
-
-    Attributes:
-        what: What is wrong, without the remedy.
-    """
+    """A chain that can no longer be trusted; `what` is wrong with it, without the remedy."""
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(f"{what}. {remedy}")

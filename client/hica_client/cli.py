@@ -216,8 +216,7 @@ def _in_words(name: str, value: Any) -> str:
 
 def _label_table(labels: dict[str, dict[str, int]]) -> Table:
     splits = sorted({split for row in labels.values() for split in row})
-    table = Table(title="images", title_justify="left")
-    table.add_column("label")
+    table = Table("label", title="images", title_justify="left")
     for split in splits:
         table.add_column(split, justify="right")
     for label, row in labels.items():
@@ -249,7 +248,6 @@ def status(
 
 
 def _fact_table(facts: Iterable[tuple[str, str]]) -> Table:
-    """A table of names and the words for each."""
     table = Table(show_header=False, box=None)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

@@ -45,7 +45,6 @@ PRIVACY = (
     "predictions do not leave."
 )
 
-
 PRIVATE = (
     "Differential privacy: sums and weights leave with noise. Whatever is made of all of them "
     "together hardly depends on any one {unit}: ε = {epsilon:g} at δ = {delta:g} for the whole "
@@ -53,12 +52,10 @@ PRIVATE = (
     "site first. Not protected are the numbers of images, and the metrics of evaluate."
 )
 
-
 DISTRIBUTED = (
     "The noise on sums is shared out between the sites: that of your site alone is too little, and "
     "the guarantee holds for the sum over several sites, which is all that can be read."
 )
-
 
 SECURE = (
     "Secure aggregation: the arrays of every request that begins with train. leave masked, as "

@@ -94,14 +94,12 @@ def supernode_arguments(
     ]
 
 
-def deactivate(
-    server: str, ca_certificate: Path, key: EllipticCurvePrivateKey, node: int, timeout: float = 5.0
-) -> None:
+def deactivate(server: str, ca_certificate: Path, key: EllipticCurvePrivateKey, node: int) -> None:
     """Tell the coordinator that a node is gone, as the node itself does when it ends orderly.
 
     Without it a killed node counts as connected for another minute: it may not connect again, and
     what it was asked is waited for. `server` is the coordinator's host:port, `key` the site's
-    private key, with which the node is registered; `timeout` is in seconds.
+    private key, with which the node is registered.
 
     Raises:
         httpx.HTTPStatusError: The coordinator says no: 401 where the key is not registered for
@@ -112,7 +110,7 @@ def deactivate(
         f"https://{server}",
         interceptors=[NodeAuthHttpInterceptor(key, key.public_key())],
         verify=ssl.create_default_context(cafile=ca_certificate),
-        timeout=timeout,
+        timeout=5.0,
     ) as coordinator:
         coordinator.DeactivateNode(DeactivateNodeRequest(node_id=node))
 

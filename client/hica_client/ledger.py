@@ -75,9 +75,7 @@ class Release(Spending):
     run_id: int
     """Flower's number of the run."""
     round: int
-    """The request's round."""
     kind: str
-    """Its kind."""
 
 
 _SPENDINGS = TypeAdapter(list[Spending])

@@ -39,11 +39,8 @@ from hica_client.site import Site
 class Session:
     """One study at one site: the data that the study's steps see (`hica.steps.step.SiteData`).
 
-    Attributes:
-        site: The hospital's own configuration.
-        study: The coordinator's.
-        roles: Which of the site's rows are learnt from, shots, and held out.
-        run_id: Flower's number of the run whose request is being answered.
+    `roles` says which of the site's rows are learnt from, shots, and held out. `run_id` is Flower's
+    number of the run whose request is being answered.
     """
 
     def __init__(self, site: Site, study: Study) -> None:
@@ -149,11 +146,7 @@ class Session:
         return model
 
     def _centre(self, federation: Tensor) -> Tensor:
-        """What is subtracted from features here, [2, D].
-
-        The site's own goes before that of all sites where the study says so and the site has
-        images.
-        """
+        """What is subtracted from features here, [2, D]: the site's own centre, or that of all."""
         centring = self.study.alignment.centring
         if centring == "none":
             return torch.zeros_like(federation)

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from hica.errors import HicaError
-from hica_server.enrolment import read_sites
+from hica_server.enrolment import let_in
 from hica_server.settings import Folder
 
 logger = logging.getLogger("hica.gateway")
@@ -39,11 +39,9 @@ MEMORY = 200_000
 
 
 class RefusedError(Exception):
-    """A request that is not passed on.
+    """A request that is not passed on; `reason` is for the log, and for who asked.
 
-    Attributes:
-        status: HTTP status. A SuperNode ends itself at 401 and tries again at 502, 503 and 504.
-        reason: For the log, and for who asked.
+    `status` is that of HTTP. A SuperNode ends itself at 401 and tries again at 502, 503 and 504.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -100,7 +98,8 @@ class Admission:
         Not the header is remembered: base64 can be written in several ways, and to a signature
         (r, s) anybody can make its twin (r, -s), which is as good. Both share r.
         """
-        self._forget(now)
+        while self._expiry and next(iter(self._expiry.values())) <= now:
+            del self._expiry[next(iter(self._expiry))]  # refused for its age by now
         r, _ = decode_dss_signature(signature)
         if r in self._expiry:
             raise RefusedError(401, f"{site}: the signature was used before")
@@ -110,14 +109,6 @@ class Admission:
         if len(self._expiry) >= MEMORY:
             raise RefusedError(503, f"{site}: too many requests")
         self._expiry[r] = now + OLDEST - NEWEST
-
-    def _forget(self, now: float) -> None:
-        """Drop signatures that are refused for their age by now."""
-        while self._expiry:
-            oldest = next(iter(self._expiry))
-            if self._expiry[oldest] > now:
-                break
-            del self._expiry[oldest]
 
 
 class _Keys:
@@ -143,8 +134,7 @@ class _Keys:
         version = _version(self._folder.sites)
         if version == self._version:
             return
-        sites = read_sites(self._folder)
-        pems = {name: site.key.pem for name, site in sites.items() if site.revoked is None}
+        pems = {name: site.key.pem for name, site in let_in(self._folder).items()}
         self._sites = {
             pem: (name, cast(ec.EllipticCurvePublicKey, load_pem_public_key(pem)))
             for name, pem in pems.items()

@@ -62,10 +62,9 @@ def make_aggregator(federation: FederationSection) -> "Aggregator":
 class Aggregator(ABC):
     """An aggregation rule and the state it carries from round to round.
 
-    Attributes:
-        minimum: Updates it needs; a quorum below this can end in a round it refuses.
-        last_discarded: Share of the energy of LoRA's mean products (squared Frobenius norm) that
-            the last `aggregate` lost by going back to rank r; 0 where there is no LoRA.
+    It needs `minimum` updates; a quorum below this can end in a round it refuses. `last_discarded`
+    is the share of the energy of LoRA's mean products (squared Frobenius norm) that the last
+    `aggregate` lost by going back to rank r; 0 where there is no LoRA.
     """
 
     minimum = 1

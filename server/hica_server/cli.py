@@ -10,10 +10,11 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from hica.deployment.command_line import run_app
-from hica.errors import EXIT_CODES, INTERRUPTED, ConfigurationError
+from hica.errors import EXIT_CODES, INTERRUPTED
 from hica.storage import write_atomically
 from hica.study import load_study
 from hica_server.findings.commands import app as findings_app
+from hica_server.findings.draft import refuse_existing
 from hica_server.settings import Folder, load_settings
 
 app = typer.Typer(
@@ -35,8 +36,7 @@ def init(
     """Write annotated study.toml and server.toml that run as they are; existing ones are kept."""
     study, server = folder / "study.toml", folder / "server.toml"
     for path in (study, server):
-        if path.exists():
-            raise ConfigurationError(f"{path}: exists and is left alone; choose another folder")
+        refuse_existing(path, "choose another folder")
     for path in (study, server):
         example = resources.files("hica_server").joinpath(f"example_{path.name}")
         write_atomically(path, example.read_bytes())

@@ -32,7 +32,7 @@ from hica.errors import ConfigurationError, FederationError, HicaError, StorageE
 from hica.storage import write_atomically
 from hica.study import Study, load_study
 from hica.study.sections import FederationSection
-from hica_server.enrolment import read_sites
+from hica_server.enrolment import let_in
 from hica_server.progress import Progress
 from hica_server.settings import Folder, load_settings
 from hica_server.superlink.grid import PromptGrid
@@ -140,18 +140,12 @@ def make_roster(folder: Folder, grid: PromptGrid) -> Roster:
 
     def roster() -> dict[str, int | None]:
         connected = grid.connected()
-        sites = read_sites(folder).items()
-        return {name: connected.get(name) for name, site in sites if site.revoked is None}
+        return {name: connected.get(name) for name in let_in(folder)}
 
     return roster
 
 
-def gather(
-    roster: Roster,
-    terms: FederationSection,
-    tell: Callable[[Sequence[str]], None],
-    poll_seconds: float = 0.5,
-) -> None:
+def gather(roster: Roster, terms: FederationSection, tell: Callable[[Sequence[str]], None]) -> None:
     """Wait for all sites `federation.gather` seconds; for the quorum as long as for a round.
 
     Without the quorum it ends, too: the first exchange then says who is missing. `tell` is called
@@ -169,7 +163,7 @@ def gather(
         if absent != told:
             tell(absent)
             told = absent
-        time.sleep(poll_seconds)
+        time.sleep(0.5)
 
 
 @contextmanager

@@ -54,11 +54,7 @@ class Outcome:
 
 
 class QuorumError(FederationError):
-    """Fewer usable answers than needed.
-
-    Attributes:
-        why: Without the remedy.
-    """
+    """Fewer usable answers than needed; `why` is without the remedy."""
 
     def __init__(self, why: str) -> None:
         super().__init__(f"{why}{GO_ON}")
@@ -206,7 +202,6 @@ class _Question:
         )
 
     def _checked(self, message: Message, site: str) -> Reply:
-        """A reply that may be used."""
         if message.has_error():
             raise MessageError(f"failed at the site: {message.error.reason}")
         self.outcome.bytes_up += payload_bytes(message.content)

@@ -20,7 +20,7 @@ from hica.deployment.lockfile import holder
 from hica.errors import FederationError, HicaError
 from hica.storage import write_atomically
 from hica.study import Study
-from hica_server.enrolment import read_sites
+from hica_server.enrolment import let_in
 from hica_server.progress import Progress, read_progress
 from hica_server.provision import require_valid_certificate
 from hica_server.settings import Folder
@@ -96,8 +96,7 @@ class Orchestrator:
 
     def _keep_sites(self) -> None:
         """Register who was enrolled, unregister who was revoked, note who is connected."""
-        sites = read_sites(self._folder).items()
-        wanted = {site.key.pem: name for name, site in sites if site.revoked is None}
+        wanted = {site.key.pem: name for name, site in let_in(self._folder).items()}
         nodes = {node.public_key: node for node in self._control.nodes()}
         for key in nodes.keys() - wanted.keys():
             logger.warning("%s is no longer enrolled and is let in no more", nodes[key].name)

@@ -30,7 +30,7 @@ from hica.errors import ConfigurationError
 from hica.secure_sum.forms import threshold_of
 from hica.storage import write_atomically
 from hica.study import Study
-from hica_server.enrolment import check_name, read_sites
+from hica_server.enrolment import check_name, let_in
 from hica_server.settings import Folder, ServerSettings
 
 CA_DAYS = 3650
@@ -114,8 +114,7 @@ def list_keys(folder: Folder, study: Study, sites: Sequence[str]) -> dict[str, P
     Raises:
         ConfigurationError: A site is not enrolled yet, or they are too few.
     """
-    enrolled = read_sites(folder).items()
-    roster = {name: site.key for name, site in enrolled if site.revoked is None}
+    roster = {name: site.key for name, site in let_in(folder).items()}
     missing = [site for site in sites if site not in roster]
     if missing:
         raise ConfigurationError(
@@ -225,7 +224,7 @@ def make_authority(folder: Folder) -> None:
         .add_extension(usage, critical=True)
         .sign(key, hashes.SHA384())
     )
-    _write_certificate(folder.ca_certificate, certificate)
+    write_atomically(folder.ca_certificate, certificate.public_bytes(Encoding.PEM))
 
 
 def make_certificate(folder: Folder, host: str, days: int) -> None:
@@ -240,15 +239,17 @@ def make_certificate(folder: Folder, host: str, days: int) -> None:
     authority = _certificate(folder.ca_certificate, RESTORE)
     key = _kept_key(folder.key)
     hosts = dict.fromkeys([host, "localhost", "127.0.0.1"])
+    identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
     certificate = (
         _builder(_name(host), authority.subject, key.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName(map(_general_name, hosts)), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(_issued_by(authority), critical=False)
+        .add_extension(issuer, critical=False)
         .sign(authority_key, hashes.SHA384())
     )
-    _write_certificate(folder.certificate, certificate)
+    write_atomically(folder.certificate, certificate.public_bytes(Encoding.PEM))
 
 
 def _builder(
@@ -281,11 +282,6 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _issued_by(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
-
-
 def _certified(folder: Folder, host: str) -> bool:
     """Whether the server has a certificate for `host`, an expired one included."""
     if not folder.certificate.exists():
@@ -302,10 +298,6 @@ def _kept_key(path: Path) -> ec.EllipticCurvePrivateKey:
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         write_atomically(path, pem, mode=0o600)
     return _read_key(path)
-
-
-def _write_certificate(path: Path, certificate: x509.Certificate) -> None:
-    write_atomically(path, certificate.public_bytes(Encoding.PEM))
 
 
 def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -167,17 +167,13 @@ class _Session:
         limits = Limits(needed, self.limits.deadline, 0, "the threshold of the secure sum")
         outcome = exchange(self.grid, self.present, request, spec, limits, **more)
         self.present = {node: site for site, node in sorted(outcome.nodes.items())}
-        self._count(outcome)
-        return outcome
-
-    def _count(self, outcome: Outcome) -> None:
-        """What all exchanges of all tries have cost, and who dropped out of them."""
         spent = self.spent
         spent.seconds += outcome.seconds
         spent.bytes_down += outcome.bytes_down
         spent.bytes_up += outcome.bytes_up
         spent.refused |= outcome.refused
         spent.missing = sorted({*spent.missing, *outcome.missing})
+        return outcome
 
     def _sums(self, values: dict[str, Any], masked: Outcome) -> SecureSum:
         """The result, with everything it took; who is in it is neither missing nor refused."""

@@ -28,11 +28,9 @@ what is there, never what is absent. Do not explain, and do not name diagnoses."
 
 
 class LanguageModel:
-    """A causal language model with its tokenizer.
+    """A causal language model with its tokenizer; `sha256` is its `folder_sha256`.
 
-    Attributes:
-        name: In the hub, or of the folder.
-        sha256: `folder_sha256`.
+    `name` is that in the hub, or of the folder.
     """
 
     def __init__(self, name: str) -> None:

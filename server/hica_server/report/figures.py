@@ -368,9 +368,7 @@ def _mark_stages(axes: Axes, rounds: Sequence[dict[str, Any]]) -> None:
         )
     step = max(1, round(len(rounds) / 30))
     ticks = range(0, len(rounds), step)
-    axes.set_xticks(ticks, [_tick(rounds[x]) for x in ticks], fontsize=8)
+    shown = [rounds[x] for x in ticks]
+    names = ["e" if each["stage"] == "evaluation" else each.get("round", "") for each in shown]
+    axes.set_xticks(ticks, [str(name) for name in names], fontsize=8)
     axes.set_xlabel("round of its stage; e: evaluation")
-
-
-def _tick(entry: dict[str, Any]) -> str:
-    return "e" if entry["stage"] == "evaluation" else str(entry.get("round", ""))

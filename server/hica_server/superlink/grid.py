@@ -64,9 +64,8 @@ class PromptGrid(Grid):
     of its site.
     """
 
-    def __init__(self, grid: Grid, poll_seconds: float = POLL_SECONDS) -> None:
+    def __init__(self, grid: Grid) -> None:
         self._grid = cast(HttpGrid, grid)
-        self._poll_seconds = poll_seconds
         self._open: dict[str, _Sent] = {}
 
     def connected(self) -> dict[str, int]:
@@ -172,7 +171,7 @@ class PromptGrid(Grid):
             ids = [each for each in ids if each in self._open]
             if not ids or (ends is not None and time.monotonic() >= ends):
                 break
-            time.sleep(self._poll_seconds)
+            time.sleep(POLL_SECONDS)
         for late in ids:
             del self._open[late]
 

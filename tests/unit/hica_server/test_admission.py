@@ -213,7 +213,7 @@ def test_while_the_file_cannot_be_read_sites_are_asked_to_wait(gate, node, folde
 
 def test_the_file_is_read_only_when_it_has_changed(gate, node, monkeypatch):
     gate.admit(node.headers(NOW).items())
-    monkeypatch.setattr(admission, "read_sites", None)
+    monkeypatch.setattr(admission, "let_in", None)
     assert gate.admit(node.headers(NOW).items()) == "H1"
 
 
