@@ -71,8 +71,7 @@ def decide(site: Site, prefix: str, study_file: Path | None, yes: bool, console:
     """Show a study, ask, and record the approval.
 
     `prefix` are the first digits of the study's hash, as they were compared with the coordinator.
-    `study_file` is the study (TOML), in place of the kit's. `yes` approves without asking, for
-    scripts.
+    `study_file` is the study (TOML), in place of the kit's. `yes` approves without asking.
 
     Raises:
         ConfigurationError: Another study than meant, one that the policy forbids, or a no.

@@ -110,7 +110,7 @@ def deactivate(server: str, ca_certificate: Path, key: EllipticCurvePrivateKey, 
         f"https://{server}",
         interceptors=[NodeAuthHttpInterceptor(key, key.public_key())],
         verify=ssl.create_default_context(cafile=ca_certificate),
-        timeout=5.0,
+        timeout=5.0,  # seconds
     ) as coordinator:
         coordinator.DeactivateNode(DeactivateNodeRequest(node_id=node))
 

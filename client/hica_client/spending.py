@@ -23,8 +23,7 @@ def spending(ledger: Path, max_epsilon: float | None, delta: float) -> dict[str,
     The ε of the rows do not add up to the total, which is less: releases compose better than that.
     What is `left` to a row is by how much its own ε could grow by more of its last kind of step,
     were nothing else charged; `steps_left` is how many these are. `max_epsilon` and `delta` are
-    those of the site's policy; without the first nothing may be spent, and nothing is said of what
-    is left.
+    those of the site's policy; without the first nothing may be spent, nor is said to be left.
 
     Raises:
         DataError: The ledger was changed or cut short.

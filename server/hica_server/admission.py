@@ -6,11 +6,11 @@ Here it is checked before the body is read, and lets one request pass.
 """
 
 import logging
-import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
+from time import time
 from typing import cast
 
 from cryptography.exceptions import InvalidSignature
@@ -53,21 +53,14 @@ class Admission:
     """Tells enrolled sites from strangers, and a request from its replay.
 
     Only what an enrolled key has signed is remembered, so that a stranger can neither fill the
-    memory nor push out of it what must not pass again. `clock` gives seconds since 1970. `ready`
-    says whether the SuperLink knows the enrolled sites: it takes for strangers whom it does not,
-    and a SuperNode that is told so ends.
+    memory nor push out of it what must not pass again. `ready` says whether the SuperLink knows the
+    enrolled sites: it takes for strangers whom it does not, and a SuperNode that is told so ends.
     """
 
-    def __init__(
-        self,
-        folder: Folder,
-        clock: Callable[[], float] = time.time,
-        ready: Callable[[], bool] = lambda: True,
-    ) -> None:
+    def __init__(self, folder: Folder, ready: Callable[[], bool] = lambda: True) -> None:
         self._keys = _Keys(folder)
         self._ready = ready
-        self._clock = clock
-        self._started = clock()
+        self._started = time()
         self._expiry: dict[int, float] = {}  # of each signature seen; the oldest first
 
     def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -81,7 +74,7 @@ class Admission:
         site, key = self._keys.find(_decoded(values, PUBLIC_KEY))
         if not self._ready():
             raise RefusedError(503, f"{site}: the server is starting")
-        now, signed = self._clock(), _time(values[TIMESTAMP])
+        now, signed = time(), _time(values[TIMESTAMP])
         if not NEWEST < now - signed < OLDEST:
             raise RefusedError(401, f"{site}: its clock is {signed - now:+.0f} s off the server's")
         signature = _decoded(values, SIGNATURE)

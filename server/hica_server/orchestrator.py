@@ -11,8 +11,7 @@ import json
 import logging
 import os
 import signal
-import time
-from collections.abc import Callable
+from time import monotonic, sleep
 from typing import Any
 
 from hica import errors
@@ -37,20 +36,13 @@ FUTILE_RUNS = 5
 
 
 class Orchestrator:
-    """Keeps the study of one folder going; `clock` gives seconds."""
+    """Keeps the study of one folder going."""
 
-    def __init__(
-        self,
-        folder: Folder,
-        study: Study,
-        control: Control,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, folder: Folder, study: Study, control: Control) -> None:
         self._folder = folder
         self._study = study
         self._control = control
-        self._clock = clock
-        self._answered = self._due = clock()
+        self._answered = self._due = monotonic()
         self._connected: dict[str, Any] | None = None
         self._unwelcome: set[bytes] = set()
         self._run: int | None = None
@@ -66,7 +58,7 @@ class Orchestrator:
             HicaError: What stopped the run, or why it cannot go on.
         """
         try:
-            if self._clock() >= self._due:
+            if monotonic() >= self._due:
                 self._look()
             if self._run is None:
                 self._start()
@@ -91,7 +83,7 @@ class Orchestrator:
         if self._run is not None:
             status = self._control.run_status(self._run)
             self._verdict = (status.details or "ended") if status.finished else None
-        self._answered = self._clock()
+        self._answered = monotonic()
         self._due = self._answered + LOOK_SECONDS
 
     def _keep_sites(self) -> None:
@@ -128,7 +120,7 @@ class Orchestrator:
 
     def _bear(self, error: UnreachableError) -> None:
         """Let the SuperLink be silent for a time, and no longer."""
-        silent = self._clock() - self._answered
+        silent = monotonic() - self._answered
         if silent > PATIENCE_SECONDS:
             raise FederationError(
                 f"the SuperLink has not answered for {silent:.0f} s ({error}); see "
@@ -199,7 +191,7 @@ def end_leftover(folder: Folder) -> None:
     """Kill a ServerApp that has outlived its run or its server; what it has saved is whole."""
     while (process := holder(folder.run_lock)) is not None:
         os.kill(process, signal.SIGKILL)
-        time.sleep(0.05)
+        sleep(0.05)
 
 
 def _raise_again(outcome: dict[str, Any]) -> None:

@@ -81,8 +81,7 @@ def provision(
 ) -> Provision:
     """Make what is missing, and anew each time a start kit for each of `sites`.
 
-    `renew` makes a new certificate even where there is one. It is good for `days`; negative: it has
-    expired already.
+    `renew` makes a new certificate even where there is one, for `days`; negative: already expired.
 
     Raises:
         ConfigurationError: A key or certificate that is there cannot be used; two sites would

@@ -28,10 +28,7 @@ what is there, never what is absent. Do not explain, and do not name diagnoses."
 
 
 class LanguageModel:
-    """A causal language model with its tokenizer; `sha256` is its `folder_sha256`.
-
-    `name` is that in the hub, or of the folder.
-    """
+    """A causal language model with its tokenizer. `name` is that in the hub, or of the folder."""
 
     def __init__(self, name: str) -> None:
         """Load a model by its name in the hub, or from a folder in the hub's layout.

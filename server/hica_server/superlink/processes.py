@@ -17,9 +17,7 @@ def superlink_command(folder: Folder, port: int, health_port: int) -> list[str]:
 
     With process isolation it starts no ServerApp itself, so that a run outlives it; without the
     secret nobody else can take one over. It installs nothing, whatever a bundle asks for.
-
-    `port` is that of all its HTTP interfaces, `health_port` of Flower's gRPC health service; 0:
-    none.
+    `port` is for all its HTTP interfaces, `health_port` for Flower's gRPC health service; 0: none.
     """
     health = ["--health-server-address", f"{LOOPBACK}:{health_port}"] if health_port else []
     return [
