@@ -21,25 +21,22 @@ from hica_client.site import Site
 
 @dataclass(frozen=True)
 class Approval:
-    """A decision on a study.
-
-    Attributes:
-        study: Its SHA-256.
-        name: What it is called.
-        user: Who decided.
-        time: When, ISO 8601 with its offset.
-        approved: False: an earlier approval was taken back.
-        policy: The site's policy at that time.
-        keys: SHA-256 of the list of the sites' keys, where the study needs one.
-    """
+    """A decision on a study."""
 
     study: str
+    """Its SHA-256."""
     name: str
+    """What it is called."""
     user: str
+    """Who decided."""
     time: str
+    """When, ISO 8601 with its offset."""
     approved: bool
+    """False: an earlier approval was taken back."""
     policy: dict[str, Any]
+    """The site's policy at that time."""
     keys: str | None = None
+    """SHA-256 of the list of the sites' keys, where the study needs one."""
 
 
 _APPROVAL = TypeAdapter(Approval)
@@ -52,7 +49,7 @@ def approve(site: Site, study: Study, user: str, when: datetime, keys: str | Non
         ConfigurationError: The record is not what was written there.
         StorageError: It cannot be written.
     """
-    _record(site, study.sha256, study.study.name, user, when, approved=True, keys=keys)
+    _record(site, study.sha256, study.study.name, user, when, True, keys)
 
 
 def revoke(site: Site, approval: Approval, user: str, when: datetime) -> None:
@@ -61,7 +58,7 @@ def revoke(site: Site, approval: Approval, user: str, when: datetime) -> None:
     Raises:
         StorageError: It cannot be written.
     """
-    _record(site, approval.study, approval.name, user, when, approved=False)
+    _record(site, approval.study, approval.name, user, when, False, None)
 
 
 def approved(site: Site, sha: str) -> bool:
@@ -104,14 +101,7 @@ def decisions(site: Site) -> dict[str, Approval]:
 
 
 def _record(
-    site: Site,
-    sha: str,
-    name: str,
-    user: str,
-    when: datetime,
-    *,
-    approved: bool,
-    keys: str | None = None,
+    site: Site, sha: str, name: str, user: str, when: datetime, approved: bool, keys: str | None
 ) -> None:
     """Append a decision, on disk when this returns."""
     policy = site.policy.model_dump(mode="json")
@@ -122,7 +112,6 @@ def _record(
 
 
 def _decision(path: Path, number: int, line: bytes) -> Approval:
-    """One line of the record."""
     try:
         return _APPROVAL.validate_json(line)
     except ValidationError as error:

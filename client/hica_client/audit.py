@@ -1,8 +1,7 @@
 """The audit log: a line for everything that left the site or was refused, chained by hashes.
 
-Lines follow each other as in `hica_client.chain`; `audit.head` beside the log holds the last hash.
-Whoever may write both files can still make a new chain: keep the hash that `hica-client audit`
-prints where they cannot.
+Lines follow each other as in `hica_client.chain`. Keep the hash that `hica-client audit` prints
+where nobody can write who may write the log and `audit.head` beside it.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -19,46 +18,35 @@ REMEDY = (
 
 @dataclass(frozen=True)
 class Event:
-    """Something that left the site, or was kept from leaving.
-
-    Attributes:
-        event: `message`: a request was handled; `application`: a bundle was looked at.
-        decision: `sent`; `failed`: the site said in words why it could not; `refused`.
-        reason: Why not, in the words that went to the coordinator.
-        kind: Type of the request, if it is one of ours.
-        round: Its round.
-        study: SHA-256 of its study.
-        run_id: Flower's number of the run.
-        examples: Images that stand behind the reply.
-        bytes: Of the reply's arrays and texts.
-        arrays: What left: name → [shape, dtype, SHA-256 of the array as an .npy file].
-        details: Names of the numbers and texts that left beside them.
-        header: SHA-256 of the JSON that holds those.
-    """
+    """Something that left the site, or was kept from leaving."""
 
     event: str
+    """`message`: a request was handled; `application`: a bundle was looked at."""
     decision: str
+    """`sent`; `failed`: the site said in words why it could not; `refused`."""
     reason: str = ""
+    """Why not, in the words that went to the coordinator."""
     kind: str = ""
+    """Type of the request, if it is one of ours."""
     round: int = 0
     study: str = ""
+    """SHA-256 of its study."""
     run_id: int = 0
+    """Flower's number of the run."""
     examples: int = 0
+    """Images that stand behind the reply."""
     bytes: int = 0
+    """Of the reply's arrays and texts."""
     arrays: dict[str, list[Any]] = field(default_factory=dict)
+    """What left: name → [shape, dtype, SHA-256 of the array as an .npy file]."""
     details: list[str] = field(default_factory=list)
+    """Names of the numbers and texts that left beside them."""
     header: str = ""
+    """SHA-256 of the JSON that holds those."""
 
 
 def append(path: Path, event: Event) -> str:
-    """Write an event to the log; when this returns, it is on disk.
-
-    Args:
-        path: The log, `site.audit_log`.
-        event: What happened.
-
-    Returns:
-        The entry's hash.
+    """Write an event to the log and return its hash; it is on disk then.
 
     Raises:
         DataError: The log was cut short or changed at its end, so that nothing may follow it.
@@ -71,9 +59,6 @@ def append(path: Path, event: Event) -> str:
 
 def verify(path: Path) -> list[Entry]:
     """Read the log and check every line of it.
-
-    An unfinished last line after the head is what a crash leaves and is passed over: nothing was
-    sent before its line was whole.
 
     Raises:
         DataError: Names the first line that was changed, taken out or put in, or says that the log

@@ -9,10 +9,13 @@ from rich.table import Table
 
 from hica.printable import printable
 from hica_client.audit import verify
-from hica_client.chain import FIRST, Entry
+from hica_client.chain import FIRST
 
 LAST = 20
 """Refusals and failures that are shown singly."""
+_BRIEF = ("time", "kind", "round", "study", "decision", "reason")
+"""What is shown of each."""
+_COLUMNS = ("sent", "failed", "refused", "arrays", "bytes")
 
 
 def summarise(log: Path) -> dict[str, Any]:
@@ -39,11 +42,8 @@ def summarise(log: Path) -> dict[str, Any]:
         "bytes": sum(entry["bytes"] for entry in entries),
         "studies": sorted({entry["study"] for entry in entries if entry["study"]}),
         "kinds": dict(sorted(kinds.items())),
-        "not_sent": [_brief(entry) for entry in kept_back[-LAST:]],
+        "not_sent": [{name: entry[name] for name in _BRIEF} for entry in kept_back[-LAST:]],
     }
-
-
-_COLUMNS = ("sent", "failed", "refused", "arrays", "bytes")
 
 
 def show_summary(found: dict[str, Any], console: Console) -> None:
@@ -69,8 +69,3 @@ def show_summary(found: dict[str, Any], console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _brief(entry: Entry) -> dict[str, Any]:
-    """What is shown of a reply that was not sent."""
-    return {name: entry[name] for name in ("time", "kind", "round", "study", "decision", "reason")}

@@ -28,11 +28,7 @@ Entry = dict[str, Any]
 
 
 class TamperingError(DataError):
-    """A chain that can no longer be trusted.
-
-    Attributes:
-        what: What is wrong, without the remedy.
-    """
+    """A chain that can no longer be trusted; `what` is wrong with it, without the remedy."""
 
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(f"{what}. {remedy}")
@@ -41,25 +37,20 @@ class TamperingError(DataError):
 
 @dataclass(frozen=True)
 class Head:
-    """The last entry: its number, its hash, and bytes of the journal up to its end.
-
-    Attributes:
-        note: What is to be known of the entries even when they are gone; JSON. None: nothing.
-    """
+    """The last entry: its number, its hash, and bytes of the journal up to its end."""
 
     n: int = 0
     hash: str = FIRST
     size: int = 0
     note: Any = None
+    """What is to be known of the entries even when they are gone; JSON. None: nothing."""
 
 
 @dataclass(frozen=True)
 class Chain:
     """A journal and its head.
 
-    Args:
-        path: The journal; the head has the suffix `.head`.
-        remedy: What to do about one that can no longer be trusted: the end of every error.
+    `remedy` says what to do about one that can no longer be trusted: the end of every error.
     """
 
     path: Path
@@ -195,14 +186,9 @@ class Tail:
     head: Head
 
     def append(self, fields: dict[str, Any], note: Callable[[Entry], Any] | None = None) -> str:
-        """Write an entry; when this returns, it is on disk.
+        """Write an entry of these fields (JSON) and return its hash; it is on disk then.
 
-        Args:
-            fields: What is to be written; JSON.
-            note: Makes the head's note, given the entry.
-
-        Returns:
-            The entry's hash.
+        `note` makes the head's note, given the entry.
 
         Raises:
             OSError: The line could not be written; `Chain.held` says it in words.

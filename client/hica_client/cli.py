@@ -1,16 +1,5 @@
 """`hica-client`: what a hospital runs.
 
-    hica-client init hospital                          an annotated site.toml and an empty manifest
-    hica-client init hospital --images exported        ... the manifest filled from folders by class
-    hica-client check hospital/site.toml               is everything here, and can it be read
-    hica-client check hospital/site.toml --study study.toml    and does it fit the study
-    hica-client keygen hospital/site.toml              make the key the coordinator knows it by
-    hica-client approve hospital/site.toml HASH        read a study, decide, and record it
-    hica-client run hospital/site.toml                 take part, until stopped
-    hica-client status hospital/site.toml              does it run, is it connected
-    hica-client audit hospital/site.toml               what left the site; is the log whole
-    hica-client ledger hospital/site.toml              what private studies have spent, what is left
-
 Exit codes are those of `hica.errors`; `check` ends with the code of the first problem it lists.
 """
 
@@ -226,10 +215,8 @@ def _in_words(name: str, value: Any) -> str:
 
 
 def _label_table(labels: dict[str, dict[str, int]]) -> Table:
-    """Images by label and split."""
     splits = sorted({split for row in labels.values() for split in row})
-    table = Table(title="images", title_justify="left")
-    table.add_column("label")
+    table = Table("label", title="images", title_justify="left")
     for split in splits:
         table.add_column(split, justify="right")
     for label, row in labels.items():
@@ -261,7 +248,6 @@ def status(
 
 
 def _fact_table(facts: Iterable[tuple[str, str]]) -> Table:
-    """A table of names and the words for each."""
     table = Table(show_header=False, box=None)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

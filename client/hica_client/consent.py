@@ -45,7 +45,6 @@ PRIVACY = (
     "predictions do not leave."
 )
 
-
 PRIVATE = (
     "Differential privacy: sums and weights leave with noise. Whatever is made of all of them "
     "together hardly depends on any one {unit}: ε = {epsilon:g} at δ = {delta:g} for the whole "
@@ -53,12 +52,10 @@ PRIVATE = (
     "site first. Not protected are the numbers of images, and the metrics of evaluate."
 )
 
-
 DISTRIBUTED = (
     "The noise on sums is shared out between the sites: that of your site alone is too little, and "
     "the guarantee holds for the sum over several sites, which is all that can be read."
 )
-
 
 SECURE = (
     "Secure aggregation: the arrays of every request that begins with train. leave masked, as "
@@ -73,12 +70,8 @@ SECURE = (
 def decide(site: Site, prefix: str, study_file: Path | None, yes: bool, console: Console) -> None:
     """Show a study, ask, and record the approval.
 
-    Args:
-        site: The hospital's configuration.
-        prefix: First digits of the study's hash, as they were compared with the coordinator.
-        study_file: The study (TOML), in place of the kit's.
-        yes: Approve without asking, for scripts.
-        console: Where it is shown.
+    `prefix` are the first digits of the study's hash, as they were compared with the coordinator.
+    `study_file` is the study (TOML), in place of the kit's. `yes` approves without asking.
 
     Raises:
         ConfigurationError: Another study than meant, one that the policy forbids, or a no.

@@ -26,16 +26,7 @@ class PolicyError(MessageError):
 
 
 def account_for(reply: Message, request: Request, site: Site, event: Event) -> Event:
-    """Check every part of a reply.
-
-    Args:
-        reply: The app's.
-        request: What it answers.
-        site: The hospital's configuration.
-        event: What is known so far, for the audit log.
-
-    Returns:
-        `event` with all that leaves.
+    """Check every part of the app's reply; returns `event`, so far known, with all that leaves.
 
     Raises:
         MessageError: It may not leave: parts that are not accounted for, more bytes than allowed,

@@ -19,8 +19,7 @@ from hica_client.site import Site
 def check_federation(found: Preflight, site: Site, offline: bool) -> Study | None:
     """Check kit, versions, key, policy, approval, audit log and, unless `offline`, the network.
 
-    Returns:
-        The kit's study; None where the kit cannot be read.
+    Returns the kit's study; None where the kit cannot be read.
     """
     with found.gathering():
         found.facts["key"] = keys.fingerprint(

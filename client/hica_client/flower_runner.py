@@ -79,12 +79,9 @@ def supernode_arguments(
 ) -> list[str]:
     """Arguments of `flower-supernode` for a node that leaves the work to this runner.
 
-    Args:
-        server: The coordinator's host:port.
-        ca_certificate: The CA of the start kit; no other certificate is accepted.
-        key: The site's private key.
-        runtime: host:port on loopback, where the runner asks for work.
-        secret: File with the secret that the runner shows there.
+    `server` is the coordinator's host:port, and no certificate but of the start kit's CA is
+    accepted there. `runtime` is host:port on loopback, where the runner asks for work and shows the
+    secret that is in the file.
     """
     host, _, port = runtime.rpartition(":")
     return [
@@ -97,20 +94,12 @@ def supernode_arguments(
     ]
 
 
-def deactivate(
-    server: str, ca_certificate: Path, key: EllipticCurvePrivateKey, node: int, timeout: float = 5.0
-) -> None:
+def deactivate(server: str, ca_certificate: Path, key: EllipticCurvePrivateKey, node: int) -> None:
     """Tell the coordinator that a node is gone, as the node itself does when it ends orderly.
 
     Without it a killed node counts as connected for another minute: it may not connect again, and
-    what it was asked is waited for.
-
-    Args:
-        server: The coordinator's host:port.
-        ca_certificate: The CA of the start kit.
-        key: The site's private key, with which the node is registered.
-        node: Its number.
-        timeout: Seconds to wait for the coordinator.
+    what it was asked is waited for. `server` is the coordinator's host:port, `key` the site's
+    private key, with which the node is registered.
 
     Raises:
         httpx.HTTPStatusError: The coordinator says no: 401 where the key is not registered for
@@ -121,7 +110,7 @@ def deactivate(
         f"https://{server}",
         interceptors=[NodeAuthHttpInterceptor(key, key.public_key())],
         verify=ssl.create_default_context(cafile=ca_certificate),
-        timeout=timeout,
+        timeout=5.0,  # seconds
     ) as coordinator:
         coordinator.DeactivateNode(DeactivateNodeRequest(node_id=node))
 
@@ -166,10 +155,8 @@ def local_app(site_file: Path) -> Answer:
 def serve(runtime: str, secret: bytes, answer: Answer) -> NoReturn:
     """Answer task after task; where the SuperNode is away, wait until it is back.
 
-    Args:
-        runtime: host:port of the SuperNode on loopback.
-        secret: Shown to the SuperNode with every look for work.
-        answer: Called for every message; what it raises is told to the coordinator by type only.
+    `runtime` is host:port of the SuperNode on loopback, to which the secret is shown with every
+    look for work. What `answer` raises is told to the coordinator by type only.
     """
     proof = SuperExecAuthHttpInterceptor(
         master_secret=secret, protected_methods=frozenset({ACQUIRE})
@@ -195,12 +182,7 @@ def serve(runtime: str, secret: bytes, answer: Answer) -> NoReturn:
 
 
 def work(runtime: str, token: str, answer: Answer) -> None:
-    """Fetch a task's message, answer it and hand the answer over.
-
-    Args:
-        runtime: host:port of the SuperNode on loopback.
-        token: Of the task.
-        answer: As in `serve`.
+    """Fetch a task's message, answer it and hand the answer over; see `serve`.
 
     Raises:
         Exception: The task could not be fetched or handed over although the SuperNode is there.
@@ -242,9 +224,7 @@ def answered(
 def heartbeats(supernode: RuntimeHttpClient, lost: Callable[[], None]) -> Iterator[None]:
     """Tell the SuperNode every few seconds that its task is being worked on.
 
-    Args:
-        supernode: With the task's token.
-        lost: Called, from another thread, once there is no SuperNode any more that knows the task.
+    `lost` is called, from another thread, once no SuperNode knows the task any more.
     """
     ended = threading.Event()
 

@@ -35,9 +35,6 @@ MAX_REASON_CHARACTERS = 1000
 class Guard:
     """Answers the coordinator's messages by the local app, under the site's policy.
 
-    Args:
-        site: The hospital's configuration.
-
     Raises:
         DataError: The audit log was tampered with: nothing may follow in such a log.
         StorageError: It cannot be read.
@@ -48,16 +45,11 @@ class Guard:
         self.site = site
 
     def answer(self, message: Message, context: Context, app: App) -> Message:
-        """Answer a message. Raises nothing: whatever goes wrong is the answer, and logged.
+        """Answer a message by the app. Raises nothing: what goes wrong is the answer, and logged.
 
-        Args:
-            message: As received.
-            context: As received; `run_config` must be that of the approved study.
-            app: The ClientApp of this installation.
-
-        Returns:
-            The app's reply, or the reason why there is none: as a reply of the message's kind,
-            which names the site, or as a Flower error where the message could not be read.
+        The run's configuration, in `context`, must be that of the approved study. Why there is no
+        answer is told as a reply of the message's kind, which names the site, or as a Flower error
+        where the message could not be read.
         """
         kind, run_id = message.metadata.message_type, message.metadata.run_id
         event = Event("message", "refused", kind=kind if kind in all_kinds() else "", run_id=run_id)
@@ -75,12 +67,7 @@ class Guard:
         return self._logged(message, reply, leaving)
 
     def _admit(self, request: Request, context: Context) -> None:
-        """Let a request pass to the app.
-
-        Raises:
-            PolicyError: It may not.
-            HicaError: What is needed to decide cannot be read.
-        """
+        """Let a request pass to the app, or raise why it may not."""
         policy, study = self.site.policy, request.study
         if request.kind not in policy.kinds:
             raise PolicyError(f"policy.kinds of this site does not list {request.kind}")
@@ -129,11 +116,7 @@ class Guard:
 
 
 def _read(message: Message) -> Request:
-    """The request without its arrays, which the app reads itself.
-
-    Raises:
-        HicaError: It is none of ours, or not well-formed.
-    """
+    """The request without its arrays, which the app reads itself."""
     kind = message.metadata.message_type
     if kind not in all_kinds():
         raise MessageError(f"{kind[:64]!r} is no kind of request that this version knows")

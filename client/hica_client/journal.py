@@ -35,10 +35,7 @@ def opened(path: Path) -> Iterator[FileIO]:
 
 
 def append_line(file: FileIO, line: bytes) -> int:
-    """Write `line`, which ends in its newline, and wait until it is on disk.
-
-    Returns:
-        Bytes of the journal with it.
+    """Write `line`, which ends in its newline, to disk; returns the bytes of the journal with it.
 
     Raises:
         OSError: For `opened`, which says it in words.

@@ -38,28 +38,26 @@ REMEDY = (
 class Spending:
     """Equal private releases of a study.
 
-    Attributes:
-        study: SHA-256 of the study.
-        mechanism: `sampled gaussian`: of units drawn at random; `gaussian`: of all.
-        unit: Whose presence is hidden.
-        holds: Against whom, in words: `everyone`, or `the coordinator, of the sum over N sites`.
-        noise: `secure`: from the system's generator; `seeded`: can be drawn again, for simulations.
-        noise_multiplier: σ, standard deviation of the noise over the L2 sensitivity.
-        sampling_rate: q, the probability with which a unit takes part.
-        steps: How many.
-
     Raises:
         ConfigurationError: A number outside its range.
     """
 
     study: str
+    """SHA-256 of the study."""
     mechanism: Literal["gaussian", "sampled gaussian"]
+    """`sampled gaussian`: of units drawn at random; `gaussian`: of all."""
     unit: Literal["patient", "image"]
+    """Whose presence is hidden."""
     holds: str
+    """Against whom, in words: `everyone`, or `the coordinator, of the sum over N sites`."""
     noise: Literal["secure", "seeded"]
+    """`secure`: from the system's generator; `seeded`: can be drawn again, for simulations."""
     noise_multiplier: float
+    """σ, standard deviation of the noise over the L2 sensitivity."""
     sampling_rate: float = 1.0
+    """q, the probability with which a unit takes part."""
     steps: int = 1
+    """How many."""
 
     def __post_init__(self) -> None:
         _ = self.charge  # which checks the numbers
@@ -72,15 +70,10 @@ class Spending:
 
 @dataclass(frozen=True, kw_only=True)
 class Release(Spending):
-    """A private release that is about to leave: the answer to one request.
-
-    Attributes:
-        run_id: Flower's number of the run.
-        round: The request's round.
-        kind: Its kind.
-    """
+    """A private release that is about to leave: the answer to one request."""
 
     run_id: int
+    """Flower's number of the run."""
     round: int
     kind: str
 
@@ -91,14 +84,8 @@ _SPENDINGS = TypeAdapter(list[Spending])
 def charge(path: Path, release: Release, max_epsilon: float | None, delta: float) -> float:
     """Charge a release; when this returns, the charge is on disk and the release may leave.
 
-    Args:
-        path: The ledger, `site.ledger`.
-        release: What is about to leave.
-        max_epsilon: `policy.max_epsilon`, for all releases of all studies together.
-        delta: `policy.delta`.
-
-    Returns:
-        ε of all that was spent, this release included.
+    `max_epsilon` and `delta` are those of the site's policy, for all releases of all studies
+    together. Returns ε of all that was spent, this release included.
 
     Raises:
         BudgetError: The release would pass `max_epsilon`; nothing was charged.
@@ -161,7 +148,9 @@ def spendings(entries: Iterable[Entry]) -> list[Spending]:
     Raises:
         ValueError: An entry is not one of a ledger; says why.
     """
-    tables = (entry.get("carried") if _is_repair(entry) else [entry] for entry in entries)
+    tables = (
+        entry.get("carried") if entry.get("event") == "repair" else [entry] for entry in entries
+    )
     return merged(each for table in tables for each in read_spendings(table))
 
 
@@ -220,8 +209,3 @@ def held(path: Path) -> Iterator[Tail]:
 def chain_of(path: Path) -> Chain:
     """The chain of the ledger at `path`."""
     return Chain(path, REMEDY)
-
-
-def _is_repair(entry: Entry) -> bool:
-    """Whether an entry carries on what was spent before a repair (`hica_client.ledger_repair`)."""
-    return bool(entry.get("event") == "repair")

@@ -49,32 +49,23 @@ from hica_client.ledger import (
 
 @dataclass(frozen=True)
 class Proof:
-    """What of a damaged ledger can be proven.
-
-    Attributes:
-        spent: What was spent at least.
-        until: Time of the last entry before which none can be missing; empty: there is none.
-        answers: The answers to which proven entries of that time and later belong.
-        is_whole: Whether no entry after it can be missing, either.
-    """
+    """What of a damaged ledger can be proven."""
 
     spent: list[Spending]
+    """What was spent at least."""
     until: str
+    """Time of the last entry before which none can be missing; empty: there is none."""
     answers: list[list[object]]
+    """The answers to which proven entries of that time and later belong."""
     is_whole: bool
+    """Whether no entry after it can be missing, either."""
 
 
 def repair(path: Path, audit_log: Path, user: str) -> list[Path]:
     """Begin a damaged ledger anew with what was spent; the damaged files are kept beside it.
 
-    Args:
-        path: The ledger, `site.ledger`.
-        audit_log: The audit log, `site.audit_log`.
-        user: Who repairs.
-
-    Returns:
-        The damaged files under their new names; none: the ledger is whole, or there is none and
-        nothing shows that there was, and it is left alone.
+    Returns these under their new names. Nothing is done, and none returned, where the ledger is
+    whole, or where there is none and nothing shows that there was.
 
     Raises:
         DataError: What was spent cannot be proven, or the audit log was tampered with.
@@ -154,11 +145,7 @@ def _larger(some: list[Spending], others: list[Spending]) -> list[Spending]:
 
 
 def _check_nothing_else_left(path: Path, audit_log: Path, proof: Proof) -> None:
-    """Refuse where the audit log tells of replies that no proven entry belongs to.
-
-    Raises:
-        DataError: Names the first of them, or says that the audit log was tampered with.
-    """
+    """Refuse where the audit log tells of replies that no proven entry belongs to."""
     told = audit.verify(audit_log)
     if proof.spent and not told:
         raise _unproven(path, f"{audit_log.name} is empty")

@@ -39,27 +39,22 @@ SILENT = "does not answer; trying on. What `hica-client check` says may help"
 
 @dataclass(frozen=True)
 class LinkState:
-    """What is known of the link.
-
-    Attributes:
-        node: The number under which the coordinator knows this site's key.
-        connected: Whether the SuperNode was connected when this was written.
-        since: When that came to be, UTC.
-        trouble: Why it is not connected, and what helps.
-    """
+    """What is known of the link."""
 
     node: int | None = None
+    """The number under which the coordinator knows this site's key."""
     connected: bool = False
+    """Whether the SuperNode was connected when this was written."""
     since: str = ""
+    """When that came to be, UTC."""
     trouble: str = ""
+    """Why it is not connected, and what helps."""
 
 
 class Link:
-    """Follows the SuperNode's lines and keeps the state of the link on disk.
+    """Follows the SuperNode's lines and keeps the state of the link in `node.json`.
 
-    Args:
-        path: `node.json`.
-        address: The coordinator's host:port, for messages.
+    `address` is the coordinator's host:port, for messages.
     """
 
     def __init__(self, path: Path, address: str) -> None:
@@ -88,8 +83,7 @@ class Link:
     def ended(self, network: str) -> None:
         """Take note that the SuperNode has ended by itself, and say why.
 
-        Args:
-            network: What is wrong with the way to the coordinator; empty where all is well.
+        `network` is what is wrong with the way to the coordinator; empty where all is well.
         """
         trouble = network or self._reason or ENDED
         logger.warning("%s: %s", self._address, trouble.removeprefix(f"{self._address}: "))
@@ -102,13 +96,11 @@ class Link:
         self._now(connected=False, trouble="")
 
     def _connected(self, node: int) -> None:
-        """Take note that the coordinator answers."""
         if not self.state.connected or self.state.node != node:
             logger.info("%s: connected as node %d", self._address, node)
             self._now(node=node, connected=True, trouble="")
 
     def _now(self, *, connected: bool, trouble: str, node: int | None = None) -> None:
-        """Keep the state of the link in memory and on disk."""
         since = datetime.now(UTC).isoformat(timespec="seconds")
         node = self.state.node if node is None else node
         self.state = LinkState(node, connected, since, trouble)

@@ -39,27 +39,18 @@ EXPIRED, NOT_YET_VALID, OTHER_NAME, OTHER_IP = 10, 9, 62, 64
 
 @dataclass(frozen=True)
 class Meeting:
-    """What a connection to the coordinator showed.
-
-    Attributes:
-        certificate_days: Days until its certificate ends.
-        clock_ahead: Seconds by which this machine's clock is ahead of the coordinator's.
-        status: HTTP status of its health page.
-    """
+    """What a connection to the coordinator showed."""
 
     certificate_days: float
+    """Days until its certificate ends."""
     clock_ahead: float
+    """Seconds by which this machine's clock is ahead of the coordinator's."""
     status: int
+    """HTTP status of its health page."""
 
 
 def check_network(found: Preflight, kit: Kit, ca: Path) -> None:
-    """Connect to the coordinator and add what is seen to `found`.
-
-    Args:
-        found: Facts, notes and problems.
-        kit: Address of the coordinator.
-        ca: Certificate of its authority.
-    """
+    """Connect to the coordinator, trusting its authority `ca`, and note what is seen."""
     with found.gathering():
         meeting = meet(kit, ca)
         found.facts |= {
@@ -82,10 +73,7 @@ def check_network(found: Preflight, kit: Kit, ca: Path) -> None:
 
 
 def check_clock(ahead: float) -> None:
-    """Compare a difference of clocks with what Flower bears.
-
-    Args:
-        ahead: Seconds by which this machine's clock is ahead of the coordinator's.
+    """Check that a clock `ahead` seconds ahead of the coordinator's is near enough for Flower.
 
     Raises:
         FederationError: The coordinator would refuse what this site signs.
@@ -153,11 +141,7 @@ def _connection(kit: Kit, context: ssl.SSLContext) -> http.client.HTTPSConnectio
 
 
 def _connect(connection: http.client.HTTPSConnection, kit: Kit) -> None:
-    """Resolve, connect and shake hands.
-
-    Raises:
-        FederationError: Says which of them failed and what to do.
-    """
+    """Resolve, connect and shake hands; the error says which of them failed and what to do."""
     first = f"{connection.host}:{connection.port}"  # the proxy, where there is one
     try:
         connection.connect()
@@ -219,7 +203,6 @@ def _distrust(error: ssl.SSLCertVerificationError, kit: Kit) -> HicaError:
 
 
 def _clock_words(ahead: float) -> str:
-    """The difference of the clocks and what to do about it."""
     side = "ahead of" if ahead > 0 else "behind"
     return (
         f"this machine's clock is {abs(ahead):.0f} s {side} the coordinator's: "

@@ -44,10 +44,7 @@ task for it already: a runner that takes that waits two hours for the rest of th
 
 
 def run(site_file: Path) -> int:
-    """Take part until SIGTERM or SIGINT.
-
-    Returns:
-        Exit code: 0 after SIGTERM, 130 after SIGINT.
+    """Take part until a signal comes; returns the exit code: 0 after SIGTERM, 130 after SIGINT.
 
     Raises:
         ConfigurationError: Kit, key or approval is missing or does not fit this installation.
@@ -106,13 +103,7 @@ def admitted(site_file: Path, site: Site) -> Kit:
 
 
 class Client:
-    """The two processes of a site, and what is done when one of them dies.
-
-    Args:
-        site_file: `site.toml`, absolute.
-        site: As read from it.
-        kit: The start kit.
-    """
+    """The two processes of a site, and what is done when one of them dies."""
 
     def __init__(self, site_file: Path, site: Site, kit: Kit) -> None:
         self.site = site
@@ -155,7 +146,6 @@ class Client:
         return self.site.federation.kit / CA_CERTIFICATE
 
     def _heard(self, service: str, line: str) -> None:
-        """Follow what the services print."""
         if service == "supernode":
             self.link.heard(line)
             if HALF_RECEIVED in line:
@@ -185,7 +175,7 @@ class Client:
             self._end_supernode()
 
     def _end_supernode(self) -> None:
-        """End the SuperNode, so that the supervisor starts it anew."""
+        """End it, so that the supervisor starts it anew."""
         pid = self.supervisor.pids()["supernode"]
         if pid is not None:
             self._ends_supernode = True

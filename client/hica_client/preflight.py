@@ -33,12 +33,8 @@ def preflight(site_file: Path, study_file: Path | None = None, offline: bool = F
     """Check a site, its start kit where it has one, and whether it fits the study.
 
     Reads every image and mask. In the site's folders only `cache` and `state` are made, and the
-    study's episode is written as a run would write it.
-
-    Args:
-        site_file: `site.toml`.
-        study_file: The study; default: that of the start kit, if there is one.
-        offline: Do not connect to the kit's coordinator.
+    study's episode is written as a run would write it. The study is by default that of the start
+    kit, if there is one; `offline` does not connect to the kit's coordinator.
     """
     found = Preflight()
     site, study = None, None
@@ -171,12 +167,8 @@ def check_regions(site: Site, study: Study, tower: AdaptedTower) -> None:
 def cache_bytes(study: Study, tower: AdaptedTower, train: int, test: int, rest: int = 0) -> int:
     """What a run puts into the cache at most: pixels, and the frozen part's output in every view.
 
-    Args:
-        study: The study.
-        tower: Its tower.
-        train: Rows to learn from.
-        test: Held-out rows.
-        rest: Rows beyond the shots that a known prevalence is used with.
+    The site has `train` rows to learn from, `test` held-out ones, and `rest` rows beyond the shots
+    that a known prevalence is used with.
     """
     size, grid, count = tower.tower.preprocess.size, tower.tower.grid, study.regions.count
     pixels = torch.zeros(1, 3, size, size, dtype=torch.uint8)

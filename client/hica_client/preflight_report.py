@@ -10,17 +10,14 @@ from hica.errors import HicaError
 
 @dataclass
 class Preflight:
-    """Facts, problems and notes of a site.
-
-    Attributes:
-        facts: What the site has, for the report; JSON.
-        problems: What must be mended before a run, in the order of the checks.
-        notes: What is allowed but may not be meant.
-    """
+    """Facts, problems and notes of a site."""
 
     facts: dict[str, Any] = field(default_factory=dict)
+    """What the site has, for the report; JSON."""
     problems: list[HicaError] = field(default_factory=list)
+    """What must be mended before a run, in the order of the checks."""
     notes: list[str] = field(default_factory=list)
+    """What is allowed but may not be meant."""
 
     @contextmanager
     def gathering(self) -> Iterator[None]:

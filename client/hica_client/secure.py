@@ -38,19 +38,16 @@ Handler = Callable[[Session, Request], Reply]
 
 @dataclass
 class Participation:
-    """What a site holds of secure sums while it has a study prepared.
-
-    Attributes:
-        number: Of the present session.
-        party: This site in it.
-        question: Hash of what it has answered in it.
-        groups: Question → the sites whose sum this site has helped to uncover.
-    """
+    """What a site holds of secure sums while it has a study prepared."""
 
     number: str = ""
+    """Of the present session."""
     party: Party | None = None
+    """This site in it."""
     question: str = ""
+    """Hash of what it has answered in it."""
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Question → the sites whose sum this site has helped to uncover."""
 
     def present(self, number: str) -> Party:
         """This site in a session.

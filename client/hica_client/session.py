@@ -39,11 +39,8 @@ from hica_client.site import Site
 class Session:
     """One study at one site: the data that the study's steps see (`hica.steps.step.SiteData`).
 
-    Attributes:
-        site: The hospital's own configuration.
-        study: The coordinator's.
-        roles: Which of the site's rows are learnt from, shots, and held out.
-        run_id: Flower's number of the run whose request is being answered.
+    `roles` says which of the site's rows are learnt from, shots, and held out. `run_id` is Flower's
+    number of the run whose request is being answered.
     """
 
     def __init__(self, site: Site, study: Study) -> None:
@@ -129,9 +126,8 @@ class Session:
     def model(self, state: State, centred: bool = True) -> AlignmentModel:
         """The study's model with what the federation has learnt.
 
-        Args:
-            state: As a request carries it, or as a finished run has it.
-            centred: Whether features are centred; the centre itself is estimated without.
+        `state` is as a request carries it, or as a finished run has it. `centred`: whether features
+        are centred; the centre itself is estimated without.
 
         Raises:
             CheckpointError: The site's own centre is missing.
@@ -150,12 +146,7 @@ class Session:
         return model
 
     def _centre(self, federation: Tensor) -> Tensor:
-        """What is subtracted from features here, [2, D].
-
-        Args:
-            federation: [2, D] of all sites; the site's own goes before it where the study says so
-                and the site has images to take it from.
-        """
+        """What is subtracted from features here, [2, D]: the site's own centre, or that of all."""
         centring = self.study.alignment.centring
         if centring == "none":
             return torch.zeros_like(federation)
@@ -202,11 +193,8 @@ class Session:
     def embedded(self, part: Part, model: AlignmentModel) -> Batch:
         """Unit embeddings of some of the site's images, in the views a test image is shown in.
 
-        Kept while the weights stay the same: k-means and intercepts ask for them once a step.
-
-        Args:
-            part: Which images.
-            model: Its weights, centre and scale decide.
+        Kept while the model's weights, centre and scale stay the same: k-means and intercepts ask
+        for them once a step.
         """
         weights = [*model.shared().values(), model.centre, model.scale]
         key = hashlib.sha256(b"".join(w.detach().cpu().numpy().tobytes() for w in weights))

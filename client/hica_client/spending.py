@@ -22,13 +22,8 @@ def spending(ledger: Path, max_epsilon: float | None, delta: float) -> dict[str,
 
     The ε of the rows do not add up to the total, which is less: releases compose better than that.
     What is `left` to a row is by how much its own ε could grow by more of its last kind of step,
-    were nothing else charged; `steps_left` is how many these are.
-
-    Args:
-        ledger: `site.ledger`.
-        max_epsilon: `policy.max_epsilon`; None: nothing may be spent, and nothing is said of what
-            is left.
-        delta: `policy.delta`.
+    were nothing else charged; `steps_left` is how many these are. `max_epsilon` and `delta` are
+    those of the site's policy; without the first nothing may be spent, nor is said to be left.
 
     Raises:
         DataError: The ledger was changed or cut short.
@@ -103,7 +98,6 @@ def _rows(found: list[Spending]) -> list[list[Spending]]:
 def _row(
     mine: list[Spending], found: list[Spending], max_epsilon: float | None, delta: float
 ) -> dict[str, Any]:
-    """One row of the table; JSON."""
     last = mine[-1]
     charges = [each.charge for each in mine]
     spent = epsilon(charges, delta)
@@ -135,10 +129,8 @@ def _most(fits: Callable[[int], bool]) -> int:
 
 
 def _number(value: float | None) -> str:
-    """ε, rounded."""
     return "" if value is None else f"{value:.3f}"
 
 
 def _count(value: int | None) -> str:
-    """A number of steps."""
     return "" if value is None else f"{value:,}"

@@ -13,10 +13,12 @@ from hica.deployment.lockfile import holder
 from hica.errors import HicaError
 from hica_client.approval import decisions
 from hica_client.audit import verify
-from hica_client.chain import Entry
 from hica_client.link import read_link
 from hica_client.operation import link_file, lock_file, processes_file
 from hica_client.site import Site, load_site
+
+SHOWN = ("time", "event", "kind", "round", "decision", "reason", "bytes")
+"""What of the last entry of the audit log is of interest while a study runs."""
 
 
 def status(site_file: Path) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def status(site_file: Path) -> dict[str, Any]:
         "trouble": link.trouble if pid is not None else "",
         "node": link.node,
         "messages": len(entries),
-        "last_message": _in_short(entries[-1]) if entries else None,
+        "last_message": {name: entries[-1][name] for name in SHOWN} if entries else None,
         "approved": [
             {"study": decision.study, "name": decision.name, "user": decision.user}
             for decision in decisions(site).values()
@@ -72,7 +74,6 @@ def describe(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _services(path: Path) -> dict[str, Any]:
-    """Process, start and restarts of each service."""
     try:
         table: dict[str, Any] = json.loads(path.read_bytes())
     except (OSError, ValueError):  # the client has only just started
@@ -86,9 +87,3 @@ def _coordinator(site: Site) -> str | None:
         return read_kit(site.federation.kit)[0].address
     except HicaError:
         return None
-
-
-def _in_short(entry: Entry) -> dict[str, Any]:
-    """What of an entry of the audit log is of interest while a study runs."""
-    names = ("time", "event", "kind", "round", "decision", "reason", "bytes")
-    return {name: entry[name] for name in names}

@@ -6,11 +6,11 @@ Here it is checked before the body is read, and lets one request pass.
 """
 
 import logging
-import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
+from time import time
 from typing import cast
 
 from cryptography.exceptions import InvalidSignature
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from hica.errors import HicaError
-from hica_server.enrolment import read_sites
+from hica_server.enrolment import let_in
 from hica_server.settings import Folder
 
 logger = logging.getLogger("hica.gateway")
@@ -39,11 +39,9 @@ MEMORY = 200_000
 
 
 class RefusedError(Exception):
-    """A request that is not passed on.
+    """A request that is not passed on; `reason` is for the log, and for who asked.
 
-    Attributes:
-        status: HTTP status. A SuperNode ends itself at 401 and tries again at 502, 503 and 504.
-        reason: For the log, and for who asked.
+    `status` is that of HTTP. A SuperNode ends itself at 401 and tries again at 502, 503 and 504.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -55,32 +53,18 @@ class Admission:
     """Tells enrolled sites from strangers, and a request from its replay.
 
     Only what an enrolled key has signed is remembered, so that a stranger can neither fill the
-    memory nor push out of it what must not pass again.
-
-    Args:
-        folder: The coordinator's.
-        clock: Seconds since 1970.
-        ready: Whether the SuperLink knows the enrolled sites. It takes for strangers whom it does
-            not, and a SuperNode that is told so ends.
+    memory nor push out of it what must not pass again. `ready` says whether the SuperLink knows the
+    enrolled sites: it takes for strangers whom it does not, and a SuperNode that is told so ends.
     """
 
-    def __init__(
-        self,
-        folder: Folder,
-        clock: Callable[[], float] = time.time,
-        ready: Callable[[], bool] = lambda: True,
-    ) -> None:
+    def __init__(self, folder: Folder, ready: Callable[[], bool] = lambda: True) -> None:
         self._keys = _Keys(folder)
         self._ready = ready
-        self._clock = clock
-        self._started = clock()
+        self._started = time()
         self._expiry: dict[int, float] = {}  # of each signature seen; the oldest first
 
     def admit(self, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        """Name of the site that signed a request.
-
-        Args:
-            headers: Of the request, names in lower case.
+        """Name of the site that signed a request with these headers, names in lower case.
 
         Raises:
             RefusedError: 401 without a good and new signature of an enrolled key; 503 where it
@@ -90,7 +74,7 @@ class Admission:
         site, key = self._keys.find(_decoded(values, PUBLIC_KEY))
         if not self._ready():
             raise RefusedError(503, f"{site}: the server is starting")
-        now, signed = self._clock(), _time(values[TIMESTAMP])
+        now, signed = time(), _time(values[TIMESTAMP])
         if not NEWEST < now - signed < OLDEST:
             raise RefusedError(401, f"{site}: its clock is {signed - now:+.0f} s off the server's")
         signature = _decoded(values, SIGNATURE)
@@ -107,7 +91,8 @@ class Admission:
         Not the header is remembered: base64 can be written in several ways, and to a signature
         (r, s) anybody can make its twin (r, -s), which is as good. Both share r.
         """
-        self._forget(now)
+        while self._expiry and next(iter(self._expiry.values())) <= now:
+            del self._expiry[next(iter(self._expiry))]  # refused for its age by now
         r, _ = decode_dss_signature(signature)
         if r in self._expiry:
             raise RefusedError(401, f"{site}: the signature was used before")
@@ -117,14 +102,6 @@ class Admission:
         if len(self._expiry) >= MEMORY:
             raise RefusedError(503, f"{site}: too many requests")
         self._expiry[r] = now + OLDEST - NEWEST
-
-    def _forget(self, now: float) -> None:
-        """Drop signatures that are refused for their age by now."""
-        while self._expiry:
-            oldest = next(iter(self._expiry))
-            if self._expiry[oldest] > now:
-                break
-            del self._expiry[oldest]
 
 
 class _Keys:
@@ -136,11 +113,7 @@ class _Keys:
         self._sites: dict[bytes, tuple[str, ec.EllipticCurvePublicKey]] = {}
 
     def find(self, pem: bytes) -> tuple[str, ec.EllipticCurvePublicKey]:
-        """Name and key of the site whose SuperNode sends `pem`.
-
-        Raises:
-            RefusedError: 401, it is not enrolled or is revoked; 503, the file cannot be read.
-        """
+        """Name and key of the enrolled site whose SuperNode sends `pem`."""
         try:
             self._refresh()
         except (HicaError, OSError) as error:
@@ -154,8 +127,7 @@ class _Keys:
         version = _version(self._folder.sites)
         if version == self._version:
             return
-        sites = read_sites(self._folder)
-        pems = {name: site.key.pem for name, site in sites.items() if site.revoked is None}
+        pems = {name: site.key.pem for name, site in let_in(self._folder).items()}
         self._sites = {
             pem: (name, cast(ec.EllipticCurvePublicKey, load_pem_public_key(pem)))
             for name, pem in pems.items()
@@ -173,11 +145,7 @@ def _version(path: Path) -> tuple[int, int] | None:
 
 
 def _values(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """The three headers of a signature.
-
-    Raises:
-        RefusedError: 401, one is missing, or there twice and could be read in two ways.
-    """
+    """The three headers of a signature, each there once: two could be read in two ways."""
     values: dict[bytes, bytes] = {}
     for name, value in headers:
         if name in (PUBLIC_KEY, TIMESTAMP, SIGNATURE):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hica.errors import CheckpointError, FederationError
 from hica.steps.step import Update
+from hica.study.sections import FederationSection
 from hica.wire.weight_names import factor_pairs
 from hica_server.superlink.training_reply import training_reply
 
@@ -27,56 +28,43 @@ logger = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
 Floats = NDArray[np.float64]
-Rule = Literal["mean", "adam", "yogi", "trimmed-mean", "median", "krum"]
 Weighting = Literal["examples", "sites"]
 
 
-def make_aggregator(
-    rule: Rule,
-    *,
-    server_learning_rate: float,
-    trim: float,
-    malicious: int,
-    weighting: Weighting,
-) -> "Aggregator":
-    """Make an aggregation rule.
+def make_aggregator(federation: FederationSection) -> "Aggregator":
+    """The aggregation rule of a study.
 
-    Args:
-        rule: `mean`: weighted mean (FedAvg, McMahan et al. 2017), exact for products of LoRA.
-            `adam`, `yogi`: a step of the server along the mean update (Reddi et al. 2021).
-            `trimmed-mean`, `median`: per coordinate (Yin et al. 2018). `krum`: the one update
-            nearest to its neighbours (Blanchard et al. 2017).
-        server_learning_rate: η of `adam` and `yogi`.
-        trim: Share of updates `trimmed-mean` cuts off at either end.
-        malicious: Number f of bad sites `krum` withstands; it needs 2·f + 3 updates.
-        weighting: `examples` or `sites` (equal weights), in `mean`, `adam` and `yogi`; the others
-            take every site once, since a bad site could claim any number of examples.
+    `mean` is the weighted mean (FedAvg, McMahan et al. 2017), exact for products of LoRA. `adam`
+    and `yogi` take a step of the server along the mean update (Reddi et al. 2021). `trimmed-mean`
+    and `median` go by coordinate (Yin et al. 2018). `krum` takes the one update nearest to its
+    neighbours (Blanchard et al. 2017); to withstand f bad sites it needs 2·f + 3 updates. Only
+    `mean`, `adam` and `yogi` weight by examples; the others take every site once, since a bad site
+    could claim any number of examples.
     """
+    rule, weighting = federation.aggregation, federation.weighting
+    rate, trim = federation.server_learning_rate, federation.trim
     if rule == "mean":
         return Mean(weighting)
     if rule == "adam":
-        return ServerOptimiser("adam", FedAdam(eta=server_learning_rate), weighting)
+        return ServerOptimiser("adam", FedAdam(eta=rate), weighting)
     if rule == "yogi":
-        return ServerOptimiser("yogi", FedYogi(eta=server_learning_rate), weighting)
+        return ServerOptimiser("yogi", FedYogi(eta=rate), weighting)
     if rule == "trimmed-mean":
         minimum = math.ceil(1 / trim) if trim > 0 else 1
         return Robust(f"trimmed-mean with trim = {trim:g}", FedTrimmedAvg(beta=trim), minimum)
     if rule == "median":
         return Robust("median", FedMedian(), 1)
-    return Robust(
-        f"krum with malicious = {malicious}",
-        Krum(num_malicious_nodes=malicious),
-        2 * malicious + 3,
-    )
+    malicious = federation.malicious
+    krum = Krum(num_malicious_nodes=malicious)
+    return Robust(f"krum with malicious = {malicious}", krum, 2 * malicious + 3)
 
 
 class Aggregator(ABC):
     """An aggregation rule and the state it carries from round to round.
 
-    Attributes:
-        minimum: Updates it needs; a quorum below this can end in a round it refuses.
-        last_discarded: Share of the energy of LoRA's mean products (squared Frobenius norm) that
-            the last `aggregate` lost by going back to rank r; 0 where there is no LoRA.
+    It needs `minimum` updates; a quorum below this can end in a round it refuses. `last_discarded`
+    is the share of the energy of LoRA's mean products (squared Frobenius norm) that the last
+    `aggregate` lost by going back to rank r; 0 where there is no LoRA.
     """
 
     minimum = 1
@@ -87,15 +75,9 @@ class Aggregator(ABC):
         self._weighting = weighting
 
     def aggregate(self, round: int, current: Arrays, updates: Sequence[Update]) -> Arrays:
-        """The next weights.
+        """The next weights, with the names, shapes and dtypes of `current`, which was broadcast.
 
-        Args:
-            round: Number of the round, for the log.
-            current: The weights that were broadcast.
-            updates: One for each site, in any order.
-
-        Returns:
-            Arrays of the names, shapes and dtypes of `current`.
+        There is one update for each site, in any order; `round` is for the log.
 
         Raises:
             FederationError: Too few updates for the rule, two of one site, or one that does not
@@ -148,7 +130,6 @@ class Aggregator(ABC):
                 )
 
     def _weights(self, updates: list[Update]) -> Floats:
-        """Each site's share of the sum."""
         if self._weighting == "sites":
             return np.full(len(updates), 1 / len(updates))
         examples = np.asarray([update.examples for update in updates], dtype=np.float64)
@@ -212,13 +193,7 @@ def product_mean(b: Floats, a: Floats, weights: Floats) -> SVD:
     The factors stacked, L = [w_1·B_1 … w_n·B_n] and R = [A_1; …; A_n], have the sum as their
     product; with L = Q_L·T_L and Rᵀ = Q_R·T_R its SVD is that of the small T_L·T_Rᵀ.
 
-    Args:
-        b: [n, out, r].
-        a: [n, r, in].
-        weights: [n].
-
-    Returns:
-        The SVD of the sum, k = min(out, in, n·r).
+    `b` is [n, out, r], `a` [n, r, in], `weights` [n]; of the SVD, k = min(out, in, n·r).
     """
     sites, out, rank = b.shape
     left = (weights[:, None, None] * b).transpose(1, 0, 2).reshape(out, sites * rank)
@@ -230,22 +205,14 @@ def product_mean(b: Floats, a: Floats, weights: Floats) -> SVD:
 
 
 def factors(product: SVD, a: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """B and A of rank r whose product is the best approximation of `product` (Eckart and Young).
+    """B [out, r] and A [r, in] whose product is nearest to `product` (Eckart and Young).
 
-    Of the many such pairs, take the one whose A is a rotation of the right singular vectors as
-    near as possible to the sites' mean A (orthogonal Procrustes), and as large as theirs. An
-    optimiser with a step for each coordinate, such as Adam, then goes on where the sites left off;
-    with the singular vectors themselves, √s on either side, it had up to three times the loss after
-    as many rounds (linear regression over four sites), more than with the plain means of A and
-    of B. Nor can a direction die by both its factors being zero.
-
-    Args:
-        product: The mean product.
-        a: [n, r, in], the sites' own factors.
-        weights: [n].
-
-    Returns:
-        B [out, r] and A [r, in].
+    Of the many such pairs, take the one whose A is a rotation of the right singular vectors as near
+    as possible to the mean of `a` [n, r, in], the sites' own (orthogonal Procrustes), and as large
+    as theirs. An optimiser with a step for each coordinate, such as Adam, then goes on where the
+    sites left off; with the singular vectors themselves, √s on either side, it had up to three
+    times the loss after as many rounds (linear regression over four sites), more than with the
+    plain means of A and of B. Nor can a direction die by both its factors being zero.
     """
     rank = a.shape[1]
     mean_a = np.tensordot(weights, a, axes=1)

@@ -32,17 +32,14 @@ Publish = Callable[[], None]
 
 @dataclass(frozen=True)
 class Watcher:
-    """Where a run reports while it goes on; every part may stay silent.
-
-    Attributes:
-        step: Called with (name of the step, number of it, number of all).
-        entry: Called with each exchange as it is recorded.
-        saved: Called with the state as it lies on disk: at the start, and after every step.
-    """
+    """Where a run reports while it goes on; every part may stay silent."""
 
     step: Callable[[str, int, int], None] = lambda *_: None
+    """Called with (name of the step, number of it, number of all)."""
     entry: Callable[[dict[str, Any]], None] = lambda *_: None
+    """Called with each exchange as it is recorded."""
     saved: Callable[[RunState], None] = lambda *_: None
+    """Called with the state as it lies on disk: at the start, and after every step."""
 
 
 def make_server_app(
@@ -52,15 +49,7 @@ def make_server_app(
     watcher: Watcher | None = None,
     zero_shot: bool = True,
 ) -> ServerApp:
-    """A ServerApp that runs `study`, or resumes it, in the run directory `out`.
-
-    Args:
-        study: The resolved study.
-        out: Run directory: `study.json`, `state`, `model`, `result.json`.
-        publish: Called where a run starts.
-        watcher: Told of progress.
-        zero_shot: Whether the texts alone are evaluated first.
-    """
+    """A ServerApp that calls `run_study`."""
     app = ServerApp()
 
     @app.main()
@@ -81,18 +70,12 @@ def run_study(
     gather: Callable[[], None] = lambda: None,
     registered: Mapping[str, PublicKey] | None = None,
 ) -> dict[str, Any]:
-    """Run or resume a study to its end and return `result.json`.
+    """Run or resume a study to its end in the run directory `out`, and return `result.json`.
 
-    Args:
-        grid: Flower's grid.
-        study: The resolved study.
-        out: Run directory.
-        publish: Called where a run starts.
-        watcher: Told of progress.
-        zero_shot: Whether the texts alone are evaluated first.
-        roster: The enrolled sites; see `Participants`.
-        gather: Called once all is ready for the sites; waits until they have connected.
-        registered: The sites' public keys, for secure aggregation; see `Coordinator`.
+    The directory holds `study.json`, `state`, `model` and `result.json`. `publish` is called where
+    a run starts, and `gather` once all is ready for the sites: it waits until they have connected.
+    `zero_shot` says whether the texts alone are evaluated first. For `roster` and `registered` see
+    `Participants` and `secure_exchange`.
 
     Raises:
         HicaError: Whatever stops the run; the state of the last completed step is on disk.

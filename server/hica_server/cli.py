@@ -1,21 +1,4 @@
-"""`hica-server`: what a coordinator runs.
-
-    hica-server init my-study                    annotated study.toml and server.toml to start from
-    hica-server validate my-study/study.toml     is it right, and what follows from it
-    hica-server findings draft|apply STUDY ...   propose findings to review; put them into the study
-    hica-server provision my-study H1 H2         certificates, and a start kit for each hospital
-    hica-server enroll my-study H1.pub --name H1 let a hospital in
-    hica-server revoke my-study H1               no longer
-    hica-server sites my-study                   who is enrolled
-    hica-server run my-study                     start or resume the study, see it to its end
-    hica-server status my-study                  what it is doing
-    hica-server logs my-study --follow           what its processes log
-    hica-server stop my-study                    end it; `run` goes on later
-    hica-server report runs/demo                 write report.html anew
-    hica-server export runs/demo --to m.safetensors
-
-Exit codes are those of `hica.errors`.
-"""
+"""`hica-server`: what a coordinator runs. Exit codes are those of `hica.errors`."""
 
 import json
 import signal
@@ -27,10 +10,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from hica.deployment.command_line import run_app
-from hica.errors import EXIT_CODES, INTERRUPTED, ConfigurationError
+from hica.errors import EXIT_CODES, INTERRUPTED
 from hica.storage import write_atomically
 from hica.study import load_study
 from hica_server.findings.commands import app as findings_app
+from hica_server.findings.draft import refuse_existing
+from hica_server.settings import Folder, load_settings
 
 app = typer.Typer(
     help=f"Prepare a federated study and look after its results.\n\n{EXIT_CODES}",
@@ -51,8 +36,7 @@ def init(
     """Write annotated study.toml and server.toml that run as they are; existing ones are kept."""
     study, server = folder / "study.toml", folder / "server.toml"
     for path in (study, server):
-        if path.exists():
-            raise ConfigurationError(f"{path}: exists and is left alone; choose another folder")
+        refuse_existing(path, "choose another folder")
     for path in (study, server):
         example = resources.files("hica_server").joinpath(f"example_{path.name}")
         write_atomically(path, example.read_bytes())
@@ -101,7 +85,6 @@ def provision(
     Again whenever the study or [server] has changed.
     """
     from hica_server import provision
-    from hica_server.settings import Folder, load_settings
 
     study, settings = load_study(folder / "study.toml"), load_settings(folder)
     made = provision.provision(Folder(folder), study, settings, sites or [], renew, days)
@@ -118,7 +101,6 @@ def enroll(
 ) -> None:
     """Let a hospital in, at once; a running server takes notice."""
     from hica_server import enrolment
-    from hica_server.settings import Folder
 
     site = enrolment.enroll(Folder(folder), name, public_key)
     print(f"{name}: enrolled with the key {site.fingerprint}")
@@ -132,7 +114,6 @@ def revoke(
 ) -> None:
     """Let a hospital in no longer, at once; to return it needs a new key."""
     from hica_server import enrolment
-    from hica_server.settings import Folder
 
     site = enrolment.revoke(Folder(folder), name)
     print(f"{name}: revoked with the key {site.fingerprint}")
@@ -142,7 +123,6 @@ def revoke(
 def sites(folder: Root, json_: Json = False) -> None:
     """List everybody who was ever enrolled."""
     from hica_server import enrolment
-    from hica_server.settings import Folder
 
     enrolled = enrolment.read_sites(Folder(folder))
     if json_:
@@ -162,7 +142,6 @@ def run(folder: Root, json_: Json = False) -> None:
 
     from hica_server import operation
     from hica_server.console import final_table
-    from hica_server.settings import Folder
 
     stopped = operation.run(folder)
     if stopped is not None:

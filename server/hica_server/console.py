@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -18,10 +17,9 @@ METHODS = {"zero_shot": "zero-shot (texts only)", "federated": "HiCA federated"}
 
 
 class Display:
-    """A bar on a terminal, a line per step in a log; both with a line per site that was left out.
+    """`progress.json` as a bar on a terminal, a line per step in a log.
 
-    Args:
-        folder: The coordinator's, whose `progress.json` is shown.
+    Both have a line per site that was left out.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -41,12 +39,7 @@ class Display:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
     def refresh(self) -> None:
@@ -80,11 +73,9 @@ def left_out(progress: dict[str, Any]) -> str:
 
 
 def final_table(result: dict[str, Any], titles: Mapping[str, str] = METHODS) -> Table:
-    """Methods by metrics, each with its 95 % interval.
+    """The content of `result.json`: methods by metrics, each with its 95 % interval.
 
-    Args:
-        result: The content of `result.json`.
-        titles: The methods that are shown, in their order: name → title.
+    `titles` names the methods that are shown, in their order: name → title.
     """
     table = Table(title=f"{result['study']}, seed {result['seed']}")
     table.add_column("method")

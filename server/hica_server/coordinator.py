@@ -30,17 +30,10 @@ from hica_server.state import RunState
 
 
 class Coordinator:
-    """One run: grid, study and state.
+    """One run: grid, study and state, which every turn changes.
 
-    Args:
-        grid: Flower's grid.
-        study: What is to be done.
-        state: Where the run stands; changed by every turn.
-        record: Called with each entry of `state.rounds` as it is made.
-        roster: The sites that may take part; see `Participants`.
-        keep: Puts an update where it waits for the others.
-        registered: Public keys of the sites that know each other, for secure aggregation; see
-            `hica_server.secure_exchange`.
+    `record` is called with each entry of `state.rounds` as it is made; `keep` puts an update where
+    it waits for the others. For `roster` and `registered` see `Participants` and `secure_exchange`.
     """
 
     def __init__(
@@ -60,14 +53,7 @@ class Coordinator:
         self._record = record
         self._keep = keep
         self._registered = registered
-        federation = study.federation
-        self._rule = make_aggregator(
-            federation.aggregation,
-            server_learning_rate=federation.server_learning_rate,
-            trim=federation.trim,
-            malicious=federation.malicious,
-            weighting=federation.weighting,
-        )
+        self._rule = make_aggregator(study.federation)
         if state.learnt.optimiser:
             self._rule.restore(state.learnt.optimiser)
 
@@ -137,11 +123,7 @@ class Coordinator:
         return received, total.outcome
 
     def _check_sum(self, turn: Turn, total: SecureSum) -> None:
-        """Apply the check of single answers to their sum, where nobody sees the single ones.
-
-        Raises:
-            FederationError: No sum of right answers is like that.
-        """
+        """Apply the check of single answers to their sum, where nobody sees the single ones."""
         kind, sites = turn.step.kind, total.outcome.replies
         examples = round(total.examples)
         reply = Reply(kind, ALL_SITES, turn.round, examples, arrays=total.arrays)
@@ -175,7 +157,6 @@ class Coordinator:
         return spec
 
     def _note(self, stage: str, round_: int, outcome: Outcome, **told: Any) -> None:
-        """Append an exchange to the history."""
         entry = {
             "stage": stage,
             "round": round_,

@@ -32,7 +32,7 @@ from hica.errors import ConfigurationError, FederationError, HicaError, StorageE
 from hica.storage import write_atomically
 from hica.study import Study, load_study
 from hica.study.sections import FederationSection
-from hica_server.enrolment import read_sites
+from hica_server.enrolment import let_in
 from hica_server.progress import Progress
 from hica_server.settings import Folder, load_settings
 from hica_server.superlink.grid import PromptGrid
@@ -50,20 +50,16 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run or resume the study of the coordinator's folder."""
     folder = Folder(Path(os.environ[HOME_VARIABLE]))
+    log = folder.logs / "serverapp.log"  # Flower throws away what a ServerApp prints
     # Who holds the lock is noticed at once when it dies, so nothing slow comes before.
-    with hold(folder.run_lock, f"the run in {folder.run}"), logging_to(serverapp_log(folder)):
+    with hold(folder.run_lock, f"the run in {folder.run}"), logging_to(log):
         logger.info("Flower run %d", context.run_id)
         with leaving_outcome(folder.outcome, context.run_id):
             conduct(folder, PromptGrid(grid), str(context.run_config.get("study")))
 
 
 def conduct(folder: Folder, grid: PromptGrid, study_sha256: str) -> None:
-    """Run or resume the study and write its report.
-
-    Args:
-        folder: The coordinator's.
-        grid: Of this Flower run.
-        study_sha256: The study the run was started for.
+    """Run or resume the study and write its report; `study_sha256` is what the run was started for.
 
     Raises:
         HicaError: Whatever stops the run.
@@ -112,10 +108,7 @@ def registered_keys(folder: Folder, study: Study) -> dict[str, PublicKey] | None
 def publish_apart(study: Study, out: Path, data: Path) -> None:
     """Make what the run starts from in a process of its own, which takes the towers with it.
 
-    Args:
-        study: The resolved study.
-        out: Run directory, where it is left.
-        data: Folder with checkpoints and corpus.
+    It is left in the run directory `out`; checkpoints and corpus are in the folder `data`.
 
     Raises:
         HicaError: As raised there: a checkpoint is missing, class texts cannot be told apart.
@@ -147,27 +140,16 @@ def make_roster(folder: Folder, grid: PromptGrid) -> Roster:
 
     def roster() -> dict[str, int | None]:
         connected = grid.connected()
-        sites = read_sites(folder).items()
-        return {name: connected.get(name) for name, site in sites if site.revoked is None}
+        return {name: connected.get(name) for name in let_in(folder)}
 
     return roster
 
 
-def gather(
-    roster: Roster,
-    terms: FederationSection,
-    tell: Callable[[Sequence[str]], None],
-    poll_seconds: float = 0.5,
-) -> None:
+def gather(roster: Roster, terms: FederationSection, tell: Callable[[Sequence[str]], None]) -> None:
     """Wait for all sites `federation.gather` seconds; for the quorum as long as for a round.
 
-    Without the quorum it ends, too: the first exchange then says who is missing.
-
-    Args:
-        roster: The enrolled sites.
-        terms: The study's `[federation]`.
-        tell: Called with those not connected, first and whenever they change.
-        poll_seconds: Between two looks at who is connected.
+    Without the quorum it ends, too: the first exchange then says who is missing. `tell` is called
+    with those not connected, first and whenever they change.
     """
     started = time.monotonic()
     told = None
@@ -181,7 +163,7 @@ def gather(
         if absent != told:
             tell(absent)
             told = absent
-        time.sleep(poll_seconds)
+        time.sleep(0.5)
 
 
 @contextmanager
@@ -198,11 +180,6 @@ def leaving_outcome(path: Path, run: int) -> Iterator[None]:
             write_atomically(path, json.dumps(outcome | told).encode())
         raise
     write_atomically(path, json.dumps(outcome).encode())
-
-
-def serverapp_log(folder: Folder) -> Path:
-    """Flower throws away what a ServerApp prints: it has a log of its own."""
-    return folder.logs / "serverapp.log"
 
 
 @contextmanager

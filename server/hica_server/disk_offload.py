@@ -22,11 +22,7 @@ LARGE = 16 * 2**20
 
 
 class OffloadedArrays(Mapping[str, NDArray[Any]]):
-    """Arrays in a file without a name, which is gone when they are, or the process is.
-
-    Args:
-        arrays: What is written.
-        folder: On the disk that is to hold it.
+    """Arrays in a file in `folder` without a name, which is gone when they are, or the process is.
 
     Raises:
         OSError: It could not be written.
@@ -54,11 +50,7 @@ class OffloadedArrays(Mapping[str, NDArray[Any]]):
 
 
 def offloaded(reply: Reply, folder: Path) -> Reply:
-    """The reply, its arrays on disk where they are large.
-
-    Args:
-        reply: As checked.
-        folder: Where.
+    """The reply, its arrays on disk in `folder` where they are large.
 
     Raises:
         StorageError: The disk is full.

@@ -43,8 +43,6 @@ class EnrolledSite(Section):
 
 
 class _SitesFile(Section):
-    """The whole of `sites.json`."""
-
     sites: dict[Name, EnrolledSite] = Field(default_factory=dict)
     retired: list[str] = Field(default_factory=list)
     """Fingerprints of revoked keys whose place another key has taken."""
@@ -59,13 +57,19 @@ def read_sites(folder: Folder) -> dict[str, EnrolledSite]:
     return dict(sorted(_read(folder.sites).sites.items()))
 
 
+def let_in(folder: Folder) -> dict[str, EnrolledSite]:
+    """The sites that are let in, those of `read_sites` less the revoked ones, by name.
+
+    Raises:
+        ConfigurationError: As `read_sites`.
+    """
+    return {name: site for name, site in read_sites(folder).items() if site.revoked is None}
+
+
 def enroll(folder: Folder, name: str, public_key: Path) -> EnrolledSite:
     """Let a site in; to do so again with the same key changes nothing.
 
-    Args:
-        folder: The coordinator's folder.
-        name: `site.name` of the site's own file.
-        public_key: The file that the hospital sent.
+    `name` is `site.name` of the site's own file, `public_key` the file that the hospital sent.
 
     Raises:
         ConfigurationError: The name cannot be used, another key has it, another site has the key,
@@ -106,11 +110,11 @@ def lines(sites: Mapping[str, EnrolledSite]) -> list[str]:
     if not sites:
         return ["nobody is enrolled"]
     width = max(map(len, sites))
-    states = {
-        name: f"revoked {site.revoked}" if site.revoked else f"enrolled {site.enrolled}"
-        for name, site in sites.items()
-    }
-    return [f"{n:<{width}}  {site.fingerprint}  {states[n]}" for n, site in sites.items()]
+    found = []
+    for name, site in sites.items():
+        state = f"revoked {site.revoked}" if site.revoked else f"enrolled {site.enrolled}"
+        found.append(f"{name:<{width}}  {site.fingerprint}  {state}")
+    return found
 
 
 def check_name(name: str) -> None:

@@ -35,33 +35,26 @@ Keep = Callable[[Reply], Reply]
 
 @dataclass
 class Outcome:
-    """What came of an exchange.
-
-    Attributes:
-        replies: Usable replies by site, in the order of names.
-        nodes: Node id of each site in `replies`.
-        refused: Site → why its answer was not used, over all tries.
-        missing: Sites that did not answer by the deadline of the last try.
-        seconds: From the first question to the last answer.
-        bytes_down: Sent to sites, over all tries.
-        bytes_up: Received from sites, over all tries.
-    """
+    """What came of an exchange."""
 
     replies: dict[str, Reply] = field(default_factory=dict)
+    """Usable replies by site, in the order of names."""
     nodes: dict[str, int] = field(default_factory=dict)
+    """Node id of each site in `replies`."""
     refused: dict[str, str] = field(default_factory=dict)
+    """Site → why its answer was not used, over all tries."""
     missing: list[str] = field(default_factory=list)
+    """Sites that did not answer by the deadline of the last try."""
     seconds: float = 0.0
+    """From the first question to the last answer."""
     bytes_down: int = 0
+    """Sent to sites, over all tries."""
     bytes_up: int = 0
+    """Received from sites, over all tries."""
 
 
 class QuorumError(FederationError):
-    """Fewer usable answers than needed.
-
-    Attributes:
-        why: Without the remedy.
-    """
+    """Fewer usable answers than needed; `why` is without the remedy."""
 
     def __init__(self, why: str) -> None:
         super().__init__(f"{why}{GO_ON}")
@@ -97,28 +90,22 @@ def exchange(
 ) -> Outcome:
     """Ask `nodes` and return the usable replies, at least `limits.quorum` of them.
 
-    Who is not connected is not asked, but waited for where the quorum needs it.
-
-    Args:
-        grid: Flower's grid, ours or a real one.
-        nodes: Node id → site name ("" while it is not known yet).
-        request: The same for all.
-        spec: Arrays a reply must hold.
-        limits: Quorum, deadline and retries.
-        check: Further checks of a reply.
-        keep: What is done with a reply that has passed them.
+    Who is not connected is not asked, but waited for where the quorum needs it. `nodes` maps node
+    id to site name ("" while it is not known yet), and `spec` names the arrays a reply must hold. A
+    reply that passes `check` goes through `keep`.
 
     Raises:
         QuorumError: Below quorum after every retry; names who failed and why.
     """
     outcome = Outcome()
+    question = _Question(grid, request, spec, limits.deadline, check, keep, outcome)
     started = time.monotonic()
     for attempt in range(limits.retries + 1):
         answered = set(outcome.nodes.values())
         waiting = {node: site for node, site in nodes.items() if node not in answered}
         needed = min(limits.quorum - len(outcome.replies), len(waiting))
         connected = _connected(grid, waiting, needed, limits.deadline)
-        _ask(grid, connected, request, spec, limits.deadline, check, keep, outcome)
+        question.ask(connected)
         absent = [_label(node, waiting[node]) for node in waiting.keys() - connected.keys()]
         outcome.missing = sorted(outcome.missing + absent)
         if len(outcome.replies) >= limits.quorum:
@@ -164,54 +151,68 @@ def _connected(grid: Grid, nodes: Mapping[int, str], needed: int, seconds: float
         time.sleep(POLL_SECONDS)
 
 
-def _ask(
-    grid: Grid,
-    nodes: Mapping[int, str],
-    request: Request,
-    spec: Spec,
-    deadline: float,
-    check: Check | None,
-    keep: Keep,
-    outcome: Outcome,
-) -> None:
-    """One try: send, collect, sort every site into replies, refused or missing."""
-    silent = dict(nodes)
-    for message in _sent(grid, nodes, request, deadline, outcome):
-        node = message.metadata.src_node_id
-        site = silent.pop(node, None)
-        if site is None:
-            logger.warning("answer of node %s, which was not asked: ignored", node)
-            continue
-        label = _label(node, site)
-        try:
-            reply = _checked(message, request, spec, site, check, outcome)
-        except MessageError as error:
-            if isinstance(error, SiteError) and not site:
-                label = error.site  # it has said its name, though not what was asked
-            outcome.refused[label] = _legible(str(error))
-            logger.warning("%s: %s refused: %s", request.kind, label, outcome.refused[label])
-        else:
-            outcome.replies[reply.site] = keep(reply)
-            outcome.nodes[reply.site] = node
-            for name in (label, reply.site):
-                outcome.refused.pop(name, None)
-            del reply
-        del message  # or it would be held while the next one comes
-    outcome.missing = sorted(_label(node, site) for node, site in silent.items())
-    if outcome.missing:
-        logger.warning("%s: no answer from %s", request.kind, ", ".join(outcome.missing))
+@dataclass
+class _Question:
+    """What `exchange` asks in each of its tries, and what has come of them."""
 
+    grid: Grid
+    request: Request
+    spec: Spec
+    deadline: float
+    check: Check | None
+    keep: Keep
+    outcome: Outcome
 
-def _sent(
-    grid: Grid, nodes: Mapping[int, str], request: Request, deadline: float, outcome: Outcome
-) -> Iterable[Message]:
-    """Ask; returns the answers to come. What was sent is not held until then."""
-    record = encode_request(request)
-    outcome.bytes_down += payload_bytes(record) * len(nodes)
-    kind, round_ = str(request.kind), str(request.round)
-    return grid.send_and_receive(
-        [Message(record, node, kind, group_id=round_) for node in nodes], timeout=deadline
-    )
+    def ask(self, nodes: Mapping[int, str]) -> None:
+        """One try: send, collect, sort every site into replies, refused or missing."""
+        kind, outcome = self.request.kind, self.outcome
+        silent = dict(nodes)
+        for message in self._sent(nodes):
+            node = message.metadata.src_node_id
+            site = silent.pop(node, None)
+            if site is None:
+                logger.warning("answer of node %s, which was not asked: ignored", node)
+                continue
+            label = _label(node, site)
+            try:
+                reply = self._checked(message, site)
+            except MessageError as error:
+                if isinstance(error, SiteError) and not site:
+                    label = error.site  # it has said its name, though not what was asked
+                outcome.refused[label] = _legible(str(error))
+                logger.warning("%s: %s refused: %s", kind, label, outcome.refused[label])
+            else:
+                outcome.replies[reply.site] = self.keep(reply)
+                outcome.nodes[reply.site] = node
+                for name in (label, reply.site):
+                    outcome.refused.pop(name, None)
+                del reply
+            del message  # or it would be held while the next one comes
+        outcome.missing = sorted(_label(node, site) for node, site in silent.items())
+        if outcome.missing:
+            logger.warning("%s: no answer from %s", kind, ", ".join(outcome.missing))
+
+    def _sent(self, nodes: Mapping[int, str]) -> Iterable[Message]:
+        """Ask; returns the answers to come. What was sent is not held until then."""
+        record = encode_request(self.request)
+        self.outcome.bytes_down += payload_bytes(record) * len(nodes)
+        kind, round_ = str(self.request.kind), str(self.request.round)
+        return self.grid.send_and_receive(
+            [Message(record, node, kind, group_id=round_) for node in nodes], timeout=self.deadline
+        )
+
+    def _checked(self, message: Message, site: str) -> Reply:
+        if message.has_error():
+            raise MessageError(f"failed at the site: {message.error.reason}")
+        self.outcome.bytes_up += payload_bytes(message.content)
+        reply = decode_reply(message.content, self.request.kind, self.request.round, self.spec)
+        if site and reply.site != site:
+            raise MessageError(f"answers as {reply.site!r}")
+        if reply.site in self.outcome.replies:
+            raise MessageError(f"two nodes answer as {reply.site!r}: give every site its own name")
+        if self.check is not None:
+            self.check(reply)
+        return reply
 
 
 def _label(node: int, site: str) -> str:
@@ -223,25 +224,3 @@ def _legible(words: str) -> str:
     """What a log and a report can hold of a reason: one line of no more than they have room for."""
     kept = words[:MOST_CHARACTERS]
     return "".join(letter if letter.isprintable() else " " for letter in kept)
-
-
-def _checked(
-    message: Message,
-    request: Request,
-    spec: Spec,
-    site: str,
-    check: Check | None,
-    outcome: Outcome,
-) -> Reply:
-    """A reply that may be used."""
-    if message.has_error():
-        raise MessageError(f"failed at the site: {message.error.reason}")
-    outcome.bytes_up += payload_bytes(message.content)
-    reply = decode_reply(message.content, request.kind, request.round, spec)
-    if site and reply.site != site:
-        raise MessageError(f"answers as {reply.site!r}")
-    if reply.site in outcome.replies:
-        raise MessageError(f"two nodes answer as {reply.site!r}: give every site its own name")
-    if check is not None:
-        check(reply)
-    return reply

@@ -12,18 +12,12 @@ from hica_server.report.run_file import read_run_file
 
 
 def export_model(run: Path, to: Path) -> Path:
-    """Write trained weights, text bank and centre to `to`, and `to` with `.json` beside it.
+    """Write trained weights, text bank and centre to `to`, a `.safetensors` file.
 
     The frozen part of the image tower is not in it: whoever uses the file loads the tower that the
-    study names (`study.model` in the JSON), then these weights over it. The JSON holds the study,
-    its hash, the names of the classes, the final metrics, and the file's SHA-256.
-
-    Args:
-        run: Folder of a finished run.
-        to: A `.safetensors` file; replaced where it exists.
-
-    Returns:
-        The JSON file.
+    study names (`study.model` in the JSON), then these weights over it. The JSON beside it, whose
+    path is returned, holds the study, its hash, the names of the classes, the final metrics, and
+    the file's SHA-256.
 
     Raises:
         ConfigurationError: `run` is not a finished run, or `to` has another suffix.

@@ -71,11 +71,7 @@ class ImpatientProtocol(H11Protocol):
             self.transport.abort()  # or TLS would wait half a minute for a site's farewell
 
     def _look(self, previous: object) -> None:
-        """Close the connection unless a request is under way, or one has been since the last look.
-
-        Args:
-            previous: The latest request as of the last look.
-        """
+        """Close the connection unless a request is under way, or one came since `previous`."""
         if self.transport.is_closing():
             return
         idle = self.cycle is None or self.cycle.response_complete

@@ -8,13 +8,9 @@ from hica_server.settings import Folder
 
 
 def show_logs(root: Path, service: str | None, lines: int, follow: bool) -> None:
-    """Print the last lines of each log under its name.
+    """Print the last lines of each log, or of that of one service, under its name.
 
-    Args:
-        root: The coordinator's folder.
-        service: Only this one's log; None: all.
-        lines: How many of each.
-        follow: Go on with lines as they are added, until interrupted; also across rotations.
+    `follow` goes on with lines as they are added, until interrupted; also across rotations.
 
     Raises:
         ConfigurationError: There is no such log; names those there are.

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from hica.errors import ConfigurationError
-from hica_server.enrolment import read_sites
+from hica_server.enrolment import let_in
 from hica_server.progress import read_progress, read_table
 from hica_server.settings import Folder
 from hica_server.superlink.processes import LOOPBACK
@@ -46,8 +46,7 @@ class RunCollector(Collector):
             yield CounterMetricFamily(name, meaning, progress.get(field, 0))
         participants = len(progress.get("participants", []))
         yield GaugeMetricFamily("hica_participants", "Sites in the last exchange.", participants)
-        enrolled = [site for site in read_sites(folder).values() if site.revoked is None]
-        yield GaugeMetricFamily("hica_sites_enrolled", "Sites let in.", len(enrolled))
+        yield GaugeMetricFamily("hica_sites_enrolled", "Sites let in.", len(let_in(folder)))
         online = [site for site in read_table(folder.connected).values() if site["online"]]
         yield GaugeMetricFamily("hica_sites_connected", "Sites connected.", len(online))
         restarts = CounterMetricFamily(
@@ -60,11 +59,7 @@ class RunCollector(Collector):
 
 @contextmanager
 def serving_metrics(folder: Folder, port: int) -> Iterator[None]:
-    """Serve metrics for as long as the context is open.
-
-    Args:
-        folder: The coordinator's.
-        port: On loopback; 0: not at all.
+    """Serve metrics on a port of loopback for as long as the context is open; on port 0 none.
 
     Raises:
         ConfigurationError: Another program has the port.

@@ -41,12 +41,8 @@ STOP_SECONDS = 60.0
 def run(root: Path) -> signal.Signals | None:
     """Start or resume the study of a coordinator's folder, and see it to its end.
 
-    Args:
-        root: The folder.
-
-    Returns:
-        The signal that ended it before; None at the end of the study, when `result.json` and
-        `report.html` lie in the run directory.
+    Returns the signal that ended it before; None at the end of the study, when `result.json` and
+    `report.html` lie in the run directory.
 
     Raises:
         HicaError: What has to be mended before the same command can go on.

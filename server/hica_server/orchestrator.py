@@ -11,8 +11,7 @@ import json
 import logging
 import os
 import signal
-import time
-from collections.abc import Callable
+from time import monotonic, sleep
 from typing import Any
 
 from hica import errors
@@ -20,7 +19,7 @@ from hica.deployment.lockfile import holder
 from hica.errors import FederationError, HicaError
 from hica.storage import write_atomically
 from hica.study import Study
-from hica_server.enrolment import read_sites
+from hica_server.enrolment import let_in
 from hica_server.progress import Progress, read_progress
 from hica_server.provision import require_valid_certificate
 from hica_server.settings import Folder
@@ -37,27 +36,13 @@ FUTILE_RUNS = 5
 
 
 class Orchestrator:
-    """Keeps the study of one folder going.
+    """Keeps the study of one folder going."""
 
-    Args:
-        folder: The coordinator's.
-        study: Its study.
-        control: Of the SuperLink.
-        clock: Seconds.
-    """
-
-    def __init__(
-        self,
-        folder: Folder,
-        study: Study,
-        control: Control,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, folder: Folder, study: Study, control: Control) -> None:
         self._folder = folder
         self._study = study
         self._control = control
-        self._clock = clock
-        self._answered = self._due = clock()
+        self._answered = self._due = monotonic()
         self._connected: dict[str, Any] | None = None
         self._unwelcome: set[bytes] = set()
         self._run: int | None = None
@@ -67,16 +52,13 @@ class Orchestrator:
         self._done = 0
 
     def advance(self) -> bool:
-        """Do what is to be done now; to be called about twice a second.
-
-        Returns:
-            Whether the study is at its end.
+        """Do what is to be done now, about twice a second; whether the study is at its end.
 
         Raises:
             HicaError: What stopped the run, or why it cannot go on.
         """
         try:
-            if self._clock() >= self._due:
+            if monotonic() >= self._due:
                 self._look()
             if self._run is None:
                 self._start()
@@ -101,13 +83,12 @@ class Orchestrator:
         if self._run is not None:
             status = self._control.run_status(self._run)
             self._verdict = (status.details or "ended") if status.finished else None
-        self._answered = self._clock()
+        self._answered = monotonic()
         self._due = self._answered + LOOK_SECONDS
 
     def _keep_sites(self) -> None:
         """Register who was enrolled, unregister who was revoked, note who is connected."""
-        sites = read_sites(self._folder).items()
-        wanted = {site.key.pem: name for name, site in sites if site.revoked is None}
+        wanted = {site.key.pem: name for name, site in let_in(self._folder).items()}
         nodes = {node.public_key: node for node in self._control.nodes()}
         for key in nodes.keys() - wanted.keys():
             logger.warning("%s is no longer enrolled and is let in no more", nodes[key].name)
@@ -138,12 +119,8 @@ class Orchestrator:
             self._connected = table
 
     def _bear(self, error: UnreachableError) -> None:
-        """Let the SuperLink be silent for a time.
-
-        Raises:
-            FederationError: It has been silent for too long.
-        """
-        silent = self._clock() - self._answered
+        """Let the SuperLink be silent for a time, and no longer."""
+        silent = monotonic() - self._answered
         if silent > PATIENCE_SECONDS:
             raise FederationError(
                 f"the SuperLink has not answered for {silent:.0f} s ({error}); see "
@@ -214,7 +191,7 @@ def end_leftover(folder: Folder) -> None:
     """Kill a ServerApp that has outlived its run or its server; what it has saved is whole."""
     while (process := holder(folder.run_lock)) is not None:
         os.kill(process, signal.SIGKILL)
-        time.sleep(0.05)
+        sleep(0.05)
 
 
 def _raise_again(outcome: dict[str, Any]) -> None:

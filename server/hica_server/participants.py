@@ -36,13 +36,10 @@ Roster = Callable[[], dict[str, int | None]]
 class Participants:
     """The sites of a run.
 
-    Args:
-        grid: Flower's grid.
-        study: What is to be done.
-        said: Site → what it said it can take part in; of an earlier start, and added to.
-        roster: The sites that may take part. Without one, the nodes connected at the start are
-            all there are, and each says itself which site it is.
-        note: Called with (stage, round, outcome) of every exchange.
+    `said` is what each site said it can take part in, at an earlier start; it is added to. `roster`
+    gives the sites that may take part. Without one, the nodes connected at the start are all there
+    are, and each says itself which site it is. `note` is called with (stage, round, outcome) of
+    every exchange.
     """
 
     def __init__(
@@ -64,13 +61,10 @@ class Participants:
         self._fingerprint = ""
 
     def meet(self, tower_fingerprint: str) -> None:
-        """Ask every connected node what it can take part in.
+        """Ask every connected node what it can take part in; all need the same image tower.
 
         No turn of the plan: done at every start, as sites may have changed since the last. Sites of
         an earlier start that are not there now are missing until they are back.
-
-        Args:
-            tower_fingerprint: Of the image tower that every site must have loaded.
 
         Raises:
             FederationError: Fewer sites than the quorum.
@@ -111,11 +105,6 @@ class Participants:
     def able(self, kind: str, role: Role, limits: Limits) -> tuple[dict[int, str], list[str]]:
         """Nodes of the sites that have images of a role and can be asked, and all that should be.
 
-        Args:
-            kind: Of the request, for errors.
-            role: Of the images.
-            limits: How many sites are needed.
-
         Raises:
             FederationError: Too few.
         """
@@ -140,12 +129,10 @@ class Participants:
     def _introduce(
         self, nodes: dict[int, str], limits: Limits, expected: Collection[str] = ()
     ) -> None:
-        """Ask nodes what they can take part in; those that answer well take part from here on.
+        """Ask nodes what they can take part in; those that answer well do so from here on.
 
-        Args:
-            nodes: Node id → site name ("" while it is not known).
-            limits: How long is waited for how many.
-            expected: Sites that are missing if they are not among those that answer.
+        `nodes` maps node id to site name ("" while it is not known). Of the sites in `expected`,
+        those that do not answer are missing.
         """
         request = Request(Kind.CAPABILITIES, self._study)
         outcome = exchange(self._grid, nodes, request, {}, limits, self._can_take_part)

@@ -40,10 +40,7 @@ class Progress:
 
     `step`, `number` and `of` tell what is being done; `done` how many steps are on disk; `stage`
     to `loss` the last exchange; `bytes_up`, `bytes_down` and `failures` all exchanges; `time` when
-    that was, in seconds since 1970.
-
-    Args:
-        folder: The coordinator's; TensorBoard's events of its run are kept up to date as well.
+    that was, in seconds since 1970. TensorBoard's events of the run are kept up to date as well.
     """
 
     def __init__(self, folder: Folder) -> None:

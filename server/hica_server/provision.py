@@ -30,7 +30,7 @@ from hica.errors import ConfigurationError
 from hica.secure_sum.forms import threshold_of
 from hica.storage import write_atomically
 from hica.study import Study
-from hica_server.enrolment import check_name, read_sites
+from hica_server.enrolment import check_name, let_in
 from hica_server.settings import Folder, ServerSettings
 
 CA_DAYS = 3650
@@ -47,19 +47,16 @@ RESTORE = (
 
 @dataclass(frozen=True)
 class Provision:
-    """What `provision` has left.
-
-    Attributes:
-        expires: End of the server's certificate.
-        renewed: Whether it was made this time.
-        kits: Start kit of each site.
-        listed: Sites on the list of keys, where the study asks for secure aggregation.
-    """
+    """What `provision` has left."""
 
     expires: datetime
+    """End of the server's certificate."""
     renewed: bool
+    """Whether it was made this time."""
     kits: dict[str, Path]
+    """Start kit of each site."""
     listed: list[str]
+    """Sites on the list of keys, where the study asks for secure aggregation."""
 
     def lines(self) -> list[str]:
         """What `provision` has left, in lines for a person."""
@@ -82,15 +79,9 @@ def provision(
     renew: bool = False,
     days: int = CERTIFICATE_DAYS,
 ) -> Provision:
-    """Make what is missing; kits are made anew each time.
+    """Make what is missing, and anew each time a start kit for each of `sites`.
 
-    Args:
-        folder: Where.
-        study: What the kits hold.
-        settings: Name and port of the server.
-        sites: Names of those that get a kit.
-        renew: Make a new certificate even where there is one.
-        days: How long a new certificate is good for; negative: it has expired already.
+    `renew` makes a new certificate even where there is one, for `days`; negative: already expired.
 
     Raises:
         ConfigurationError: A key or certificate that is there cannot be used; two sites would
@@ -117,16 +108,12 @@ def provision(
 def list_keys(folder: Folder, study: Study, sites: Sequence[str]) -> dict[str, PublicKey]:
     """The public keys of all enrolled sites, by which they will know each other.
 
-    Args:
-        folder: The coordinator's.
-        study: Says how many there must be.
-        sites: Those that get a kit, which must be among them.
+    Those that get a kit, `sites`, must be among them.
 
     Raises:
         ConfigurationError: A site is not enrolled yet, or they are too few.
     """
-    enrolled = read_sites(folder).items()
-    roster = {name: site.key for name, site in enrolled if site.revoked is None}
+    roster = {name: site.key for name, site in let_in(folder).items()}
     missing = [site for site in sites if site not in roster]
     if missing:
         raise ConfigurationError(
@@ -236,16 +223,13 @@ def make_authority(folder: Folder) -> None:
         .add_extension(usage, critical=True)
         .sign(key, hashes.SHA384())
     )
-    _write_certificate(folder.ca_certificate, certificate)
+    write_atomically(folder.ca_certificate, certificate.public_bytes(Encoding.PEM))
 
 
 def make_certificate(folder: Folder, host: str, days: int) -> None:
-    """Make the server's certificate, of the key that is there or a new one.
+    """Make the server's certificate, of the key that is there or a new one, good for `days`.
 
-    Args:
-        folder: With an authority.
-        host: DNS name or IP address that sites connect to.
-        days: How long it is good for.
+    `host` is the DNS name or IP address that sites connect to.
 
     Raises:
         ConfigurationError: The authority's or the server's key is missing or damaged.
@@ -254,15 +238,17 @@ def make_certificate(folder: Folder, host: str, days: int) -> None:
     authority = _certificate(folder.ca_certificate, RESTORE)
     key = _kept_key(folder.key)
     hosts = dict.fromkeys([host, "localhost", "127.0.0.1"])
+    identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
     certificate = (
         _builder(_name(host), authority.subject, key.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName(map(_general_name, hosts)), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(_issued_by(authority), critical=False)
+        .add_extension(issuer, critical=False)
         .sign(authority_key, hashes.SHA384())
     )
-    _write_certificate(folder.certificate, certificate)
+    write_atomically(folder.certificate, certificate.public_bytes(Encoding.PEM))
 
 
 def _builder(
@@ -295,11 +281,6 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _issued_by(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
-
-
 def _certified(folder: Folder, host: str) -> bool:
     """Whether the server has a certificate for `host`, an expired one included."""
     if not folder.certificate.exists():
@@ -318,16 +299,7 @@ def _kept_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return _read_key(path)
 
 
-def _write_certificate(path: Path, certificate: x509.Certificate) -> None:
-    write_atomically(path, certificate.public_bytes(Encoding.PEM))
-
-
 def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Read an elliptic curve key without passphrase.
-
-    Raises:
-        ConfigurationError: It is missing or no such key.
-    """
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
@@ -340,17 +312,11 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def _server_certificate(folder: Folder) -> x509.Certificate:
-    """Read the server's certificate."""
     remedy = f"make a new one with: hica-server provision {folder.root} --renew"
     return _certificate(folder.certificate, remedy)
 
 
 def _certificate(path: Path, remedy: str) -> x509.Certificate:
-    """Read a certificate.
-
-    Raises:
-        ConfigurationError: It is missing or damaged.
-    """
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError) as error:

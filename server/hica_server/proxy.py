@@ -60,11 +60,8 @@ Fields = list[tuple[bytes, bytes]]
 class Proxy:
     """ASGI app between the outside and the SuperLink.
 
-    Args:
-        admission: Who may ask.
-        fleet: Client to the SuperLink, for signed requests.
-        health: Another, for `/health`: anybody may ask that, and must not use up the sites' own.
-        limit: Bytes a body may have.
+    `fleet` is the client to the SuperLink for signed requests, `health` another for `/health`:
+    anybody may ask that, and must not use up the sites' own. A body may have `limit` bytes.
     """
 
     def __init__(
@@ -104,11 +101,7 @@ class Proxy:
             logger.info("%s went away", answer.asker)
 
     async def _pass_on(self, scope: Event, receive: Receive, answer: "_Answer") -> None:
-        """Judge the head, then let body and answer stream through.
-
-        Raises:
-            RefusedError: The SuperLink sees nothing of this request, or not the end of its body.
-        """
+        """Judge the head, then let body and answer stream through."""
         method, path = scope["method"], scope["raw_path"]
         if scope["query_string"]:
             raise RefusedError(404, "nothing here takes a query")
@@ -127,7 +120,6 @@ class Proxy:
             await response.aclose()
 
     async def _once(self, scope: Event, receive: Receive) -> httpx.Response:
-        """The SuperLink's answer."""
         with SpooledTemporaryFile(max_size=IN_MEMORY) as body:
             request = self._fleet_request(scope, _pieces(body), self._limit)
             async for piece in self._body(receive, self._limit):
@@ -143,8 +135,7 @@ class Proxy:
     async def _message(self, scope: Event, receive: Receive) -> httpx.Response:
         """The SuperLink's answer once it has a message for the site, or after `HOLD_SECONDS`.
 
-        Raises:
-            _DisconnectedError: The site has gone; no message is taken that it would not get.
+        No message is taken for a site that has gone: it would not get it.
         """
         body = b"".join([piece async for piece in self._body(receive, LONGEST_QUESTION)])
         gone = asyncio.ensure_future(receive())  # nothing more comes but its going
@@ -168,11 +159,7 @@ class Proxy:
     def _fleet_request(
         self, scope: Event, body: bytes | AsyncIterator[bytes], limit: int
     ) -> httpx.Request:
-        """The request as the SuperLink gets it.
-
-        Raises:
-            RefusedError: Its head says that it is too long, or leaves open how long it is.
-        """
+        """The request as the SuperLink gets it; refused where its head tells no fair length."""
         fields = _passed(scope["headers"])
         names = {name for name, _ in scope["headers"]}
         if {b"content-length", b"transfer-encoding"} <= names:
@@ -197,12 +184,7 @@ class Proxy:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _body(self, receive: Receive, limit: int) -> AsyncIterator[bytes]:
-        """Pieces of the body as they come, counted.
-
-        Raises:
-            RefusedError: It is too long.
-            _DisconnectedError: The rest will not come.
-        """
+        """Pieces of the body as they come, counted."""
         length, more = 0, True
         while more:
             event = await receive()
@@ -225,7 +207,6 @@ class _Answer:
         self._started = False
 
     async def stream(self, response: httpx.Response) -> None:
-        """Pass on the SuperLink's answer."""
         await self._start(response.status_code, _passed(response.headers.raw))
         async for piece in response.aiter_bytes():  # its own encoding is asked for: none
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -268,7 +249,6 @@ def _is_empty(response: httpx.Response) -> bool:
 
 
 def _passed(fields: Iterable[tuple[bytes, bytes]]) -> Fields:
-    """What is passed on of a head."""
     lowered = [(name.lower(), value) for name, value in fields]
     return [(name, v) for name, v in lowered if name in PASSED or name.startswith(b"flwr-")]
 

@@ -25,13 +25,9 @@ TextBankMaker = Callable[[Study, int], TextBank]
 
 
 def publish(study: Study, out: Path, weights: Path, text_bank: TextBankMaker) -> None:
-    """Leave in a run directory what its first step needs to know.
+    """Leave in the run directory `out` what its first step needs to know.
 
-    Args:
-        study: The resolved study.
-        out: Run directory.
-        weights: Folder below which the study's checkpoints lie.
-        text_bank: See `make_bank`.
+    The study's checkpoints are in the folder `weights`; for `text_bank` see `make_bank`.
 
     Raises:
         CheckpointError: The checkpoint is missing or another file than the study pins.
@@ -59,10 +55,7 @@ def publish(study: Study, out: Path, weights: Path, text_bank: TextBankMaker) ->
 def make_bank(study: Study, dim: int, texts: Path) -> TextBank:
     """Refine the text tower on the study's texts and corpus, then embed prompts and findings.
 
-    Args:
-        study: Its classes and `[text]`.
-        dim: Width of the joint space.
-        texts: Folder below which the corpus lies.
+    `dim` is the width of the joint space; the corpus is in the folder `texts`.
     """
     settings, seed = study.text, study.study.seed
     tower = refined_text_tower(study, texts)
@@ -70,12 +63,7 @@ def make_bank(study: Study, dim: int, texts: Path) -> TextBank:
 
 
 def text_key(study: Study, texts: Path) -> str:
-    """Everything that a study's refined text tower is made of, in words.
-
-    Args:
-        study: Its classes and `[text]`.
-        texts: Folder below which the corpus lies.
-    """
+    """Everything that a study's refined text tower is made of, in words."""
     parts: dict[str, Any] = {
         "classes": True,
         "text": True,
@@ -86,11 +74,7 @@ def text_key(study: Study, texts: Path) -> str:
 
 
 def refined_text_tower(study: Study, texts: Path) -> TextTower:
-    """The study's text tower, refined on its texts and corpus.
-
-    Args:
-        study: Its classes and `[text]`.
-        texts: Folder below which the corpus lies.
+    """The study's text tower, refined on its texts and its corpus in the folder `texts`.
 
     Raises:
         CheckpointError: The tower's weights are missing.

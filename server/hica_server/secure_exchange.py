@@ -41,19 +41,16 @@ logger = logging.getLogger("hica.server")
 
 @dataclass(frozen=True)
 class SecureSum:
-    """What the sites' answers add up to, all that is known of them.
-
-    Attributes:
-        arrays: Name → Σ over sites; of an update, of weighted changes.
-        examples: Σ of examples.
-        loss: Σ of losses over examples; 0 where nothing was trained.
-        outcome: Who took part, and what it took; its replies hold no arrays.
-    """
+    """What the sites' answers add up to, all that is known of them."""
 
     arrays: Arrays
+    """Name → Σ over sites; of an update, of weighted changes."""
     examples: float
+    """Σ of examples."""
     loss: float
+    """Σ of losses over examples; 0 where nothing was trained."""
     outcome: Outcome
+    """Who took part, and what it took; its replies hold no arrays."""
 
 
 def secure_exchange(
@@ -65,24 +62,18 @@ def secure_exchange(
     limits: Limits,
     registered: Mapping[str, PublicKey] | None = None,
 ) -> SecureSum:
-    """Ask `nodes` and return the sum over those that stay, at least the threshold of them.
+    """Ask `nodes` (id → site) and return the sum over at least the threshold of them.
 
-    Args:
-        grid: Flower's grid.
-        nodes: Node id → site name.
-        request: The same for all.
-        step: Whose request it is.
-        spec: Arrays of an answer in the clear.
-        limits: Quorum, the deadline of each of the five exchanges, retries.
-        registered: The sites' public keys, where the coordinator has them: a site whose keys are
-            not its own is left out then, instead of being refused by every other one.
+    `spec` is that of an answer in the clear; the deadline of `limits` is that of each of the five
+    exchanges. `registered` holds the sites' public keys, where the coordinator has them: a site
+    whose keys are not its own is left out then, instead of being refused by every other one.
 
     Raises:
         FederationError: Below the threshold in every try; names who failed and why.
     """
     spent = Outcome()
     for attempt in range(limits.retries + 1):
-        session = _Session(grid, nodes, request, step, spec, limits, registered or {}, spent)
+        session = _Session(grid, dict(nodes), request, step, spec, limits, registered or {}, spent)
         try:
             return session.sum()
         except (FederationError, MessageError) as error:
@@ -101,39 +92,30 @@ def secure_exchange(
     )
 
 
+@dataclass
 class _Session:
-    """One try."""
+    """One try; `present` are the nodes and sites that have not dropped out of it."""
 
-    def __init__(
-        self,
-        grid: Grid,
-        nodes: Mapping[int, str],
-        request: Request,
-        step: Step,
-        spec: Spec,
-        limits: Limits,
-        registered: Mapping[str, PublicKey],
-        spent: Outcome,
-    ) -> None:
-        self._grid = grid
-        self._present = dict(nodes)
-        self._request = request
-        self._asked = step
-        self._spec = spec
-        self._limits = limits
-        self._registered = registered
-        self._spent = spent
+    grid: Grid
+    present: dict[int, str]
+    request: Request
+    step: Step
+    spec: Spec
+    limits: Limits
+    registered: Mapping[str, PublicKey]
+    spent: Outcome
+
+    def __post_init__(self) -> None:
         self._number = secrets.token_hex(SESSION_BYTES)
-        self._sum_terms = threshold_of(request.study)
+        self._sum_terms = threshold_of(self.request.study)
         self._collector = Collector(
-            request.study.sha256, self._number, self._sum_terms, question_of(request)
+            self.request.study.sha256, self._number, self._sum_terms, question_of(self.request)
         )
 
     def sum(self) -> SecureSum:
-        """The five exchanges."""
         keys: dict[str, SignedKeys] = {}
         self._step(Kind.KEYS, {}, self._sum_terms.fewest, lambda r: self._take_keys(r, keys))
-        group = self._collector.form_group([keys[site] for site in self._present.values()])
+        group = self._collector.form_group([keys[site] for site in self.present.values()])
 
         deals: dict[str, Deal] = {}
         told: dict[str, Any] = {"keys": [each.to_json() for each in group.keys.values()]}
@@ -151,7 +133,7 @@ class _Session:
         self._step(Kind.UNMASK, told, group.threshold, lambda r: self._take_shares(r, shares))
 
         totals = self._collector.total({site: shares[site] for site in self._sites()})
-        values = values_of(totals, self._asked, self._request.study, len(group.keys))
+        values = values_of(totals, self.step, self.request.study, len(group.keys))
         return self._sums(values, masked)
 
     def _ask_masked(self, sealed: Mapping[str, Mapping[str, bytes]], threshold: int) -> Outcome:
@@ -163,8 +145,8 @@ class _Session:
                 for addressee, envelopes in sealed.items()
             },
         }
-        request = replace(self._request, settings={**self._request.settings, "sum": part})
-        spec = masked_spec(self._asked, request.study, self._spec)
+        request = replace(self.request, settings={**self.request.settings, "sum": part})
+        spec = masked_spec(self.step, request.study, self.spec)
         return self._exchange(request, spec, threshold, keep=self._add)
 
     def _add(self, reply: Reply) -> Reply:
@@ -176,30 +158,26 @@ class _Session:
     ) -> None:
         """An exchange with those still present; who answers well stays so."""
         request = Request(
-            kind, self._request.study, self._request.round, {"session": self._number, **told}
+            kind, self.request.study, self.request.round, {"session": self._number, **told}
         )
         self._exchange(request, {}, needed, check=take)
 
     def _exchange(self, request: Request, spec: Spec, needed: int, **more: Any) -> Outcome:
         """`exchange` without a second try: who is late has dropped out of this session."""
-        limits = Limits(needed, self._limits.deadline, 0, "the threshold of the secure sum")
-        outcome = exchange(self._grid, self._present, request, spec, limits, **more)
-        self._present = {node: site for site, node in sorted(outcome.nodes.items())}
-        self._count(outcome)
-        return outcome
-
-    def _count(self, outcome: Outcome) -> None:
-        """What all exchanges of all tries have cost, and who dropped out of them."""
-        spent = self._spent
+        limits = Limits(needed, self.limits.deadline, 0, "the threshold of the secure sum")
+        outcome = exchange(self.grid, self.present, request, spec, limits, **more)
+        self.present = {node: site for site, node in sorted(outcome.nodes.items())}
+        spent = self.spent
         spent.seconds += outcome.seconds
         spent.bytes_down += outcome.bytes_down
         spent.bytes_up += outcome.bytes_up
         spent.refused |= outcome.refused
         spent.missing = sorted({*spent.missing, *outcome.missing})
+        return outcome
 
     def _sums(self, values: dict[str, Any], masked: Outcome) -> SecureSum:
         """The result, with everything it took; who is in it is neither missing nor refused."""
-        outcome, within = self._spent, masked.replies.keys()
+        outcome, within = self.spent, masked.replies.keys()
         outcome.replies, outcome.nodes = masked.replies, masked.nodes
         outcome.refused = {s: why for s, why in outcome.refused.items() if s not in within}
         outcome.missing = [site for site in outcome.missing if site not in within]
@@ -207,19 +185,19 @@ class _Session:
         return SecureSum(values, examples, loss, outcome)
 
     def _sites(self) -> list[str]:
-        return sorted(self._present.values())
+        return sorted(self.present.values())
 
     def _take_keys(self, reply: Reply, keys: dict[str, SignedKeys]) -> None:
         offered = SignedKeys.from_json(reply.details)
         if offered.site != reply.site:
             raise MessageError(f"sends the keys of {offered.site!r}")
-        if self._registered:
-            if reply.site not in self._registered:
+        if self.registered:
+            if reply.site not in self.registered:
                 raise MessageError(
                     "is not in the start kits' list of keys: provision anew and hand out the kits"
                 )
-            study = self._request.study.sha256
-            verified(offered, self._registered[reply.site], study, self._number)
+            study = self.request.study.sha256
+            verified(offered, self.registered[reply.site], study, self._number)
         keys[reply.site] = offered
 
     def _take_deal(self, reply: Reply, deals: dict[str, Deal]) -> None:

@@ -20,25 +20,22 @@ VERSION = 2
 
 @dataclass
 class RunState:
-    """State of a run.
-
-    Attributes:
-        study_sha256: The study it belongs to.
-        learnt: What the sites have learnt together so far.
-        done: Number of completed turns of the plan.
-        sites: What each site said it can take part in.
-        rounds: One entry per exchange, for the report.
-        tower: Fingerprint of the image tower all sites must have.
-        text_bank_sha256: Hash of the published text bank.
-    """
+    """State of a run."""
 
     study_sha256: str
+    """The study it belongs to."""
     learnt: State = field(default_factory=State)
+    """What the sites have learnt together so far."""
     done: int = 0
+    """Number of completed turns of the plan."""
     sites: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What each site said it can take part in."""
     rounds: list[dict[str, Any]] = field(default_factory=list)
+    """One entry per exchange, for the report."""
     tower: str = ""
+    """Fingerprint of the image tower all sites must have."""
     text_bank_sha256: str = ""
+    """Hash of the published text bank."""
 
     def save(self, directory: Path) -> None:
         """Write the state by one atomic rename.

@@ -12,10 +12,9 @@ from hica_server.settings import Folder
 def status(root: Path) -> dict[str, Any]:
     """State of a coordinator's folder, as JSON.
 
-    Returns:
-        `running`, `pid`; `finished`; `services` with process id, start, restarts and port, empty
-        where nothing runs; `run`, see `hica_server.progress`; `sites` by name: whether enrolled,
-        whether online, since when.
+    It has `running`, `pid`; `finished`; `services` with process id, start, restarts and port, empty
+    where nothing runs; `run`, see `hica_server.progress`; `sites` by name: whether enrolled,
+    whether online, since when.
     """
     folder = Folder(root.resolve())
     process = holder(folder.lock)
@@ -33,7 +32,6 @@ def status(root: Path) -> dict[str, Any]:
 
 
 def _site(site: EnrolledSite, connection: dict[str, Any]) -> dict[str, Any]:
-    """State of a site: whether it is enrolled and connected."""
     return {
         "enrolled": site.revoked is None,
         "online": connection.get("online", False),
@@ -43,34 +41,17 @@ def _site(site: EnrolledSite, connection: dict[str, Any]) -> dict[str, Any]:
 
 def lines(told: dict[str, Any]) -> list[str]:
     """What `status` found, in lines for a person."""
-    return [_state(told), *_services(told["services"]), *_run(told["run"]), *_sites(told["sites"])]
-
-
-def _state(told: dict[str, Any]) -> str:
-    if told["running"]:
-        return f"running      process {told['pid']}"
-    return "finished" if told["finished"] else "not running"
-
-
-def _services(services: dict[str, Any]) -> list[str]:
-    return [_service(name, told) for name, told in services.items()]
-
-
-def _service(name: str, told: dict[str, Any]) -> str:
-    process = f"process {told['pid']}" if told["pid"] else "waiting to be restarted"
-    port = f", port {told['port']}" if told["port"] else ""
-    return f"{name:<11}  {process}{port}, {told['restarts']} restarts"
-
-
-def _run(run: dict[str, Any]) -> list[str]:
-    if not run:
-        return []
-    steps = f"{run.get('done', 0)} of {run['of']} steps done, " if run.get("of") else ""
-    return [f"run          {steps}at: {run['step']}; {run.get('failures', 0)} answers failed"]
-
-
-def _sites(sites: dict[str, Any]) -> list[str]:
-    return [f"site {name}: {_connection(told)}" for name, told in sites.items()]
+    state = "finished" if told["finished"] else "not running"
+    found = [f"running      process {told['pid']}" if told["running"] else state]
+    for name, service in told["services"].items():
+        process = f"process {service['pid']}" if service["pid"] else "waiting to be restarted"
+        port = f", port {service['port']}" if service["port"] else ""
+        found.append(f"{name:<11}  {process}{port}, {service['restarts']} restarts")
+    if run := told["run"]:
+        steps = f"{run.get('done', 0)} of {run['of']} steps done, " if run.get("of") else ""
+        failed = f"{run.get('failures', 0)} answers failed"
+        found.append(f"run          {steps}at: {run['step']}; {failed}")
+    return found + [f"site {name}: {_connection(site)}" for name, site in told["sites"].items()]
 
 
 def _connection(told: dict[str, Any]) -> str:

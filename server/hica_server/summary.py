@@ -34,9 +34,7 @@ def summarise(study: Study) -> dict[str, Any]:
 def rehearse(study: Study, data: Path) -> dict[str, Any]:
     """Load the image tower and embed the texts, as a run would at its start.
 
-    Args:
-        study: The study.
-        data: Folder below which its checkpoint and corpus lie.
+    Checkpoint and corpus are in the folder `data`.
 
     Raises:
         CheckpointError: The checkpoint is missing or another file than the study pins.

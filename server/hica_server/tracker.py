@@ -23,14 +23,10 @@ FILE_NAME = "events.out.tfevents.0.hica"  # TensorBoard looks for `tfevents`
 
 
 def write_events(directory: Path, rounds: Sequence[dict[str, Any]]) -> Path:
-    """Bring the run's event file up to its rounds; other files in the folder are left alone.
+    """Bring the run's event file up to its rounds, and return its path.
 
-    Args:
-        directory: TensorBoard's log folder; made where missing.
-        rounds: The `rounds` of `result.json`, from the first.
-
-    Returns:
-        The event file.
+    `directory` is TensorBoard's log folder, made where missing; other files in it are left alone.
+    `rounds` are those of `result.json`, from the first.
 
     Raises:
         StorageError: The file could not be written.

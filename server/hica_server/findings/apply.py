@@ -31,12 +31,9 @@ def read_study(path: Path) -> Study:
 
 
 def apply_findings(path: Path, findings: Findings, out: Path | None) -> Applied:
-    """Write the study of `path` with other findings.
+    """Write the study of `path` with other findings, those of every class.
 
-    Args:
-        path: The study file.
-        findings: Of every class.
-        out: The new file; None writes over `path` and keeps the old text as `study.toml.bak`.
+    Without `out`, `path` is written over and the old text kept as `study.toml.bak`.
 
     Raises:
         ConfigurationError: The new file, or the one for the old text, exists; or `path` is no

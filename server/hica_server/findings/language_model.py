@@ -28,19 +28,12 @@ what is there, never what is absent. Do not explain, and do not name diagnoses."
 
 
 class LanguageModel:
-    """A causal language model with its tokenizer.
-
-    Attributes:
-        name: In the hub, or of the folder.
-        sha256: `folder_sha256`.
-    """
+    """A causal language model with its tokenizer. `name` is that in the hub, or of the folder."""
 
     def __init__(self, name: str) -> None:
-        """Load a model.
+        """Load a model by its name in the hub, or from a folder in the hub's layout.
 
-        Args:
-            name: A folder in the hub's layout (config.json, tokenizer, *.safetensors), or a name
-                in the hub.
+        Such a folder holds config.json, a tokenizer and *.safetensors.
 
         Raises:
             CheckpointError: There is no such model here, or it cannot be used; with the remedy.
@@ -51,11 +44,9 @@ class LanguageModel:
         self.sha256 = folder_sha256(folder)
 
     def findings(self, study: Study, seed: int | None) -> dict[str, ModelOutput]:
-        """Ask for the findings of every class.
+        """Ask for the findings of every class: as many as it has already, or `USUAL_COUNT`.
 
-        Args:
-            study: As many findings are asked for as a class has already, or `USUAL_COUNT`.
-            seed: Of sampling; None takes the likeliest token each time.
+        `seed` is that of sampling; None takes the likeliest token each time.
 
         Raises:
             CheckpointError: The prompt does not fit the model.

@@ -32,9 +32,7 @@ class ModelOutput(NamedTuple):
 def read_output(text: str, most: int) -> ModelOutput:
     """Read one finding a line, in lower case, without bullets, numbers, quotes and markup.
 
-    Args:
-        text: The model's answer; what it thought before (`<think>`) is passed over.
-        most: Findings that are kept; further ones are left out.
+    What the model thought before (`<think>`) is passed over; only the first `most` are kept.
     """
     findings: list[str] = []
     left_out: list[tuple[str, str]] = []

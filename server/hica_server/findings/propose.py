@@ -17,12 +17,8 @@ LeftOut = dict[str, list[tuple[str, str]]]
 def propose(study: Study, kind: Kind, model: str | None, seed: int | None) -> tuple[Draft, LeftOut]:
     """Findings for every class of a study, not yet read by anybody.
 
-    Args:
-        study: The study.
-        kind: Of the source.
-        model: Name or folder of a language model; for that source only.
-        seed: Of what is drawn. Without one, random words take the study's, and a language model
-            takes the likeliest token each time.
+    `model` is the name or folder of a language model, for that source only. Without `seed`, random
+    words take the study's, and a language model takes the likeliest token each time.
 
     Raises:
         CheckpointError: The model is missing or cannot be used.

@@ -18,11 +18,7 @@ def random_findings(study: Study, seed: int) -> Findings:
     """Each finding of `study` replaced by as many random words, pronounceable ones.
 
     A finding that several classes list becomes one phrase that they all list, so that meaning is
-    all that is taken away.
-
-    Args:
-        study: With findings for every class.
-        seed: The same one gives the same words.
+    all that is taken away. The same seed gives the same words.
 
     Raises:
         ConfigurationError: A class without findings.
@@ -36,14 +32,10 @@ def random_findings(study: Study, seed: int) -> Findings:
     drawn = random.Random(derived_seed("random findings", seed))
     replaced: dict[str, str] = {}
     for finding in study.finding_names:
-        while (phrase := _phrase(drawn, len(finding.split()))) in replaced.values():
+        while (phrase := " ".join(_word(drawn) for _ in finding.split())) in replaced.values():
             pass
         replaced[finding] = phrase
     return {item.name: [replaced[finding] for finding in item.findings] for item in study.classes}
-
-
-def _phrase(drawn: random.Random, words: int) -> str:
-    return " ".join(_word(drawn) for _ in range(words))
 
 
 def _word(drawn: random.Random) -> str:

@@ -14,18 +14,11 @@ COMMENT_OR_BLANK = re.compile(r"\s*(#|$)")
 
 
 def with_findings(text: str, findings: Findings) -> tuple[str, bool]:
-    """Write other findings into the `[[classes]]` tables of a study.
+    """Write other findings, those of every class, into the `[[classes]]` tables of a valid study.
 
-    Lists that do not change are left as they are. What comes out is read again and compared: where
-    it is not exactly the study that is wanted, because its classes are written in another form, the
-    whole file is written anew.
-
-    Args:
-        text: A valid study.
-        findings: Of every class.
-
-    Returns:
-        The new text, and whether comments were kept.
+    Returns the new text, and whether comments were kept. Lists that do not change are left as they
+    are. What comes out is read again and compared: where it is not exactly the study that is
+    wanted, because its classes are written in another form, the whole file is written anew.
     """
     wanted = tomllib.loads(text)
     for item in wanted["classes"]:
@@ -44,7 +37,6 @@ def with_findings(text: str, findings: Findings) -> tuple[str, bool]:
 
 
 def _changed(block: list[str], findings: Findings) -> list[str]:
-    """The lines of one `[[classes]]` table with its new findings."""
     (item,) = tomllib.loads("\n".join(block))["classes"]
     new = findings[item["name"]]
     if item.get("findings", []) == new:

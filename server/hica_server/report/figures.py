@@ -154,27 +154,23 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
 
     Neighbours that collide form a group, which is centred on the mean of its values.
     """
-    order = sorted(range(len(values)), key=lambda i: values[i])
+
+    def bottom(group: list[int]) -> float:
+        return sum(values[i] for i in group) / len(group) - gap * (len(group) - 1) / 2
+
     groups: list[list[int]] = []
-    for index in order:
+    for index in sorted(range(len(values)), key=lambda i: values[i]):
         groups.append([index])
-        while len(groups) > 1 and _bottom(groups[-1], values, gap) < gap + _top(
-            groups[-2], values, gap
-        ):
-            groups[-2:] = [groups[-2] + groups[-1]]
+        while len(groups) > 1:
+            below, above = groups[-2:]
+            if bottom(above) >= gap + (bottom(below) + gap * (len(below) - 1)):
+                break
+            groups[-2:] = [below + above]
     result = [0.0] * len(values)
     for group in groups:
         for place, index in enumerate(group):
-            result[index] = _bottom(group, values, gap) + place * gap
+            result[index] = bottom(group) + place * gap
     return result
-
-
-def _bottom(group: list[int], values: Sequence[float], gap: float) -> float:
-    return sum(values[i] for i in group) / len(group) - gap * (len(group) - 1) / 2
-
-
-def _top(group: list[int], values: Sequence[float], gap: float) -> float:
-    return _bottom(group, values, gap) + gap * (len(group) - 1)
 
 
 def shortened(name: str, length: int = 22) -> str:
@@ -372,9 +368,7 @@ def _mark_stages(axes: Axes, rounds: Sequence[dict[str, Any]]) -> None:
         )
     step = max(1, round(len(rounds) / 30))
     ticks = range(0, len(rounds), step)
-    axes.set_xticks(ticks, [_tick(rounds[x]) for x in ticks], fontsize=8)
+    shown = [rounds[x] for x in ticks]
+    names = ["e" if each["stage"] == "evaluation" else each.get("round", "") for each in shown]
+    axes.set_xticks(ticks, [str(name) for name in names], fontsize=8)
     axes.set_xlabel("round of its stage; e: evaluation")
-
-
-def _tick(entry: dict[str, Any]) -> str:
-    return "e" if entry["stage"] == "evaluation" else str(entry.get("round", ""))

@@ -34,13 +34,10 @@ METHODS = {
 
 
 def write_report(path: Path, result: dict[str, Any], study_toml: str, extras: Extras) -> None:
-    """Write the report of a run as one HTML file, whole or not at all.
+    """Write the report of a run as one HTML file, whole or not at all; an old one is replaced.
 
-    Args:
-        path: Where to; an existing file is replaced.
-        result: The content of `result.json`.
-        study_toml: The resolved study.
-        extras: Pictures; empty where images may not be seen.
+    `result` is the content of `result.json`, `study_toml` the resolved study. `extras` are empty
+    where images may not be seen.
 
     Raises:
         StorageError: The file could not be written.

@@ -11,13 +11,7 @@ from hica_server.report.run_file import read_run_file
 
 
 def write_run_report(run: Path) -> Path:
-    """Write `report.html` of a finished run from its `result.json` and `study.json`.
-
-    Args:
-        run: The run directory.
-
-    Returns:
-        The report.
+    """Write `report.html` of a finished run from `result.json` and `study.json`; its path.
 
     Raises:
         ConfigurationError: The run has not come to its end, or a file of it is damaged.

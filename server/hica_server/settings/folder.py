@@ -16,13 +16,10 @@ class _Place:
 
 @dataclass(frozen=True)
 class Folder:
-    """A coordinator's folder. Weights and corpus lie where `ServerSettings.data` says.
-
-    Attributes:
-        root: What `hica-server init` made.
-    """
+    """A coordinator's folder. Weights and corpus lie where `ServerSettings.data` says."""
 
     root: Path
+    """What `hica-server init` made."""
 
     study = _Place("study.toml")
     """The study (TOML)."""

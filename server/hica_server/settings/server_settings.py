@@ -20,7 +20,6 @@ SMALLEST_REQUEST_LIMIT = 8 * 2**20
 
 
 def _address(text: str) -> str:
-    """An IP address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -31,7 +30,6 @@ def _address(text: str) -> str:
 
 
 def _host(text: str) -> str:
-    """An IP address or a DNS name."""
     try:
         return _address(text)
     except ValueError:

@@ -38,34 +38,28 @@ class UnreachableError(Exception):
 
 @dataclass(frozen=True)
 class Node:
-    """A registered SuperNode.
-
-    Attributes:
-        id: Flower's number of it.
-        name: The site it was registered for.
-        public_key: PEM.
-        online: Whether it has sent a heartbeat within Flower's patience (60 s).
-        since: Time (ISO 8601) of its last change between online and offline; "" before the first.
-    """
+    """A registered SuperNode."""
 
     id: int
+    """Flower's number of it."""
     name: str
+    """The site it was registered for."""
     public_key: bytes
+    """PEM."""
     online: bool
+    """Whether it has sent a heartbeat within Flower's patience (60 s)."""
     since: str
+    """Time (ISO 8601) of its last change between online and offline; "" before the first."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Where a Flower run stands.
-
-    Attributes:
-        finished: Whether it has ended, however it did.
-        details: Why it failed, in Flower's words; "" where it did not.
-    """
+    """Where a Flower run stands."""
 
     finished: bool
+    """Whether it has ended, however it did."""
     details: str
+    """Why it failed, in Flower's words; "" where it did not."""
 
 
 class Control:

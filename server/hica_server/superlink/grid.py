@@ -43,17 +43,14 @@ _UNAVAILABLE = (
 
 @dataclass
 class _Sent:
-    """A message that has been sent.
-
-    Attributes:
-        message: Without its content.
-        most_bytes: Limit of its reply.
-        upload: The reply, once it is announced.
-    """
+    """A message that has been sent."""
 
     message: Message
+    """Without its content."""
     most_bytes: int
+    """Limit of its reply."""
     upload: Upload | None = None
+    """The reply, once it is announced."""
 
 
 class PromptGrid(Grid):
@@ -65,15 +62,10 @@ class PromptGrid(Grid):
     A site may send what it likes, and in Flower's grid a reply that cannot be read takes all others
     with it; so replies are fetched here, each by itself, and one that is of no use becomes an error
     of its site.
-
-    Args:
-        grid: The grid that Flower made for the run.
-        poll_seconds: Between two looks.
     """
 
-    def __init__(self, grid: Grid, poll_seconds: float = POLL_SECONDS) -> None:
+    def __init__(self, grid: Grid) -> None:
         self._grid = cast(HttpGrid, grid)
-        self._poll_seconds = poll_seconds
         self._open: dict[str, _Sent] = {}
 
     def connected(self) -> dict[str, int]:
@@ -122,9 +114,6 @@ class PromptGrid(Grid):
         """Announce messages, then hand over their objects; returns the messages' ids.
 
         One object after the other: Flower's grid makes copies of all before it sends the first.
-
-        Raises:
-            FederationError: The SuperLink does not store an object.
         """
         objects: dict[str, InflatableObject] = {}
         with no_object_id_recompute():
@@ -145,7 +134,6 @@ class PromptGrid(Grid):
         return list(announced.message_ids)
 
     def _push_object(self, object_id: str, pushed: InflatableObject, session: str) -> None:
-        """Hand over one object."""
         request = PushObjectRequest(
             node=self._grid.node,
             run_id=self._grid.run.run_id,
@@ -171,9 +159,7 @@ class PromptGrid(Grid):
     ) -> Iterable[Message]:
         """Send messages, and yield the replies as they come, none held while the next one comes.
 
-        Args:
-            messages: One for each site.
-            timeout: Seconds until the deadline; None waits for every reply.
+        `timeout` is in seconds until the deadline; None waits for every reply.
         """
         ids = list(filter(None, self.push_messages(messages)))
         return self._replies(ids, None if timeout is None else time.monotonic() + timeout)
@@ -185,7 +171,7 @@ class PromptGrid(Grid):
             ids = [each for each in ids if each in self._open]
             if not ids or (ends is not None and time.monotonic() >= ends):
                 break
-            time.sleep(self._poll_seconds)
+            time.sleep(POLL_SECONDS)
         for late in ids:
             del self._open[late]
 
@@ -208,7 +194,13 @@ class PromptGrid(Grid):
         content = fetch_reply(sent.upload, self._object)
         if content:
             del self._open[message_id]
-            self._confirm(sent.upload.root)
+            self._grid._runtime_client.ConfirmMessageReceived(  # the SuperLink may forget it
+                ConfirmMessageReceivedRequest(
+                    node=self._grid.node,
+                    run_id=self._grid.run.run_id,
+                    message_object_id=sent.upload.root,
+                )
+            )
             # Of what a reply tells about itself nothing is used: the SuperLink has checked that
             # it was announced by the node that was asked, but not what its objects say.
             yield Message(content.pop(), reply_to=sent.message)
@@ -220,14 +212,6 @@ class PromptGrid(Grid):
         )
         pulled = self._grid._runtime_client.PullObject(request)
         return pulled.object_content if pulled.object_found else None
-
-    def _confirm(self, root: str) -> None:
-        """Let the SuperLink forget a message."""
-        self._grid._runtime_client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(
-                node=self._grid.node, run_id=self._grid.run.run_id, message_object_id=root
-            )
-        )
 
 
 def _is_reply(message: Message) -> bool:

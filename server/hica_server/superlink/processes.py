@@ -17,11 +17,7 @@ def superlink_command(folder: Folder, port: int, health_port: int) -> list[str]:
 
     With process isolation it starts no ServerApp itself, so that a run outlives it; without the
     secret nobody else can take one over. It installs nothing, whatever a bundle asks for.
-
-    Args:
-        folder: The coordinator's.
-        port: Of all its HTTP interfaces.
-        health_port: Of Flower's gRPC health service; 0: none.
+    `port` is for all its HTTP interfaces, `health_port` for Flower's gRPC health service; 0: none.
     """
     health = ["--health-server-address", f"{LOOPBACK}:{health_port}"] if health_port else []
     return [
@@ -42,7 +38,7 @@ def superlink_command(folder: Folder, port: int, health_port: int) -> list[str]:
 def superexec_command(folder: Folder, port: int) -> list[str]:
     """Command of the superexec, which starts a ServerApp for every run of the SuperLink."""
     return [
-        *_program("flower-superexec"),
+        str(Path(sysconfig.get_path("scripts")) / "flower-superexec"),
         *("--runtime-api-address", f"{LOOPBACK}:{port}"),
         *("--root-certificates", str(folder.ca_certificate)),
         *("--superexec-auth-secret-file", str(folder.secret)),
@@ -66,8 +62,3 @@ def environment(folder: Folder) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
     }
-
-
-def _program(name: str) -> list[str]:
-    """A command of Flower that is installed beside this Python."""
-    return [str(Path(sysconfig.get_path("scripts")) / name)]

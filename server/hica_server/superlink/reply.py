@@ -18,14 +18,10 @@ from hica_server.superlink.upload import UnusableReplyError, Upload, check_size
 
 
 def fetch_reply(upload: Upload, pull: Callable[[str], bytes | None]) -> list[RecordDict | Error]:
-    """What a reply says, or why it is of no use; nothing while it is on its way.
+    """What a reply says, or why it is of no use, as a list of one; empty while it is on its way.
 
-    Args:
-        upload: Its upload.
-        pull: Gives the content of an object; see `Upload.contents`.
-
-    Returns:
-        A list of one, from which it can be taken without being held here, or an empty list.
+    From a list it can be taken without being held here. `pull` gives the content of an object; see
+    `Upload.contents`.
     """
     try:
         contents = upload.contents(pull)
@@ -35,11 +31,7 @@ def fetch_reply(upload: Upload, pull: Callable[[str], bytes | None]) -> list[Rec
 
 
 def _read(contents: dict[str, bytes], upload: Upload) -> RecordDict | Error:
-    """Make a message of the objects, and give its content.
-
-    Raises:
-        UnusableReplyError: Flower cannot make a message of them.
-    """
+    """Make a message of the objects, and give its content."""
     try:
         uses = _uses(contents)
         check_size(_inflated_size(contents), upload.most_bytes)
@@ -58,9 +50,6 @@ class _Objects(dict[str, InflatableObject]):
 
     It would hold every piece of every array until the message is whole, which is the update a
     second time. What only one other object is made of is not looked up again, and not kept.
-
-    Args:
-        uses: How many objects are made of each.
     """
 
     def __init__(self, uses: Mapping[str, int]) -> None:
@@ -73,7 +62,6 @@ class _Objects(dict[str, InflatableObject]):
 
 
 def _uses(contents: dict[str, bytes]) -> Counter[str]:
-    """How many objects are made of each object."""
     return Counter(
         child
         for content in contents.values()

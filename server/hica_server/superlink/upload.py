@@ -16,12 +16,7 @@ MOST_SHARE, MOST_BEYOND = 1.5, 16 * 2**20
 
 
 class UnusableReplyError(Exception):
-    """A reply that is not fetched to its end.
-
-    Args:
-        reason: Why.
-        code: What kind of an error it becomes.
-    """
+    """A reply that is not fetched to its end; `code` says what kind of error it becomes."""
 
     def __init__(self, reason: str, code: int = ErrorCode.UNKNOWN) -> None:
         super().__init__(reason)
@@ -35,9 +30,7 @@ class Upload:
     that is stuck costs one small request. What has been seen is pulled again only when all objects
     have been: in whatever order a site holds them back, none is pulled more than twice.
 
-    Args:
-        objects: Ids in the order in which they are pushed.
-        most_bytes: Limit of all objects together.
+    `objects` are ids in the order in which they are pushed; all together have `most_bytes` at most.
     """
 
     def __init__(self, objects: Iterable[str], most_bytes: int) -> None:
@@ -50,9 +43,7 @@ class Upload:
     def contents(self, pull: Callable[[str], bytes | None]) -> dict[str, bytes]:
         """Contents of all objects, by id; empty while one is on its way.
 
-        Args:
-            pull: Gives the content of an object: empty while it is on its way, None where it
-                cannot come.
+        `pull` gives the content of one: empty while it is on its way, None where it cannot come.
 
         Raises:
             UnusableReplyError: They are too many or too large, or one cannot come.
@@ -77,11 +68,7 @@ def most_reply_bytes(message_bytes: int) -> int:
 
 
 def check_size(size: int, most: int) -> None:
-    """Refuse a reply of more than `most` bytes.
-
-    Raises:
-        UnusableReplyError: It has more.
-    """
+    """Raise UnusableReplyError where a reply has more than `most` bytes."""
     if size > most:
         raise UnusableReplyError(f"the answer has more than {most} bytes")
 

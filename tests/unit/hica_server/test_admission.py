@@ -33,8 +33,10 @@ class Clock:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(admission, "time", clock)
+    return clock
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def folder(tmp_path) -> Folder:
 def gate(folder, clock) -> Admission:
     """Started an hour ago."""
     clock.now -= 3600
-    made = Admission(folder, clock)
+    made = Admission(folder)
     clock.now += 3600
     return made
 
@@ -193,7 +195,7 @@ def test_a_site_with_a_new_key_has_only_that(gate, node, folder, tmp_path):
 def test_until_the_superlink_knows_the_sites_they_are_asked_to_wait(folder, clock, node, enrol):
     known = []
     clock.now -= 3600
-    gate = Admission(folder, clock, ready=lambda: bool(known))
+    gate = Admission(folder, ready=lambda: bool(known))
     clock.now += 3600
     headers = node.headers(NOW)
     assert refusal(gate, headers) == (503, "H1: the server is starting")
@@ -213,7 +215,7 @@ def test_while_the_file_cannot_be_read_sites_are_asked_to_wait(gate, node, folde
 
 def test_the_file_is_read_only_when_it_has_changed(gate, node, monkeypatch):
     gate.admit(node.headers(NOW).items())
-    monkeypatch.setattr(admission, "read_sites", None)
+    monkeypatch.setattr(admission, "let_in", None)
     assert gate.admit(node.headers(NOW).items()) == "H1"
 
 
@@ -266,7 +268,7 @@ def test_another_spelling_of_a_signature_is_a_replay(gate, node):
 
 def test_after_a_restart_what_may_have_passed_before_has_to_be_signed_anew(folder, clock, node):
     before = node.headers(NOW - 1)
-    restarted = Admission(folder, clock)
+    restarted = Admission(folder)
     assert refusal(restarted, before) == (503, "H1: signed before the gateway was started")
     clock.now += 1
     assert restarted.admit(node.headers(NOW + 0.5).items()) == "H1"

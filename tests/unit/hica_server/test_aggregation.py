@@ -7,6 +7,7 @@ import pytest
 
 from hica.errors import CheckpointError, FederationError
 from hica.steps.step import Update
+from hica.study.sections import FederationSection
 from hica.wire.checkpoint import load_state, save_state
 from hica_server.aggregation import factors, make_aggregator, product_mean
 
@@ -15,8 +16,7 @@ SHAPES = {"adapter.weight": (3, 4), "adapter.bias": (3,), "scale": ()}
 
 
 def aggregator(rule, **changes):
-    settings = {"server_learning_rate": 0.01, "trim": 0.2, "malicious": 1, "weighting": "examples"}
-    return make_aggregator(rule, **settings | changes)
+    return make_aggregator(FederationSection(aggregation=rule, **{"malicious": 1} | changes))
 
 
 def random_arrays(rng, shapes=SHAPES, size=1.0):

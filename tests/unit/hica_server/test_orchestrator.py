@@ -95,7 +95,7 @@ def control():
 
 
 @pytest.fixture
-def clock():
+def clock(monkeypatch):
     """A clock that is moved by hand: `clock.now`."""
 
     class Clock:
@@ -104,12 +104,14 @@ def clock():
         def __call__(self):
             return self.now
 
-    return Clock()
+    clock = Clock()
+    monkeypatch.setattr("hica_server.orchestrator.monotonic", clock)
+    return clock
 
 
 @pytest.fixture
 def orchestrator(folder, control, clock, toy_study):
-    return Orchestrator(folder, toy_study(), control, clock)
+    return Orchestrator(folder, toy_study(), control)
 
 
 @pytest.fixture

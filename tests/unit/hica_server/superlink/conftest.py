@@ -6,12 +6,13 @@ from .fake_link import Link
 
 
 @pytest.fixture
-def grid_of(make_grid):
+def grid_of(make_grid, monkeypatch):
     """A prompt grid over a link that finds these answers."""
+    monkeypatch.setattr("hica_server.superlink.grid.POLL_SECONDS", 0.0)
     make_grid({})  # gives this process the identity of a server
 
     def grid_of(*looks, refused=()):
         link = Link(*looks, refused=refused)
-        return PromptGrid(link, poll_seconds=0.0), link
+        return PromptGrid(link), link
 
     return grid_of
