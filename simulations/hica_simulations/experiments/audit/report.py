@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from hica.storage import write_atomically
-from hica_simulations.experiments.csv_files import write_csv
+from hica_simulations.experiments.pages import write_csv
 
 SEEN = {"prototypes": "class sums", "update": "updates", "model": "model only"}
 HEAD = [

@@ -14,7 +14,7 @@ from hica.errors import ConfigurationError
 from hica.method.intervals import Interval
 from hica.storage import write_atomically
 from hica.study import NO_CHANGES, Changes, merged
-from hica_simulations.experiments.csv_files import write_csv
+from hica_simulations.experiments.pages import Table, markdown, write_csv, write_page
 from hica_simulations.experiments.tables.cells import (
     OURS,
     Cell,
@@ -22,7 +22,6 @@ from hica_simulations.experiments.tables.cells import (
     Row,
     predictions_of,
 )
-from hica_simulations.experiments.tables.pages import Table, markdown, write_page
 from hica_simulations.experiments.tables.plots import differences_plot, shots_plot
 from hica_simulations.experiments.tables.statistics import patients_interval, seeds_interval
 from hica_simulations.predictions import Predictions

@@ -6,6 +6,7 @@ from pathlib import Path
 from hica.storage import write_atomically
 from hica_simulations.experiments.baselines.registry import NAMES
 from hica_simulations.experiments.baselines.shots import runnable
+from hica_simulations.experiments.pages import Table, markdown
 from hica_simulations.experiments.tables.cells import LOCAL, OURS, POOLED, Row
 from hica_simulations.experiments.tables.comparison import (
     METRICS,
@@ -14,7 +15,6 @@ from hica_simulations.experiments.tables.comparison import (
     difference,
     rows_of,
 )
-from hica_simulations.experiments.tables.pages import Table, markdown
 from hica_simulations.experiments.titles import TITLES
 from hica_simulations.scenario import Scenario
 

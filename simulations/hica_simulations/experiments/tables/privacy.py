@@ -15,9 +15,8 @@ from matplotlib.figure import Figure
 from hica.method.intervals import paired_interval
 from hica.storage import write_atomically
 from hica.study import Changes, merged
-from hica_simulations.experiments.csv_files import write_csv
+from hica_simulations.experiments.pages import Table, markdown, write_csv, write_page
 from hica_simulations.experiments.tables.cells import Cell, Row
-from hica_simulations.experiments.tables.pages import Table, markdown, write_page
 from hica_simulations.scenario import load_scenario
 
 BUDGETS = (math.inf, 8.0, 3.0, 1.0)

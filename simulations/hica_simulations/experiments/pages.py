@@ -1,10 +1,12 @@
-"""How a table is shown: Markdown, and a page of one file that needs no network."""
+"""How results are written: rows as CSV, tables as Markdown, reports of one file for a browser."""
 
 import base64
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hica.storage import write_atomically
 
@@ -31,8 +33,28 @@ class Table(NamedTuple):
     lines: Sequence[Sequence[str]]
 
 
+def markdown(table: Table, rule: str = " --- ") -> str:
+    """A table in Markdown; `rule` is what each column has below its title."""
+    header, *lines = ("| " + " | ".join(row) + " |" for row in (table.header, *table.lines))
+    return "\n".join([header, f"|{rule}" * len(table.header) + "|", *lines, ""])
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write rows; a column that a row does not have is empty there.
+
+    Raises:
+        StorageError: The disk is full or the folder may not be written.
+    """
+    text = io.StringIO()
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
 def write_page(path: Path, title: str, table: Table, picture: Path, note: str) -> None:
-    """Write a report of one file: the picture, the table, the note.
+    """Write a report of one file, which needs no network: the picture, the table, the note.
 
     Raises:
         StorageError: The disk is full or the folder may not be written.
@@ -46,9 +68,3 @@ def write_page(path: Path, title: str, table: Table, picture: Path, note: str) -
     words = {"title": escape(title), "note": escape(note)}
     page = PAGE.format(picture=drawn, header=header, rows=rows, **words)
     write_atomically(path, page.encode())
-
-
-def markdown(table: Table) -> str:
-    """A table in Markdown."""
-    rows = [table.header, ["---"] * len(table.header), *table.lines]
-    return "".join("| " + " | ".join(row) + " |\n" for row in rows)
