@@ -67,9 +67,7 @@ class Deployment:
     What `prepare` finds done is kept, so a deployment that was interrupted goes on. Leaving the
     context stops every process.
 
-    Args:
-        scenario: Study and sites.
-        place: Data, cache and device; everything is written below `place.out`.
+    Everything is written below `place.out`.
     """
 
     def __init__(self, scenario: Scenario, place: Place) -> None:
@@ -175,9 +173,7 @@ class Deployment:
     def start(self, name: str, more: Mapping[str, str] | None = None) -> None:
         """Start `hica-server run` (name `coordinator`) or a hospital's `hica-client run`.
 
-        Args:
-            name: `coordinator`, or the name of a hospital.
-            more: Environment beyond our own.
+        `more` is environment beyond our own.
         """
         if name == COORDINATOR:
             command = [program("hica-server"), "run", str(self.folder.root)]
@@ -250,10 +246,7 @@ class Deployment:
 def federate(scenario: Scenario, place: Place, watching: Watching = silently) -> Comparison:
     """Run a study over real processes and then in this one, and compare their metrics.
 
-    Args:
-        scenario: Study and sites.
-        place: Files and device; the engine is not used.
-        watching: Told of the simulation's progress.
+    Of `place` the engine is not used; `watching` is told of the simulation's progress.
 
     Raises:
         HicaError: Whatever stops either run; the same call resumes it.
@@ -296,10 +289,7 @@ def started(
 ) -> subprocess.Popen[bytes]:
     """Start a process that ends with this one at the latest, and let it write into a log.
 
-    Args:
-        command: Program and arguments.
-        log: Gets what it prints, below what is there.
-        variables: Environment variables, all of them.
+    What it prints is put below what is in the log; `variables` are all of its environment.
     """
     parent = os.getpid()
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -232,12 +232,7 @@ def run_in_process(
 ) -> None:
     """Run a ServerApp over in-process sites to its end; what it raises reaches the caller.
 
-    Args:
-        server_app: The coordinator's app.
-        client_app: The sites' app.
-        node_configs: `context.node_config` of each site.
-        run_config: `context.run_config` of the coordinator and of every site.
-        workers: Sites that run at the same time.
+    See `InProcessGrid`; the coordinator's Context has the `run_config` of every site.
     """
     with InProcessGrid(client_app, node_configs, run_config or {}, workers) as grid:
         server_app(grid=grid, context=server_context(run_config or {}))

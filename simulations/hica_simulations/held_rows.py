@@ -75,13 +75,9 @@ def held_rows(site: SiteSource, simulation: Simulation, manifest: Path) -> list[
 def matching_names(
     site: SiteSource, key: str, where: Mapping[str, str], manifest: Path
 ) -> set[str]:
-    """Names of the images whose rows hold these values.
+    """Names of the images whose rows hold these values, by column.
 
-    Args:
-        site: The site that holds the rows.
-        key: What `where` is called in the site's table.
-        where: Column to value.
-        manifest: One that `read_manifest` has accepted.
+    `key` is what `where` is called in the site's table; `read_manifest` has accepted the manifest.
 
     Raises:
         ConfigurationError: A column does not exist.

@@ -85,15 +85,11 @@ def dilated(mask: Mask, share: float) -> Mask:
 
 
 def shifted(mask: Mask, share: float, angle: float) -> Mask:
-    """`mask` [H, W] moved by `share` of the shorter side; what leaves the frame is lost.
+    """`mask` [H, W] moved by `share` of the shorter side, below 0.5; what leaves the frame is lost.
 
-    A mask that would be lost as a whole goes the opposite way, else to one of the two sides. With
-    a share below 0.5 one of the four ways leads towards the centre, where some of it remains.
-
-    Args:
-        mask: What is moved.
-        share: 0 to below 0.5.
-        angle: Direction in radians, from the right downwards.
+    `angle` is in radians, from the right downwards. A mask that would be lost as a whole goes the
+    opposite way, else to one of the two sides: one of the four ways leads towards the centre, where
+    some of it remains.
     """
     distance = share * min(mask.shape)
     right, down = round(distance * math.cos(angle)), round(distance * math.sin(angle))

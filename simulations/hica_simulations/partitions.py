@@ -58,11 +58,8 @@ def build_sites(
 ) -> list[SiteFolder]:
     """Write `out/sites/NAME/manifest.csv` for every site of a scenario.
 
-    Args:
-        scenario: Study and sites.
-        data: Folder below which the sites' manifests lie.
-        out: Run directory.
-        cache: Where phantoms are kept between runs; default `out`.
+    The sites' manifests lie below `data`; phantoms are kept between runs in `cache`, without it in
+    `out`.
 
     Raises:
         ConfigurationError: `data` or a manifest is missing, a column does not exist, or two sites
@@ -107,10 +104,8 @@ def pooled_folders(folders: Sequence[SiteFolder], study: Study, out: Path) -> li
     the number of sites. The sites themselves keep their test rows only. Groups carry their site's
     name, so that patients of different sites stay different.
 
-    Args:
-        folders: What `build_sites` returned.
-        study: The study of the federated run: its classes, shots and seed draw the episodes.
-        out: The baseline's run directory.
+    The folders are those of `build_sites`, the study is that of the federated run, whose classes,
+    shots and seed draw the episodes, and `out` is the baseline's run directory.
 
     Returns:
         The pooled site, then the sites that have test rows.

@@ -87,11 +87,8 @@ class Predictions:
 def gathered(study: Study, site_files: Sequence[Path], sources: Mapping[str, str]) -> Predictions:
     """What the sites of a finished federation keep of their last evaluation.
 
-    Args:
-        study: The study that was run.
-        site_files: `site.toml` of every site.
-        sources: Site → the manifest in which its patients' names are unique; without an entry the
-            site itself.
+    `sources` names, for a site, the manifest in which its patients' names are unique; without
+    an entry it is the site itself.
 
     Raises:
         CheckpointError: A site that was tested has kept none.

@@ -54,11 +54,7 @@ def simulate(
 ) -> dict[str, Any]:
     """Run or resume a simulated study; returns its `result.json`.
 
-    Args:
-        scenario: Study and sites.
-        place: Files and engine.
-        watching: Told of progress.
-        zero_shot: Whether the texts alone are evaluated before anything is trained.
+    With `zero_shot` the texts alone are evaluated before anything is trained.
 
     Raises:
         HicaError: Whatever stops the run; the same call resumes it.
@@ -148,12 +144,8 @@ def run_federation(
 ) -> dict[str, Any]:
     """Run or resume one federation; returns its `result.json`.
 
-    Args:
-        federation: What is run.
-        place: Data, cache, device and engine; not where it is run.
-        watching: Told of progress.
-        sources: Site → its source manifest, as `sources_of` gives it.
-        zero_shot: Whether the texts alone are evaluated before anything is trained.
+    Of `place` all but `out` is used; `sources` is as `sources_of` gives it. With `zero_shot` the
+    texts alone are evaluated before anything is trained.
 
     Raises:
         HicaError: Whatever stops the run; the same call resumes it.

@@ -212,10 +212,7 @@ def load_scenario(
 ) -> Scenario:
     """Read, change and check a study file with a `[simulation]` table.
 
-    Args:
-        path: The TOML file.
-        overrides: `section.key=value` of the command line, for the study and the simulation.
-        changes: Further settings of either; they go before `overrides`.
+    `overrides` are `section.key=value` of the command line; `changes` go before them.
 
     Raises:
         ConfigurationError: Names the file, the key and what is allowed there.

@@ -22,11 +22,7 @@ DRAWS = 100
 def even_part(records: Sequence[Record], which: int, count: int, seed: int) -> list[Record]:
     """The `which`-th of `count` equal shares of every label's groups, dealt out in turn.
 
-    Args:
-        records: All rows that are shared out.
-        which: 1 to `count`.
-        count: Number of parts.
-        seed: Draws of the same seed are the same.
+    `which` is 1 to `count`; draws of the same seed are the same.
     """
     by_label = _groups_by_label(records, seed)
     return _of(records, {g for groups in by_label.values() for g in groups[which - 1 :: count]})
@@ -37,11 +33,7 @@ def sized_part(
 ) -> list[Record]:
     """The `which`-th part, where part k holds `sizes[k - 1]` of `sum(sizes)` of every label.
 
-    Args:
-        records: All rows that are shared out.
-        which: 1 to `len(sizes)`.
-        sizes: Positive.
-        seed: Draws of the same seed are the same.
+    `which` is 1 to the number of sizes, all positive; draws of the same seed are the same.
     """
     kept: set[str] = set()
     for groups in _groups_by_label(records, seed).values():

@@ -29,12 +29,9 @@ TITLES = {"prototypes": "class sums", "update": "updates"}
 
 
 def plot(result: dict[str, Any], curves: dict[str, Any], path: Path) -> None:
-    """Write the picture as PNG.
+    """Write the picture of `audit.json` as PNG.
 
-    Args:
-        result: `audit.json`.
-        curves: (FPR, TPR) by `setting/seen/attacker/canary`.
-        path: Where to.
+    `curves` holds (FPR, TPR) by `setting/seen/attacker/canary`.
     """
     figure = Figure(figsize=(11, 7.4), layout="constrained")
     grid = figure.subplots(2, 3, width_ratios=[1, 1, 1.15])

@@ -27,12 +27,7 @@ from hica.seeds import derived_seed
 from hica.wire.weight_names import BANK_CLASSES
 from hica_simulations.experiments.audit.settings import Setting
 from hica_simulations.experiments.audit.site_side import class_sums, round_change
-from hica_simulations.experiments.audit.world import (
-    Start,
-    World,
-    make_start,
-    rows_of,
-)
+from hica_simulations.experiments.audit.world import Start, World, make_start, rows_of
 
 SIZES = (1, 5, 20)
 """Images of the class at each site."""
@@ -71,11 +66,8 @@ class Recovered:
 
 def reconstruct(world: World, setting: Setting) -> list[dict[str, Any]]:
     """All attacks in one setting; one entry of `Recovered` for each attack and size."""
-    statistics, training = (
-        make_start(world, setting.statistics),
-        make_start(world, setting.training),
-    )
-    known = {"sums": _embedded(world, statistics), "update": _embedded(world, training)}
+    starts = [make_start(world, study) for study in (setting.statistics, setting.training)]
+    known_sums, known_update = (_embedded(world, start) for start in starts)
     labels = [hospital.pool.labels.numpy() for hospital in world.hospitals]
     classes = np.unique(labels[0])
     smallest = min(int((of == c).sum()) for of in labels for c in classes)
@@ -94,11 +86,11 @@ def reconstruct(world: World, setting: Setting) -> list[dict[str, Any]]:
             chosen = zip(world.hospitals, rows, strict=False)
             held = [hospital.pool.rows(torch.tensor(row)) for hospital, row in chosen]
             noise = SeededNoise(int(draws.integers(2**62)))
-            sought, guess = _truth_and_guess(known["sums"], labels, rows, label)
-            class_sum = _class_sum(setting, known["sums"], held, rows, label, noise)
+            sought, guess = _truth_and_guess(known_sums, labels, rows, label)
+            class_sum = _class_sum(setting, known_sums, held, rows, label, noise)
             sums.append((_cosine(class_sum, sought), guess))
-            sought, guess = _truth_and_guess(known["update"], labels, rows, label)
-            change = _mean_change(setting, training, held, noise)
+            sought, guess = _truth_and_guess(known_update, labels, rows, label)
+            change = _mean_change(setting, starts[1], held, noise)
             if BANK_CLASSES in change:
                 texts.append((_cosine(_toward(change[BANK_CLASSES], label), sought), guess))
         found += [
@@ -135,9 +127,8 @@ def _class_sum(
     total = np.zeros(embedded[0].shape[1])
     for known, examples, chosen in zip(embedded, held, rows, strict=False):
         whose = units_of(setting.training, examples.groups)
-        total += class_sums(setting, known[chosen], examples.labels.numpy(), whose, noise).sums[
-            label
-        ]
+        left = class_sums(setting, known[chosen], examples.labels.numpy(), whose, noise)
+        total += left.sums[label]
     return total
 
 
@@ -170,16 +161,6 @@ def _summary(
     setting: Setting, attack: str, images: int, pairs: list[tuple[float, float]]
 ) -> Recovered:
     """Means over targets."""
-    cosines = [cosine for cosine, _ in pairs]
-    interval = paired_interval(cosines)
+    mean, low, high = paired_interval([cosine for cosine, _ in pairs])
     guess = float(np.mean([guess for _, guess in pairs]))
-    return Recovered(
-        setting.name,
-        attack,
-        images,
-        len(pairs),
-        interval.value,
-        interval.low,
-        interval.high,
-        guess,
-    )
+    return Recovered(setting.name, attack, images, len(pairs), mean, low, high, guess)

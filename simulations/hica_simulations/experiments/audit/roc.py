@@ -62,12 +62,9 @@ class Verdict:
 
 
 def verdict(scores: Scores, inside: Inside, delta: float) -> Verdict:
-    """Judge an attack.
+    """Judge an attack by its scores [n], higher for members, and who was in [n].
 
-    Args:
-        scores: [n], higher for members.
-        inside: [n] whether the patient was in.
-        delta: δ of the claim.
+    The bounds on ε are for δ of the claim, `delta`.
 
     Raises:
         ValueError: A half has no member, or no other.

@@ -47,12 +47,10 @@ ATTACKS: dict[Seen, Attack] = {"prototypes": prototype_trials, "update": update_
 
 
 def audit(scenario: Scenario, place: Place, trials: int) -> dict[str, Any]:
-    """Run or resume an audit; returns its `audit.json`.
+    """Run or resume an audit of so many trainings for each setting and attacker.
 
-    Args:
-        scenario: Study and sites.
-        place: Files.
-        trials: Trainings for each setting and attacker.
+    Returns:
+        `audit.json`.
 
     Raises:
         ConfigurationError: Too few trials, or the folder holds another audit.

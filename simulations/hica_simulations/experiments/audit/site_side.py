@@ -34,12 +34,7 @@ def class_sums(
 ) -> ClusterSums:
     """One site's class sums [C, D] and counts [C] as they leave it.
 
-    Args:
-        setting: Whether and how much noise is added.
-        rows: [n, D] unit embeddings of the images.
-        labels: [n].
-        units: [n] unit to which each image belongs.
-        noise: Where noise comes from.
+    They are made of the images' unit embeddings `rows` [n, D], `labels` [n] and `units` [n].
     """
     weights = unit_weights(units) if setting.is_private else np.ones(len(rows))
     parts = group_sums(rows, labels, len(setting.statistics.classes), weights)
@@ -64,8 +59,8 @@ def round_change(
         start: Where from; put back before the round, not after it.
         examples: The images that the site learns from.
         units: For how many its private schedule is set: the number is public.
-        noise: Where noise comes from.
-        generator: Order and views without privacy.
+        noise: Of private training.
+        generator: Of order and views in training without privacy.
     """
     start.reset()
     study, plain = setting.training, schedule_of(setting.training)

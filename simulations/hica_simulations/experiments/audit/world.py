@@ -144,12 +144,7 @@ class Start:
 
 
 def make_start(world: World, study: Study) -> Start:
-    """The model that a study's first round starts from; its centre is public, too.
-
-    Args:
-        world: The audit's.
-        study: One of the studies of a setting.
-    """
+    """The model that a setting's study starts from; its centre is public, too."""
     with torch.no_grad():  # the tower is shared: an earlier start may have trained it
         for name, value in world.session.pipeline.tower.trainable().items():
             value.copy_(world.initial[name])
@@ -173,12 +168,8 @@ def make_start(world: World, study: Study) -> Start:
 
 def start_model(session: Session, study: Study, bank: TextBank) -> AlignmentModel:
     """A model on the session's tower, which all models of an audit share."""
-    model = AlignmentModel(
-        session.pipeline.tower,
-        bank,
-        study.alignment.train_text_bank,
-        unit_features=study.privacy.is_private,
-    )
+    trained, private = study.alignment.train_text_bank, study.privacy.is_private
+    model = AlignmentModel(session.pipeline.tower, bank, trained, unit_features=private)
     return model.to(session.device)
 
 
@@ -196,14 +187,9 @@ def gradient_of(model: AlignmentModel, image: Examples, loss: Loss) -> dict[str,
 
 def joined(first: Examples, second: Examples) -> Examples:
     """The images of `first`, then those of `second`."""
-    return Examples(
-        hidden=torch.cat([first.hidden, second.hidden]),
-        region_weights=torch.cat([first.region_weights, second.region_weights]),
-        valid=torch.cat([first.valid, second.valid]),
-        labels=torch.cat([first.labels, second.labels]),
-        positives=torch.cat([first.positives, second.positives]),
-        groups=first.groups + second.groups,
-    )
+    names = ("hidden", "region_weights", "valid", "labels", "positives")
+    parts = {name: torch.cat([getattr(first, name), getattr(second, name)]) for name in names}
+    return Examples(**parts, groups=first.groups + second.groups)
 
 
 def rows_of(model: AlignmentModel, examples: Examples) -> NDArray[np.float64]:

@@ -30,12 +30,7 @@ def compare(
 ) -> dict[str, Any]:
     """Run every seed with and without stage 1; resumable run by run.
 
-    Args:
-        study: The scenario's file.
-        overrides: Applied to every run.
-        place: `out` holds one folder a run.
-        seeds: At least two.
-        watching: Told of progress.
+    `overrides` go into every run; `place.out` holds one folder a run. There are two seeds or more.
 
     Returns:
         `compare.json`: `values` {method: {metric: [one a seed]}}, `means`, and `differences`

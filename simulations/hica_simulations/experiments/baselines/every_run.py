@@ -23,11 +23,6 @@ def simulate_with_baselines(
 ) -> dict[str, Any]:
     """Run or resume a study and its baselines; returns its `result.json`.
 
-    Args:
-        scenario: Study and sites.
-        place: Files and engine.
-        watching: Told of progress.
-
     Raises:
         HicaError: Whatever stops the run; the same call resumes it.
     """

@@ -22,11 +22,7 @@ ALONE = {
 class BaselineFederations:
     """Federations of one site, on the shots and test images of a scenario's own federation.
 
-    Args:
-        scenario: Study and sites.
-        folders: The sites, as `build_sites` returns them.
-        place: Files and engine; each federation is run in a folder below `out/baselines`.
-        watching: Told of progress.
+    `folders` are what `build_sites` returns; each federation is run below `out/baselines`.
     """
 
     def __init__(
@@ -41,8 +37,7 @@ class BaselineFederations:
     def metrics(self, tested: Collection[str]) -> dict[str, Any]:
         """Metrics of `local_only` and `pooled`, run side by side on the machine's cores.
 
-        Args:
-            tested: Sites that were tested in the federation; the others have nothing to compare.
+        Only the sites `tested` in the federation are tested alone: there is something to compare.
         """
         alone = [folder for folder in self.folders if folder.labelled and folder.name in tested]
         with ThreadPoolExecutor(self.place.workers) as pool:  # the longest first

@@ -69,10 +69,9 @@ class Prompts:
         self.tokens = torch.cat([named[:, :1], context, named[:, 1:]], dim=1)[:, :longest]
 
     def classes(self, context: Tensor) -> Tensor:
-        """Class texts [C, D], unit rows, centred as the text bank is; differentiable.
+        """Class texts [C, D], unit rows, centred as the text bank is, for a context [M, width].
 
-        Args:
-            context: [M, width].
+        Differentiable.
         """
         words = self._words.index_copy(0, self._places, context.to(self._words.dtype))
         sentences = functional_call(self.tower, {self._name: words}, (self.tokens,))
@@ -82,12 +81,9 @@ class Prompts:
 
 
 def prompts_of(study: Study, dim: int, texts: Path) -> Prompts:
-    """The study's own text tower, refined as for its text bank.
+    """The study's own text tower, refined as for its text bank, for a joint space of width `dim`.
 
-    Args:
-        study: Gives the classes and `[text]`.
-        dim: D, width of the joint space.
-        texts: Folder below which the corpus lies.
+    The corpus lies below the folder `texts`.
 
     Raises:
         CheckpointError: The text tower's weights are missing.

@@ -50,10 +50,8 @@ SMALLEST = 1e-12
 class ShotBaselines:
     """All baselines on the shots of some sites; what several of them need is made once.
 
-    Args:
-        study: The study.
-        sites: Paths of `site.toml`.
-        texts: Makes the class texts that some baselines need; None where none of these is run.
+    The sites are paths of `site.toml`. `texts` makes the class texts that some baselines need; None
+    where none of these is run.
     """
 
     def __init__(
@@ -116,10 +114,8 @@ class ShotBaselines:
     def predictions(self, name: str, sources: Mapping[str, str]) -> Predictions:
         """What a baseline says of every test image.
 
-        Args:
-            name: Name of the baseline.
-            sources: Site → the manifest in which its patients' names are unique; without an entry
-                the site itself.
+        `sources` names, for a site, the manifest in which its patients' names are unique; without
+        an entry it is the site itself.
         """
         parts = []
         for session, found in self._by_site(self.probabilities(name)):
@@ -160,10 +156,7 @@ class ShotBaselines:
 def for_prevalence(test: Doubles, rest: Doubles, shares: Doubles) -> Doubles:
     """Predictions [m, C] of a site that knows what its mean prediction should be, made as ours are.
 
-    Args:
-        test: Predictions [m, C] as they are.
-        rest: [n, C] of the images of which `shares` are known.
-        shares: [C] of their classes.
+    `rest` [n, C] are its predictions of the images of whose classes it knows the `shares` [C].
     """
     logits, others = (np.log(np.maximum(part, SMALLEST)) for part in (test, rest))
     return np.asarray(softmax(logits + matching_intercepts(others, shares), axis=1))

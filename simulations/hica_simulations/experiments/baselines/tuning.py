@@ -49,11 +49,9 @@ FitPredictTuned = Callable[[TunedEpisode], Doubles]
 
 
 def features(tower: AdaptedTower, hidden: Tensor) -> Tensor:
-    """Whole images [B, D], differentiable, on the tower's device.
+    """Whole images [B, D] of outputs of the tower's frozen part [B, ...], on any device.
 
-    Args:
-        tower: In training or not.
-        hidden: Outputs of its frozen part [B, ...], on any device.
+    The result is differentiable and on the tower's device.
     """
     device = next(tower.parameters()).device
     absent = torch.zeros(len(hidden), 1, tower.tower.grid, tower.tower.grid, device=device)

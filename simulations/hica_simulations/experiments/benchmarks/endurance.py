@@ -86,12 +86,7 @@ def endure(out: Path, sites: int, rounds: int) -> list[Figure]:
 
 
 def growths(samples: Sequence[Sample], settled: int) -> list[Growth]:
-    """Growth, from the round `settled` on, of every kind of which a process was there both times.
-
-    Args:
-        samples: The samples of a whole run.
-        settled: Round from which on growth counts.
-    """
+    """Growth from the round `settled` on of every kind of which a process was there both times."""
     last = samples[-1].round
     begin, end = window(samples, settled), window(samples, last - WINDOW + 1)
     pids: dict[str, set[int]] = defaultdict(set)

@@ -172,12 +172,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def write_app(folder: Path, client: str, config: Mapping[str, Any]) -> None:
-    """Write the app as `flwr run` takes it; what lies in `folder` is replaced.
+    """Write the app as `flwr run` takes it, with a ClientApp of a module of `stock_app`.
 
-    Args:
-        folder: Where to.
-        client: Module of `stock_app` with the ClientApp.
-        config: Run configuration of the app; `result`, a path, is named at the start of a run.
+    What lies in `folder` is replaced. The configuration's `result`, a path, is named at the start
+    of a run.
     """
     shutil.rmtree(folder, ignore_errors=True)
     package = folder / "stock_app"

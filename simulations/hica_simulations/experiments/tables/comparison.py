@@ -203,10 +203,7 @@ class Comparison:
     def as_table(self, rows: Sequence[Row], out: Path, extra: Sequence[str] = ()) -> Table:
         """Means over the seeds and paired differences from the reference.
 
-        Args:
-            rows: The rows of all cells.
-            out: Folder of the table, whose cells hold predictions.
-            extra: Further columns that are shares.
+        Cells below `out` hold predictions; `extra` are further columns that are shares.
         """
         shares = {**self.metrics, **{title: title for title in extra}}
         header = ["study", "shots", "method", *shares.values()]
@@ -239,11 +236,8 @@ class Comparison:
 def difference(ours: Sequence[Row], theirs: Sequence[Row], metric: str, out: Path) -> list[str]:
     """Ours less theirs in points, with the interval over seeds, and that over patients.
 
-    Args:
-        ours: Rows of one method, in the order of the seeds.
-        theirs: Rows of another method, in the same order.
-        metric: One that `patients_interval` knows.
-        out: Folder of the table, whose cells hold predictions.
+    Both are rows of one method each, in the order of the seeds; the metric is one that
+    `patients_interval` knows. Cells below `out` hold predictions.
     """
     if not _comparable(ours, theirs, metric):
         return ["–", "–"]

@@ -82,10 +82,7 @@ def training_seconds(result: Mapping[str, Any]) -> float:
 def costs(study: Study, weights: Path, device_name: str) -> dict[str, float | None]:
     """Trained weights, classified images a second and peak memory of this process.
 
-    Args:
-        study: Names the tower, what of it is trained, and the batch.
-        weights: Folder below which the tower's weights lie.
-        device_name: `auto`, `cpu` or `cuda:N`.
+    The weights of the tower lie below the folder `weights`; a device is `auto`, `cpu` or `cuda:N`.
     """
     torch.set_num_threads(1)
     device = select_device(device_name)

@@ -65,14 +65,8 @@ def differences_plot(
 ) -> None:
     """Metrics less those of the reference with their intervals over the seeds.
 
-    A row of panels a study, and in it a panel a metric.
-
-    Args:
-        rows: Rows of a single number of shots.
-        reference: What methods are compared with.
-        path: The picture.
-        metrics: Titles of the metrics.
-        against: Methods that are compared with another one.
+    A row of panels a study, and in it a panel a metric, by its title. All rows have the same number
+    of shots; `against` names methods that are compared with another one.
     """
     others = against or {}
     studies = _distinct(rows, "study")

@@ -156,10 +156,7 @@ def cells_of(part: Part, studies: Path) -> list[Cell]:
 def copy_shared(cells: Iterable[Cell], out: Path, shared: MutableMapping[Hashable, Path]) -> None:
     """Copy runs that an earlier table has made: most tables have the study's own recipe as a line.
 
-    Args:
-        cells: All cells of a table.
-        out: Folder of the table.
-        shared: Folders of the runs of the tables before, to which this table's are added.
+    The folders of the runs of the tables before are `shared`, to which this table's are added.
     """
     for cell in cells:
         if cell.measure is not None:  # its row has columns that no other table's has

@@ -134,10 +134,8 @@ def _in_processes(
 def next_group(left: Sequence[Group], last: Group | None, others: Sequence[Group]) -> Group:
     """What a process goes on with: its own group, one nobody is at, or the longest.
 
-    Args:
-        left: Groups, in the order they are to be begun; at least one is not empty.
-        last: The group this process had a part of.
-        others: Groups that other processes are at.
+    At least one of the groups `left`, in the order they are to be begun, is not empty. The process
+    had a part of `last`, and other processes are at `others`.
     """
     if last:
         return last
