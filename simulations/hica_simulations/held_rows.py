@@ -124,12 +124,8 @@ def _translated(
     findings: Mapping[str, Mapping[str, str]],
 ) -> Record:
     """A row with its label and findings in the study's words."""
-    named = [
-        terms[term]
-        for column, terms in findings.items()
-        for term in _terms(row[column])
-        if term in terms
-    ]
+    found = ((terms, term) for column, terms in findings.items() for term in _terms(row[column]))
+    named = [terms[term] for terms, term in found if term in terms]
     return replace(
         record,
         label=labels.get(record.label, record.label) if record.label else None,
@@ -146,7 +142,6 @@ def _terms(field: str) -> list[str]:
 
 
 def _part(site: SiteSource, simulation: Simulation, records: Sequence[Record]) -> list[Record]:
-    """The site's part of its manifest's rows."""
     which, count = site.share
     if site.part is not None and simulation.sizes is not None:
         return sized_part(records, which, simulation.sizes, simulation.split_seed)

@@ -66,8 +66,7 @@ def simulate(
             "may answer each in another process: use --engine grid"
         )
     claim(place.out, scenario)
-    finished = finished_result(place.out, study)
-    if finished is not None:
+    if (finished := finished_result(place.out, study)) is not None:
         return finished
     # One thread a site, as many sites at once as there are cores: faster than several threads on
     # one small site, and the result does not depend on the number of cores.
@@ -119,14 +118,9 @@ def finished_result(out: Path, study: Study) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Federation:
-    """A study over some sites.
+    """A study over some sites, with a name for whoever watches it.
 
-    Attributes:
-        name: For whoever watches it.
-        study: What is run.
-        folders: The sites.
-        out: Run directory. The site files lie in it, so that no two federations share a site's
-            state.
+    The site files lie in its run directory `out`, so that no two federations share a site's state.
     """
 
     name: str
@@ -151,8 +145,7 @@ def run_federation(
         HicaError: Whatever stops the run; the same call resumes it.
     """
     study, out = federation.study, federation.out
-    finished = finished_result(out, study)
-    if finished is not None:
+    if (finished := finished_result(out, study)) is not None:
         return finished
     files = write_sites(federation.folders, out, place, study)
     if study.privacy.secure_aggregation:

@@ -56,7 +56,7 @@ def write_site(
 
 
 def introduce(site_files: Sequence[Path], names: Sequence[str]) -> None:
-    """Make all sites' keys and hand each the list of them, as start kits do; once is enough."""
+    """Make every site's key and hand each the list of all, as start kits do; repeatable."""
     roster = {}
     for path, name in zip(site_files, names, strict=True):
         key = path.parent / "keys" / "site"

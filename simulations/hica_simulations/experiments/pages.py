@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hica.method.intervals import Interval
 from hica.storage import write_atomically
 
 PAGE = """<!doctype html>
@@ -37,6 +38,14 @@ def markdown(table: Table, rule: str = " --- ") -> str:
     """A table in Markdown; `rule` is what each column has below its title."""
     header, *lines = ("| " + " | ".join(row) + " |" for row in (table.header, *table.lines))
     return "\n".join([header, f"|{rule}" * len(table.header) + "|", *lines, ""])
+
+
+def points(interval: Interval | None, value: bool = True) -> str:
+    """An interval of shares in points, as `+1.2 [-0.3, +2.7]`, or without its `value`."""
+    if interval is None:
+        return "–"
+    spread = f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+    return f"{100 * interval.value:+.1f} {spread}" if value else spread
 
 
 def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -26,7 +26,7 @@ from hica.progress import track
 from hica.seeds import derived_seed
 from hica.wire.weight_names import BANK_CLASSES
 from hica_simulations.experiments.audit.settings import Setting
-from hica_simulations.experiments.audit.site_side import class_sums, round_change
+from hica_simulations.experiments.audit.site_side import class_sums, mean_change, round_change
 from hica_simulations.experiments.audit.world import Start, World, make_start, rows_of
 
 SIZES = (1, 5, 20)
@@ -44,13 +44,11 @@ class Recovered:
     """How near an attack came.
 
     Attributes:
-        setting: Name of the setting.
         attack: One of `ATTACKS`.
         images: Images of the class at each site.
         targets: Images that were sought.
         cosine: Mean between what was found and the truth.
-        low: Lower end of its 95 % t-interval over targets.
-        high: Upper end of that interval.
+        low, high: Its 95 % t-interval over targets.
         guess: Mean cosine of a guess.
     """
 
@@ -123,7 +121,6 @@ def _class_sum(
     label: int,
     noise: SeededNoise,
 ) -> Vector:
-    """The sum of the class over the sites that are seen, as it leaves them."""
     total = np.zeros(embedded[0].shape[1])
     for known, examples, chosen in zip(embedded, held, rows, strict=False):
         whose = units_of(setting.training, examples.groups)
@@ -136,14 +133,12 @@ def _mean_change(
     setting: Setting, start: Start, held: list[Examples], noise: SeededNoise
 ) -> dict[str, Tensor]:
     """One round's change of the weights, the mean over the sites that are seen."""
-    total = {name: torch.zeros_like(value) for name, value in start.weights.items()}
+    changes = []
     for examples in held:
         generator = torch.Generator().manual_seed(int(noise.uniform(1)[0] * 2**53))
-        change = round_change(setting, start, examples, len(examples), noise, generator)
-        for name, value in change.items():
-            total[name] += value / len(held)
+        changes.append(round_change(setting, start, examples, len(examples), noise, generator))
     start.reset()
-    return total
+    return mean_change(changes)
 
 
 def _toward(change: Tensor, label: int) -> Vector:
@@ -160,7 +155,6 @@ def _cosine(found: Vector, truth: Vector) -> float:
 def _summary(
     setting: Setting, attack: str, images: int, pairs: list[tuple[float, float]]
 ) -> Recovered:
-    """Means over targets."""
     mean, low, high = paired_interval([cosine for cosine, _ in pairs])
     guess = float(np.mean([guess for _, guess in pairs]))
     return Recovered(setting.name, attack, images, len(pairs), mean, low, high, guess)

@@ -94,12 +94,13 @@ def settings_of(study: Study) -> list[Setting]:
     """
     delta = study.privacy.delta or DELTA
     open_ = changed(study, PLAIN)
-    settings = [
+    private = [_private(study, epsilon, delta) for epsilon in EPSILONS]
+    return [
         Setting("none", "no privacy", open_, open_, delta),
         Setting("secure", "secure aggregation only", open_, open_, delta, summed=True),
+        *private,
+        control_of(private[0]),
     ]
-    private = [_private(study, epsilon, delta) for epsilon in EPSILONS]
-    return [*settings, *private, control_of(private[0])]
 
 
 def control_of(setting: Setting) -> Setting:

@@ -12,10 +12,7 @@ from hica_simulations.place import Place
 from hica_simulations.run import Federation, Watching, run_federation, sources_of
 from hica_simulations.scenario import Scenario
 
-ALONE = {
-    "federation": {"quorum": 1},
-    "privacy": {"secure_aggregation": False, "noise": "local"},
-}
+ALONE = {"federation": {"quorum": 1}, "privacy": {"secure_aggregation": False, "noise": "local"}}
 """One site has nobody to hide among, and its noise must be enough by itself."""
 
 
@@ -43,9 +40,9 @@ class BaselineFederations:
         with ThreadPoolExecutor(self.place.workers) as pool:  # the longest first
             pooled = pool.submit(self.pooled)
             local = [pool.submit(self.local_only, folder) for folder in alone]
-            per_site = [future.result() for future in local]
+            per_site = {k: v for future in local for k, v in future.result().items()}
             return {
-                "local_only": self._combined({k: v for part in per_site for k, v in part.items()}),
+                "local_only": self._combined(per_site),
                 "pooled": self._combined(pooled.result()),
             }
 
@@ -68,7 +65,6 @@ class BaselineFederations:
         return dict(result["per_site"])
 
     def _combined(self, per_site: dict[str, Any]) -> dict[str, Any]:
-        """Overall and per-site metrics of a baseline."""
         count = len(self.study.classes)
         metrics = [SiteMetrics.from_dict(table, count, site) for site, table in per_site.items()]
         return {**combine(metrics).to_dict(), "per_site": per_site}

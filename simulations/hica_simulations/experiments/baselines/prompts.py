@@ -28,11 +28,7 @@ class Prompts:
 
     The class name stands at its end, and all classes share the context.
 
-    Args:
-        tower: A text tower; frozen.
-        class_names: C names.
-        joint: [tower.dim, D], the map to the joint space.
-        length: M, words of context.
+    The tower is frozen; `joint` [tower.dim, D] is the map to the joint space, `length` is M.
 
     Attributes:
         shape: [M, width] of the context.
@@ -89,14 +85,8 @@ def prompts_of(study: Study, dim: int, texts: Path) -> Prompts:
         CheckpointError: The text tower's weights are missing.
         ConfigurationError: The tower does not carry prompts.
     """
-    tower, seed = _refined(study, texts), study.study.seed
-    return Prompts(tower, study.class_names, orthonormal_map(tower.dim, dim, seed))
-
-
-def _refined(study: Study, texts: Path) -> TextTower:
-    """The tower, made once; frozen, so that all prompts may share it."""
     key = text_key(study, texts)
     tower = _REFINED.get(key) or refined_text_tower(study, texts)
-    _REFINED.clear()
+    _REFINED.clear()  # made once; frozen, so that all prompts may share it
     _REFINED[key] = tower
-    return tower
+    return Prompts(tower, study.class_names, orthonormal_map(tower.dim, dim, study.study.seed))

@@ -60,8 +60,7 @@ class Asked:
     Attributes:
         repeat: Measurements of each way.
         out: Where a deployment that is run once leaves its files, in a folder of its name.
-        sites: Number of sites of a deployment; None: the benchmark's own.
-        rounds: Number of rounds of a deployment; None: the benchmark's own.
+        sites, rounds: Numbers of a deployment; None: the benchmark's own.
     """
 
     repeat: int

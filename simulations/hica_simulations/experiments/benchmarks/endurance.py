@@ -42,14 +42,12 @@ class Growth:
     """Memory of a kind of process, in bytes, and by how much it has grown.
 
     Attributes:
-        kind: What the processes run.
         pids: How many processes of the kind there have been; more than run at once where one was
             restarted.
-        resident: Mean resident memory over the processes, once settled and at the end.
-        anonymous: Mean of the memory that belongs to no file, once settled and at the end.
-        resident_growth: Growth of resident memory, of the process that has grown most, in per cent.
-        anonymous_growth: Growth of the memory that belongs to no file, of the process in which it
-            has grown most, in per cent.
+        resident, anonymous: Mean over the processes, once settled and at the end, of all memory and
+            of that which belongs to no file.
+        resident_growth, anonymous_growth: Growth of either, of the process in which it has grown
+            most, in per cent.
     """
 
     kind: str

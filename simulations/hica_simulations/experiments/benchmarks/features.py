@@ -36,11 +36,8 @@ def compare_features(
         epoch(model, replace(examples, hidden=hidden.unsqueeze(1)), BATCH_SIZE, 0.5)()
 
     def recomputed() -> None:
-        batches = zip(
-            torch.split(pixels, BATCH_SIZE),
-            torch.split(examples.region_weights[:, 0], BATCH_SIZE),
-            strict=True,
-        )
+        parts = (pixels, examples.region_weights[:, 0])
+        batches = zip(*(torch.split(part, BATCH_SIZE) for part in parts), strict=True)
         train_on(torch.cat([tower.frozen(images, regions) for images, regions in batches]))
 
     with tempfile.TemporaryDirectory() as folder:

@@ -26,7 +26,6 @@ class Sample:
     Attributes:
         seconds: Since the start of the run.
         round: Alignment round, from 1; 0 before the first.
-        processes: All there were.
         database: Bytes of the database's files.
     """
 

@@ -117,7 +117,6 @@ def compare_secure_sum(repeat: int, sizes: Sequence[tuple[int, int]] = SIZES) ->
 
 
 def _compare(sites: int, weights: int, repeat: int) -> list[Figure]:
-    """One size."""
     federation = Federation(sites, weights)
     spent: dict[int, list[dict[str, float]]] = {0: [], 1: []}  # by the number of lost sites
 

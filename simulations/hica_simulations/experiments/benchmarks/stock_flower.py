@@ -72,8 +72,7 @@ class StockFlower:
     def run(self, client: str, rounds: int) -> list[dict[str, float]]:
         """`flwr run` of the app to its end; `client` is the module of `stock_app` with a ClientApp.
 
-        Returns:
-            What `stock_app.server` has left: `seconds` and `training` of each round.
+        Gives what `stock_app.server` has left: `seconds` and `training` of each round.
 
         Raises:
             FederationError: The run has failed.
@@ -135,9 +134,8 @@ class StockFlower:
             env=self._environment(),
         )
         if done.returncode != 0:
-            raise FederationError(
-                f"flwr {arguments[0]}: exit code {done.returncode}:\n{done.stdout}"
-            )
+            said = f"exit code {done.returncode}:\n{done.stdout}"
+            raise FederationError(f"flwr {arguments[0]}: {said}")
         return done.stdout
 
     def _environment(self) -> dict[str, str]:
@@ -152,7 +150,6 @@ class StockFlower:
         }
 
     def _wait_for_port(self, superlink: subprocess.Popen[bytes], port: int) -> None:
-        """Wait until the SuperLink listens."""
         ends = time.monotonic() + START_SECONDS
         while not _listens(port):
             if superlink.poll() is not None or time.monotonic() > ends:
@@ -195,6 +192,5 @@ def write_app(folder: Path, client: str, config: Mapping[str, Any]) -> None:
 
 
 def _listens(port: int) -> bool:
-    """Whether somebody listens on a port of this machine."""
     with socket.socket() as probe:
         return probe.connect_ex((LOOPBACK, port)) == 0

@@ -19,11 +19,9 @@ class Figure:
     """One measured number and, where it has one, its target.
 
     Attributes:
-        name: What was measured.
         value: A median over the repeats.
-        unit: `s`, `ms`, or `×` for a ratio.
-        below: The value should be less than this.
-        at_least: The value should not be less than this.
+        unit: `s`, `ms`, `MB`, `%`, or `×` for a ratio.
+        below, at_least: The value should be less than the one, and not less than the other.
     """
 
     name: str
@@ -66,10 +64,8 @@ def alternate(
     Every other turn is taken backwards, so that a machine which slows down or speeds up meanwhile
     favours none of them.
 
-    Args:
-        ways: Each returns what it measured, in seconds.
-        repeat: Turns that count.
-        warm_up: Whether one turn that does not count goes before them.
+    Each way returns what it measured, in seconds. With `warm_up` one turn that does not count goes
+    before the others.
 
     Returns:
         For each way its `repeat` measurements; those at the same place were taken side by side.

@@ -114,13 +114,9 @@ def rebuild(
 ) -> None:
     """Run what is left of every table and put each into the page as soon as it is done.
 
-    Args:
-        parts: The tables.
-        studies: Folder of the studies.
-        place: `out` gets a folder a table; its other parts are shared by all.
-        page: Markdown with the comments named above; pictures go beside it.
-        told: Called with the number of finished cells of all tables, and the last one.
-        jobs: Processes, one core each.
+    `place.out` gets a folder a table. The page is Markdown with the comments named above; pictures
+    go beside it. `told` is called with the number of finished cells of all tables, and the last
+    one; `jobs` are processes, one core each.
 
     Raises:
         ConfigurationError: The page has no place for a table.
@@ -195,4 +191,4 @@ def parts_named(names: Sequence[str]) -> list[Part]:
     for name in names:
         if name not in known:
             raise ConfigurationError(f"--parts {name}: the page's tables are {', '.join(known)}")
-    return [known[name] for name in names] if names else list(PARTS)
+    return [known[name] for name in names or known]
