@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -28,11 +28,7 @@ if TYPE_CHECKING:  # deployments need Linux, simulations do not
 
 def watching_on(console: Console) -> Watching:
     """A bar on a terminal, a line per step in a log."""
-
-    def watching(name: str) -> AbstractContextManager[Watcher]:
-        return _bar(console, name) if console.is_terminal else _lines(name)
-
-    return watching
+    return lambda name: _bar(console, name) if console.is_terminal else _lines(name)
 
 
 @contextmanager
@@ -64,39 +60,34 @@ def _bar(console: Console, name: str) -> Iterator[Watcher]:
 @contextmanager
 def _lines(name: str) -> Iterator[Watcher]:
     """One line on standard error per step."""
+    line = _line(name)
+    yield Watcher(lambda description, number, total: line(number + 1, total, description))
+
+
+def _line(name: str) -> Callable[[int, int, str], None]:
+    """Prints how far something has come, what is done, and the seconds since now."""
     started = time.monotonic()
 
-    def step(description: str, number: int, total: int) -> None:
+    def line(number: int, total: int, what: str) -> None:
         elapsed = time.monotonic() - started
-        line = f"{name}: [{number + 1}/{total}] {description} ({elapsed:.0f} s)"
-        print(line, file=sys.stderr, flush=True)
+        text = f"{name}: [{number}/{total}] {what} ({elapsed:.0f} s)"
+        print(text, file=sys.stderr, flush=True)
 
-    yield Watcher(step)
+    return line
 
 
 @contextmanager
 def counting(console: Console, name: str, total: int) -> Iterator[Callable[[int, str], None]]:
     """Progress over many runs, with the time left: a bar on a terminal, a line a run in a log.
 
-    Yields:
-        To be called with the number of finished runs and the one that has just been finished.
+    Gives what is called with the number of finished runs and the one that has just been finished.
     """
     if not console.is_terminal:
-        started = time.monotonic()
-
-        def line(number: int, what: str) -> None:
-            elapsed = time.monotonic() - started
-            text = f"{name}: [{number}/{total}] {what} ({elapsed:.0f} s)"
-            print(text, file=sys.stderr, flush=True)
-
-        yield line
+        line = _line(name)
+        yield lambda number, what: line(number, total, what)
         return
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
+    described = TextColumn("{task.description}")
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), described)
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(name, total=total)
         yield lambda number, what: progress.update(task, completed=number, description=what)
@@ -105,9 +96,7 @@ def counting(console: Console, name: str, total: int) -> Iterator[Callable[[int,
 
 def comparison_table(compared: Comparison) -> Group:
     """The table of a deployed run, that of its simulation, and how far apart they are."""
-    deployed, simulated = (
-        final_table(result) for result in (compared.deployed, compared.simulated)
-    )
+    deployed, simulated = map(final_table, (compared.deployed, compared.simulated))
     deployed.title = f"{deployed.title}: over real processes"
     simulated.title = f"{simulated.title}: in one process"
     return Group(deployed, simulated, f"largest difference of a metric: {compared.difference:.1e}")

@@ -49,8 +49,7 @@ class Comparison:
     """One study and seed, deployed and in one process.
 
     Attributes:
-        deployed: `result.json` of the real processes.
-        simulated: `result.json` of the simulation.
+        deployed, simulated: `result.json` of the real processes, and of the simulation.
         difference: Largest absolute difference between their metrics.
         report: The deployed run's report.
     """
@@ -67,9 +66,7 @@ class Deployment:
     What `prepare` finds done is kept, so a deployment that was interrupted goes on. Leaving the
     context stops every process.
 
-    Args:
-        scenario: Study and sites.
-        place: Data, cache and device; everything is written below `place.out`.
+    Everything is written below `place.out`.
     """
 
     def __init__(self, scenario: Scenario, place: Place) -> None:
@@ -125,36 +122,31 @@ class Deployment:
         for site in build_sites(self.scenario, place.data, place.out, place.cache):
             write_site(site, place.out, place, policy)
             self._enrol(site.name)
-        self._provision()
+        if not all((self.folder.kits / f"{name}.zip").exists() for name in self.names):
+            self.command("hica-server", "provision", self.folder.root, *self.names)
         for name in self.names:
-            self._unpack_and_approve(name)
+            site_file = self.site_file(name)
+            with zipfile.ZipFile(self.folder.kits / f"{name}.zip") as kit:
+                kit.extractall(site_file.parent / "kit")
+            self.command("hica-client", "approve", site_file, study.sha256, "--yes")
 
     def _prepare_coordinator(self) -> None:
-        """Study and settings."""
+        """Study, and settings: reached on this machine only, on a port nobody uses."""
         folder = self.folder
         if folder.settings.exists() and folder.study.exists() and folder.ca_certificate.exists():
             return
         if not folder.study.exists():
             self.command("hica-server", "init", folder.root)
         study = self.scenario.study.model_dump(mode="json", exclude_none=True)
-        write_atomically(folder.study, tomli_w.dumps(study).encode())
-        write_atomically(folder.settings, tomli_w.dumps(self._settings()).encode())
-
-    def _provision(self) -> None:
-        """Certificates and start kits, which hold the sites' keys where they need each other's."""
-        if not all((self.folder.kits / f"{name}.zip").exists() for name in self.names):
-            self.command("hica-server", "provision", self.folder.root, *self.names)
-
-    def _settings(self) -> dict[str, Any]:
-        """`server.toml`: reached on this machine only, on a port nobody uses."""
-        return {
+        settings = {
             "server": {"name": "localhost", "listen": "127.0.0.1", "port": free_port()},
             "data": {"folder": str(self.place.data.resolve())},
             "ports": {"metrics": 0},
         }
+        write_atomically(folder.study, tomli_w.dumps(study).encode())
+        write_atomically(folder.settings, tomli_w.dumps(settings).encode())
 
     def _enrol(self, name: str) -> None:
-        """Key made and enrolled."""
         site_file = self.site_file(name)
         key = site_file.parent / "keys" / "site"
         if not key.exists():
@@ -163,21 +155,12 @@ class Deployment:
             public = public_path(key)
             self.command("hica-server", "enroll", self.folder.root, public, "--name", name)
 
-    def _unpack_and_approve(self, name: str) -> None:
-        """Kit unpacked, study approved."""
-        site_file = self.site_file(name)
-        with zipfile.ZipFile(self.folder.kits / f"{name}.zip") as kit:
-            kit.extractall(site_file.parent / "kit")
-        self.command("hica-client", "approve", site_file, self.scenario.study.sha256, "--yes")
-
     # --- The run ---------------------------------------------------------------------------------
 
     def start(self, name: str, more: Mapping[str, str] | None = None) -> None:
         """Start `hica-server run` (name `coordinator`) or a hospital's `hica-client run`.
 
-        Args:
-            name: `coordinator`, or the name of a hospital.
-            more: Environment beyond our own.
+        `more` is environment beyond our own.
         """
         if name == COORDINATOR:
             command = [program("hica-server"), "run", str(self.folder.root)]
@@ -208,20 +191,13 @@ class Deployment:
                 time.sleep(0.2)
                 running = self.processes[COORDINATOR].poll() is None
                 sys.stderr.write(log.read().decode(errors="replace"))
-                if running:
-                    self._check_hospitals()
-        self._check(COORDINATOR)
-
-    def _check_hospitals(self) -> None:
-        """None of them may end before the coordinator."""
-        for name in self.names:
-            if self.processes[name].poll() is not None:
-                raise FederationError(f"hica-client run of {name!r} has ended:\n{self._tail(name)}")
-
-    def _check(self, name: str) -> None:
-        code = self.processes[name].returncode
-        if code != 0:
-            raise FederationError(f"{name} ended with exit code {code}:\n{self._tail(name)}")
+                ended = [name for name in self.names if self.processes[name].poll() is not None]
+                if running and ended:
+                    said = self._tail(ended[0])
+                    raise FederationError(f"hica-client run of {ended[0]!r} has ended:\n{said}")
+        if code := self.processes[COORDINATOR].returncode:
+            tail = self._tail(COORDINATOR)
+            raise FederationError(f"{COORDINATOR} ended with exit code {code}:\n{tail}")
 
     def _tail(self, name: str) -> str:
         """The last lines of a log, and where the rest is."""
@@ -242,18 +218,14 @@ class Deployment:
 
     def result(self) -> dict[str, Any]:
         """`result.json` of the run."""
-        text = (self.folder.run / "result.json").read_text(encoding="utf-8")
-        result: dict[str, Any] = json.loads(text)
+        result: dict[str, Any] = json.loads((self.folder.run / "result.json").read_bytes())
         return result
 
 
 def federate(scenario: Scenario, place: Place, watching: Watching = silently) -> Comparison:
     """Run a study over real processes and then in this one, and compare their metrics.
 
-    Args:
-        scenario: Study and sites.
-        place: Files and device; the engine is not used.
-        watching: Told of the simulation's progress.
+    Of `place` the engine is not used; `watching` is told of the simulation's progress.
 
     Raises:
         HicaError: Whatever stops either run; the same call resumes it.
@@ -296,10 +268,7 @@ def started(
 ) -> subprocess.Popen[bytes]:
     """Start a process that ends with this one at the latest, and let it write into a log.
 
-    Args:
-        command: Program and arguments.
-        log: Gets what it prints, below what is there.
-        variables: Environment variables, all of them.
+    What it prints is put below what is in the log; `variables` are all of its environment.
     """
     parent = os.getpid()
     log.parent.mkdir(parents=True, exist_ok=True)

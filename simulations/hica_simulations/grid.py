@@ -4,8 +4,7 @@ Flower's own simulation starts Ray (13 s before the first round); this grid call
 threads of the process itself. Messages are deep-copied both ways, as over a wire, so neither side
 can change what the other holds.
 
-    with InProcessGrid(client_app, [{"site": "a"}, {"site": "b"}], {}) as grid:
-        server_app(grid=grid, context=server_context({}))
+    run_in_process(server_app, client_app, [{"site": "a"}, {"site": "b"}])
 """
 
 import copy
@@ -53,18 +52,7 @@ def _context(
     node_id: int, node_config: Mapping[str, Any], run_config: Mapping[str, Any]
 ) -> Context:
     """A Context of its own for each node, so that none sees what another writes there."""
-    return Context(
-        run_id=RUN_ID,
-        node_id=node_id,
-        node_config=dict(node_config),
-        state=RecordDict(),
-        run_config=dict(run_config),
-    )
-
-
-def server_context(run_config: Mapping[str, Any]) -> Context:
-    """The Context a ServerApp is called with."""
-    return _context(SERVER_ID, {}, run_config)
+    return Context(RUN_ID, node_id, dict(node_config), RecordDict(), dict(run_config))
 
 
 class InProcessGrid(Grid):
@@ -74,12 +62,10 @@ class InProcessGrid(Grid):
     that missed a deadline goes on in its own thread and holds up nobody else: the late reply is
     discarded, the site's next message waits for it.
 
-    Args:
-        client_app: Called for every message with the Context of the site it is addressed to.
-        node_configs: `context.node_config` of each site; site i has node id i + 1.
-        run_config: `context.run_config` of every site.
-        workers: Sites that run at the same time. With 1 they run one after the other in the order
-            of the messages, which keeps draws from a global random generator reproducible.
+    The ClientApp is called for every message with the Context of the site it is addressed to, which
+    holds its `node_config` and the `run_config`; site i has node id i + 1. With one worker sites
+    run one after the other in the order of the messages, which keeps draws from a global random
+    generator reproducible.
     """
 
     def __init__(
@@ -161,9 +147,8 @@ class InProcessGrid(Grid):
     ) -> list[Message]:
         """Send messages and wait for the replies.
 
-        Args:
-            messages: At most one for each site is usual; several are handled in their order.
-            timeout: Seconds until the deadline; None waits for every reply.
+        Several messages to a site are handled in their order. `timeout` is in seconds until the
+        deadline; None waits for every reply.
 
         Returns:
             The replies ready at the deadline, in the order of `messages`. A site whose ClientApp
@@ -232,12 +217,7 @@ def run_in_process(
 ) -> None:
     """Run a ServerApp over in-process sites to its end; what it raises reaches the caller.
 
-    Args:
-        server_app: The coordinator's app.
-        client_app: The sites' app.
-        node_configs: `context.node_config` of each site.
-        run_config: `context.run_config` of the coordinator and of every site.
-        workers: Sites that run at the same time.
+    See `InProcessGrid`; the coordinator's Context has the `run_config` of every site.
     """
     with InProcessGrid(client_app, node_configs, run_config or {}, workers) as grid:
-        server_app(grid=grid, context=server_context(run_config or {}))
+        server_app(grid=grid, context=_context(SERVER_ID, {}, run_config or {}))

@@ -75,13 +75,9 @@ def held_rows(site: SiteSource, simulation: Simulation, manifest: Path) -> list[
 def matching_names(
     site: SiteSource, key: str, where: Mapping[str, str], manifest: Path
 ) -> set[str]:
-    """Names of the images whose rows hold these values.
+    """Names of the images whose rows hold these values, by column.
 
-    Args:
-        site: The site that holds the rows.
-        key: What `where` is called in the site's table.
-        where: Column to value.
-        manifest: One that `read_manifest` has accepted.
+    `key` is what `where` is called in the site's table; `read_manifest` has accepted the manifest.
 
     Raises:
         ConfigurationError: A column does not exist.
@@ -128,12 +124,8 @@ def _translated(
     findings: Mapping[str, Mapping[str, str]],
 ) -> Record:
     """A row with its label and findings in the study's words."""
-    named = [
-        terms[term]
-        for column, terms in findings.items()
-        for term in _terms(row[column])
-        if term in terms
-    ]
+    found = ((terms, term) for column, terms in findings.items() for term in _terms(row[column]))
+    named = [terms[term] for terms, term in found if term in terms]
     return replace(
         record,
         label=labels.get(record.label, record.label) if record.label else None,
@@ -150,7 +142,6 @@ def _terms(field: str) -> list[str]:
 
 
 def _part(site: SiteSource, simulation: Simulation, records: Sequence[Record]) -> list[Record]:
-    """The site's part of its manifest's rows."""
     which, count = site.share
     if site.part is not None and simulation.sizes is not None:
         return sized_part(records, which, simulation.sizes, simulation.split_seed)

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, shift
 
 from hica.errors import ConfigurationError
 from hica.images.cache import key_of
@@ -41,14 +41,10 @@ def with_damaged_masks(
 ) -> list[Record]:
     """Records that name damaged masks, drawn into `folder` where they are not there yet.
 
-    Args:
-        records: Rows of a site; those without a mask stay without.
-        site: All rows of that site, whose masks `replaced` draws from. Not `records` alone: what
-            an image gets would depend on which others are kept.
-        damage: What is done.
-        share: How far, as a share of the image's shorter side; of `dilated` and `shifted`.
-        seed: Draws of the same seed and image name are the same.
-        folder: Where the PNGs lie.
+    Rows without a mask stay without. `replaced` draws from the masks of all rows of the `site`, not
+    of `records` alone: what an image gets would depend on which others are kept. `share` is how far
+    masks are `dilated` and `shifted`, as a share of the image's shorter side. Draws of the same
+    seed and image name are the same.
 
     Raises:
         ConfigurationError: There is no other mask to replace one by.
@@ -85,20 +81,16 @@ def dilated(mask: Mask, share: float) -> Mask:
 
 
 def shifted(mask: Mask, share: float, angle: float) -> Mask:
-    """`mask` [H, W] moved by `share` of the shorter side; what leaves the frame is lost.
+    """`mask` [H, W] moved by `share` of the shorter side, below 0.5; what leaves the frame is lost.
 
-    A mask that would be lost as a whole goes the opposite way, else to one of the two sides. With
-    a share below 0.5 one of the four ways leads towards the centre, where some of it remains.
-
-    Args:
-        mask: What is moved.
-        share: 0 to below 0.5.
-        angle: Direction in radians, from the right downwards.
+    `angle` is in radians, from the right downwards. A mask that would be lost as a whole goes the
+    opposite way, else to one of the two sides: one of the four ways leads towards the centre, where
+    some of it remains.
     """
     distance = share * min(mask.shape)
     right, down = round(distance * math.cos(angle)), round(distance * math.sin(angle))
     ways = [(down, right), (-down, -right), (right, -down), (-right, down)]
-    moved = [_moved(mask, *way) for way in ways]
+    moved = [shift(mask, way, order=0) for way in ways]
     return next((each for each in moved if each.any()), moved[0])
 
 
@@ -139,15 +131,6 @@ def _read(record: Record) -> Mask:
     """The mask of a record, checked against its image: a damaged one would hide what is wrong."""
     assert record.mask is not None
     return read_mask(record.mask, read_image(record.image).size)
-
-
-def _moved(mask: Mask, down: int, right: int) -> Mask:
-    height, width = mask.shape
-    moved = np.zeros_like(mask)
-    moved[max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = mask[
-        max(-down, 0) : height + min(-down, 0), max(-right, 0) : width + min(-right, 0)
-    ]
-    return moved
 
 
 def _png(mask: Mask) -> bytes:

@@ -19,19 +19,9 @@ from hica.images.episodes import draw_episode, split_by_group
 from hica.images.manifest import Record, read_manifest, write_manifest
 from hica.seeds import derived_seed
 from hica.study import Study
-from hica_simulations.held_rows import (
-    check_disjoint,
-    held_rows,
-    matching_names,
-    source_manifests,
-)
+from hica_simulations.held_rows import check_disjoint, held_rows, matching_names, source_manifests
 from hica_simulations.masks import with_damaged_masks
-from hica_simulations.scenario import (
-    POOLED,
-    Scenario,
-    Simulation,
-    SiteSource,
-)
+from hica_simulations.scenario import POOLED, Scenario, Simulation, SiteSource
 
 
 @dataclass(frozen=True)
@@ -58,11 +48,8 @@ def build_sites(
 ) -> list[SiteFolder]:
     """Write `out/sites/NAME/manifest.csv` for every site of a scenario.
 
-    Args:
-        scenario: Study and sites.
-        data: Folder below which the sites' manifests lie.
-        out: Run directory.
-        cache: Where phantoms are kept between runs; default `out`.
+    The sites' manifests lie below `data`; phantoms are kept between runs in `cache`, without it in
+    `out`.
 
     Raises:
         ConfigurationError: `data` or a manifest is missing, a column does not exist, or two sites
@@ -86,34 +73,23 @@ def build_sites(
         folder = out / "sites" / site.name
         records = _seen_through(folder / "source", sources[site.name].parent, records)
         kept = records if simulation.unlabelled else _shots_and_test(records, study)
-        kept = with_damaged_masks(
-            kept,
-            records,
-            simulation.masks,
-            simulation.mask_damage,
-            simulation.split_seed,
-            folder / "masks",
-        )
+        damage = (simulation.masks, simulation.mask_damage, simulation.split_seed)
+        kept = with_damaged_masks(kept, records, *damage, folder / "masks")
         written = _written(site.name, folder / "manifest.csv", kept)
         folders.append(replace(written, prevalence=prevalence))
     return folders
 
 
 def pooled_folders(folders: Sequence[SiteFolder], study: Study, out: Path) -> list[SiteFolder]:
-    """Folders with the training images of all sites in one place, for the pooled baseline.
+    """The pooled baseline's site, with all training images, then the sites that have test rows.
 
     The site `pooled` holds every site's training rows; labelled are exactly the shots of the
     sites' own episodes, so run it with `alignment.shots` of at least `study.alignment.shots` times
     the number of sites. The sites themselves keep their test rows only. Groups carry their site's
     name, so that patients of different sites stay different.
 
-    Args:
-        folders: What `build_sites` returned.
-        study: The study of the federated run: its classes, shots and seed draw the episodes.
-        out: The baseline's run directory.
-
-    Returns:
-        The pooled site, then the sites that have test rows.
+    The folders are those of `build_sites`, the study is that of the federated run, whose classes,
+    shots and seed draw the episodes, and `out` is the baseline's run directory.
     """
     together: list[Record] = []
     tested: list[SiteFolder] = []
@@ -147,18 +123,18 @@ def _with_split(
     site: SiteSource, simulation: Simulation, records: Sequence[Record], manifest: Path
 ) -> list[Record]:
     """Rows marked `train` or `test`; what is not tested but of a tested group is left out."""
+    labelled = [record for record in records if record.label]
     if site.test_where:
         official = matching_names(site, "test_where", site.test_where, manifest)
-        test = {record.name for record in records if record.label and record.name in official}
+        test = {record.name for record in labelled} & official
+        if not test:
+            raise DataError(
+                f"simulation.sites {site.name}: test_where = {site.test_where} leaves no test row "
+                f"of {manifest}; correct it, or take it out to hold out a share of the groups"
+            )
     else:
-        labelled = [record for record in records if record.label]
         _, held_out = split_by_group(labelled, simulation.test_fraction, simulation.split_seed)
         test = {labelled[index].name for index in held_out}
-    if site.test_where and not test:
-        raise DataError(
-            f"simulation.sites {site.name}: test_where = {site.test_where} leaves no test row of "
-            f"{manifest}; correct it, or take it out to hold out a share of the groups"
-        )
     groups = {record.group for record in records if record.name in test}
     return [
         replace(record, split="test" if record.name in test else "train")
@@ -238,23 +214,23 @@ def _seen_through(link: Path, folder: Path, records: Sequence[Record]) -> list[R
             "written and where links can be made"
         ) from error
 
+    home = link.parent
+
     def through(file: Path) -> Path:
         return link / file.relative_to(folder) if file.is_relative_to(folder) else file
+
+    def as_written(file: Path) -> str:  # in the manifest; what episodes are drawn by
+        return (file.relative_to(home) if file.is_relative_to(home) else file).as_posix()
 
     return [
         replace(
             record,
             image=through(record.image),
-            name=_below(link.parent, through(record.image)),
+            name=as_written(through(record.image)),
             mask=through(record.mask) if record.mask else None,
         )
         for record in records
     ]
-
-
-def _below(folder: Path, file: Path) -> str:
-    """The file as a manifest in `folder` writes it, which is what episodes are drawn by."""
-    return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
 
 
 def _written(name: str, manifest: Path, records: Sequence[Record]) -> SiteFolder:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,12 +62,9 @@ class Predictions:
         Raises:
             StorageError: The disk is full or the folder may not be written.
         """
-        table: dict[str, Any] = {
+        table = vars(self) | {
             "probabilities": np.round(self.probabilities, DIGITS).tolist(),
             "labels": self.labels.tolist(),
-            "groups": self.groups,
-            "sites": self.sites,
-            "classes": list(self.classes),
         }
         write_atomically(path, json.dumps(table).encode())
 
@@ -75,23 +72,15 @@ class Predictions:
     def load(cls, path: Path) -> Self:
         """Read the predictions that `save` has written."""
         table = json.loads(path.read_text(encoding="utf-8"))
-        return cls(
-            np.array(table["probabilities"], np.float64),
-            np.array(table["labels"], np.int64),
-            table["groups"],
-            table["sites"],
-            table.get("classes", ()),
-        )
+        probabilities = np.array(table.pop("probabilities"), np.float64)
+        return cls(probabilities, np.array(table.pop("labels"), np.int64), **table)
 
 
 def gathered(study: Study, site_files: Sequence[Path], sources: Mapping[str, str]) -> Predictions:
     """What the sites of a finished federation keep of their last evaluation.
 
-    Args:
-        study: The study that was run.
-        site_files: `site.toml` of every site.
-        sources: Site → the manifest in which its patients' names are unique; without an entry the
-            site itself.
+    `sources` names, for a site, the manifest in which its patients' names are unique; without
+    an entry it is the site itself.
 
     Raises:
         CheckpointError: A site that was tested has kept none.
@@ -100,18 +89,22 @@ def gathered(study: Study, site_files: Sequence[Path], sources: Mapping[str, str
     for path in site_files:
         session = Session(load_site(path), study)
         if session.roles.test:
-            kept, name = session.kept("predictions"), session.name
-            groups = [f"{sources.get(name, name)}/{record.group}" for record in session.roles.test]
-            parts.append(
-                Predictions(
-                    kept["probabilities"],
-                    kept["labels"],
-                    groups,
-                    [name] * len(groups),
-                    study.class_names,
-                )
-            )
+            kept = session.kept("predictions")
+            parts.append(of_site(session, kept["probabilities"], kept["labels"], sources))
     return joined(parts)
+
+
+def of_site(
+    session: Session,
+    probabilities: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    sources: Mapping[str, str],
+) -> Predictions:
+    """Predictions of a site's test images; `sources` as in `gathered`."""
+    name = session.name
+    groups = [f"{sources.get(name, name)}/{record.group}" for record in session.roles.test]
+    sites = [name] * len(groups)
+    return Predictions(probabilities, labels, groups, sites, session.study.class_names)
 
 
 def joined(parts: Sequence[Predictions]) -> Predictions:

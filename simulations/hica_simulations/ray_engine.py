@@ -53,7 +53,11 @@ def run_on_ray(
         ConfigurationError: Ray is not installed, or no machine of the cluster can hold a site.
         FederationError: The ServerApp or the simulation failed; a HicaError passes unchanged.
     """
-    _need_ray()
+    if importlib.util.find_spec("ray") is None:  # Flower would end the whole process
+        raise ConfigurationError(
+            "the Ray engine needs Ray, which is not installed: pip install 'hica[ray]', "
+            "or use the in-process engine"
+        )
     _stay_quiet()
     _start_ray(num_cpus, num_gpus)
     from flwr.simulation import run_simulation
@@ -117,14 +121,11 @@ class _ConfiguredClientApp(ClientApp):
     """A ClientApp whose Context holds the site's and the run's configuration."""
 
     def __init__(
-        self,
-        client_app: ClientApp,
-        node_configs: Sequence[Mapping[str, Any]],
-        run_config: dict[str, Any],
+        self, client_app: ClientApp, nodes: Sequence[Mapping[str, Any]], run_config: dict[str, Any]
     ) -> None:
         super().__init__()
         self._client_app = client_app
-        self._node_configs = [dict(config) for config in node_configs]
+        self._node_configs = [dict(config) for config in nodes]
         self._run_config = run_config
 
     def __call__(self, message: Message, context: Context) -> Message:
@@ -138,15 +139,6 @@ class _ConfiguredClientApp(ClientApp):
             run_config=dict(self._run_config),
         )
         return self._client_app(message, configured)
-
-
-def _need_ray() -> None:
-    """Flower would end the whole process where Ray is missing."""
-    if importlib.util.find_spec("ray") is None:
-        raise ConfigurationError(
-            "the Ray engine needs Ray, which is not installed: pip install 'hica[ray]', "
-            "or use the in-process engine"
-        )
 
 
 def _stay_quiet() -> None:

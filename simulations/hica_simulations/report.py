@@ -66,10 +66,8 @@ def _examples(session: Session, model: AlignmentModel) -> list[Example]:
     probabilities = predict(session, model)
     labels = session.examples("test").labels.numpy()
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    rows = []
-    for kind in (right, ~right):
-        if kind.any():
-            rows.append(int(np.where(kind, confidence, -1.0).argmax()))
+    kinds = (kind for kind in (right, ~right) if kind.any())
+    rows = [int(np.where(kind, confidence, -1.0).argmax()) for kind in kinds]
     return [_example(session, model, row, probabilities[row]) for row in rows[:EXAMPLES_PER_SITE]]
 
 

@@ -54,11 +54,7 @@ def simulate(
 ) -> dict[str, Any]:
     """Run or resume a simulated study; returns its `result.json`.
 
-    Args:
-        scenario: Study and sites.
-        place: Files and engine.
-        watching: Told of progress.
-        zero_shot: Whether the texts alone are evaluated before anything is trained.
+    With `zero_shot` the texts alone are evaluated before anything is trained.
 
     Raises:
         HicaError: Whatever stops the run; the same call resumes it.
@@ -70,8 +66,7 @@ def simulate(
             "may answer each in another process: use --engine grid"
         )
     claim(place.out, scenario)
-    finished = finished_result(place.out, study)
-    if finished is not None:
+    if (finished := finished_result(place.out, study)) is not None:
         return finished
     # One thread a site, as many sites at once as there are cores: faster than several threads on
     # one small site, and the result does not depend on the number of cores.
@@ -123,14 +118,9 @@ def finished_result(out: Path, study: Study) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Federation:
-    """A study over some sites.
+    """A study over some sites, with a name for whoever watches it.
 
-    Attributes:
-        name: For whoever watches it.
-        study: What is run.
-        folders: The sites.
-        out: Run directory. The site files lie in it, so that no two federations share a site's
-            state.
+    The site files lie in its run directory `out`, so that no two federations share a site's state.
     """
 
     name: str
@@ -148,19 +138,14 @@ def run_federation(
 ) -> dict[str, Any]:
     """Run or resume one federation; returns its `result.json`.
 
-    Args:
-        federation: What is run.
-        place: Data, cache, device and engine; not where it is run.
-        watching: Told of progress.
-        sources: Site → its source manifest, as `sources_of` gives it.
-        zero_shot: Whether the texts alone are evaluated before anything is trained.
+    Of `place` all but `out` is used; `sources` is as `sources_of` gives it. With `zero_shot` the
+    texts alone are evaluated before anything is trained.
 
     Raises:
         HicaError: Whatever stops the run; the same call resumes it.
     """
     study, out = federation.study, federation.out
-    finished = finished_result(out, study)
-    if finished is not None:
+    if (finished := finished_result(out, study)) is not None:
         return finished
     files = write_sites(federation.folders, out, place, study)
     if study.privacy.secure_aggregation:

@@ -212,10 +212,7 @@ def load_scenario(
 ) -> Scenario:
     """Read, change and check a study file with a `[simulation]` table.
 
-    Args:
-        path: The TOML file.
-        overrides: `section.key=value` of the command line, for the study and the simulation.
-        changes: Further settings of either; they go before `overrides`.
+    `overrides` are `section.key=value` of the command line; `changes` go before them.
 
     Raises:
         ConfigurationError: Names the file, the key and what is allowed there.
@@ -247,12 +244,10 @@ def _check_names(study: Study, simulation: Simulation, source: str) -> None:
             f"{source}: simulation: unseen: of {len(study.class_names)} classes {len(seen)} would "
             "be left to train on; at least 2 are needed: take classes out of it"
         )
-    maps = [("simulation", simulation.labels, simulation.findings)]
-    maps += [
-        (f"simulation.sites {site.name}", site.labels or {}, site.findings or {})
-        for site in simulation.sites
-    ]
-    for place, labels, findings in maps:
+    tables: dict[str, Simulation | SiteSource] = {"simulation": simulation}
+    tables |= {f"simulation.sites {site.name}": site for site in simulation.sites}
+    for place, table in tables.items():
+        labels, findings = table.labels or {}, table.findings or {}
         for label, name in labels.items():
             if name not in study.class_names:
                 raise ConfigurationError(

@@ -6,7 +6,7 @@ n parts of one draw are disjoint and together hold every group.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,11 +22,7 @@ DRAWS = 100
 def even_part(records: Sequence[Record], which: int, count: int, seed: int) -> list[Record]:
     """The `which`-th of `count` equal shares of every label's groups, dealt out in turn.
 
-    Args:
-        records: All rows that are shared out.
-        which: 1 to `count`.
-        count: Number of parts.
-        seed: Draws of the same seed are the same.
+    `which` is 1 to `count`; draws of the same seed are the same.
     """
     by_label = _groups_by_label(records, seed)
     return _of(records, {g for groups in by_label.values() for g in groups[which - 1 :: count]})
@@ -37,11 +33,7 @@ def sized_part(
 ) -> list[Record]:
     """The `which`-th part, where part k holds `sizes[k - 1]` of `sum(sizes)` of every label.
 
-    Args:
-        records: All rows that are shared out.
-        which: 1 to `len(sizes)`.
-        sizes: Positive.
-        seed: Draws of the same seed are the same.
+    `which` is 1 to the number of sizes, all positive; draws of the same seed are the same.
     """
     kept: set[str] = set()
     for groups in _groups_by_label(records, seed).values():
@@ -60,13 +52,8 @@ def skewed_part(
     again while a part has fewer than ten groups, as Li et al. do (2022, NIID-Bench, arXiv
     2102.02079); with an α that hardly ever gives that, the last of a hundred draws is taken.
 
-    Args:
-        records: All rows that are shared out.
-        which: 1 to `count`.
-        count: Number of parts.
-        alpha: α. Large: even parts. Small: most of a label lies in one part.
-        seed: Draws of the same seed are the same.
-        source: Names what is shared out; of another source other proportions are drawn.
+    `which` is 1 to `count`. With a large α parts are even, with a small one most of a label lies in
+    one part. Draws of the same seed and `source`, which names what is shared out, are the same.
     """
     by_label = _groups_by_label(records, seed)
     parts: list[set[str]] = []
@@ -89,13 +76,13 @@ def _groups_by_label(records: Sequence[Record], seed: int) -> dict[str, list[str
     for record in sorted(records, key=lambda record: record.name):
         label_of.setdefault(record.group, record.label or "")
     by_label: defaultdict[str, list[str]] = defaultdict(list)
-    for group in sorted(label_of, key=_hashed_with(seed)):
+
+    def hashed(group: str) -> str:
+        return hashlib.sha256(f"{seed}|part|{group}".encode()).hexdigest()
+
+    for group in sorted(label_of, key=hashed):
         by_label[label_of[group]].append(group)
     return by_label
-
-
-def _hashed_with(seed: int) -> Callable[[str], str]:
-    return lambda group: hashlib.sha256(f"{seed}|part|{group}".encode()).hexdigest()
 
 
 def _block(

@@ -56,12 +56,7 @@ def write_site(
 
 
 def introduce(site_files: Sequence[Path], names: Sequence[str]) -> None:
-    """Make every site's key and hand each the list of all, as start kits do; a repeat changes none.
-
-    Args:
-        site_files: `site.toml` of each.
-        names: Names of the sites.
-    """
+    """Make every site's key and hand each the list of all, as start kits do; repeatable."""
     roster = {}
     for path, name in zip(site_files, names, strict=True):
         key = path.parent / "keys" / "site"

@@ -15,10 +15,7 @@ _ONE_BANK = threading.Lock()
 def text_bank(study: Study, dim: int, texts: Path) -> TextBank:
     """The study's text bank, made once: refining its tower takes longer than a small federation.
 
-    Args:
-        study: Gives the classes and `[text]`.
-        dim: Width of the joint space.
-        texts: Folder below which the corpus lies.
+    It is for a joint space of width `dim`; the corpus lies below the folder `texts`.
     """
     key = f"{text_key(study, texts)} {dim}"
     with _ONE_BANK:  # a resumed run may first need it in the baselines' threads

@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 
 from hica.deployment.command_line import run_app
-from hica.errors import EXIT_CODES
+from hica.errors import EXIT_CODES, ConfigurationError
 from hica.progress import console
 
 app = typer.Typer(
@@ -219,13 +219,7 @@ def results(
 
 
 def _numbers(text: str) -> list[int]:
-    """`1,5,20` as numbers.
-
-    Raises:
-        ConfigurationError: It is not that.
-    """
-    from hica.errors import ConfigurationError
-
+    """`1,5,20` as numbers."""
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
@@ -272,7 +266,6 @@ def audit(
 def _place(data: Path, out: Path, cache: Path, device: str, engine: str) -> Any:
     """Checked places of a run."""
     from hica.device import select_device
-    from hica.errors import ConfigurationError
     from hica_simulations.place import Place
 
     select_device(device)

@@ -27,5 +27,4 @@ def smooth_noise(rng: np.random.Generator, size: int, down: float, across: float
     field = rng.standard_normal((-(-size // step), -(-size // step)))
     field = gaussian_filter(field, (down / step, across / step), mode="wrap")
     field = zoom(field, step, order=1)[:size, :size] if step > 1 else field
-    unit: Field = (field - field.mean()) / field.std()
-    return unit
+    return np.asarray((field - field.mean()) / field.std())

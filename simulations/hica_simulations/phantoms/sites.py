@@ -69,21 +69,12 @@ class SiteShift:
 def draw_site(
     root: Path, modality: Modality, site: SiteShift, per_class: int, size: int = 96, seed: int = 0
 ) -> Path:
-    """Write `per_class` images of each class, their masks and a manifest.
+    """Write `per_class` images of each class and their masks; returns `root/SITE/manifest.csv`.
 
     An image depends on nothing but (seed, modality, site, class, number): more images, further
     sites or another machine leave it as it is (up to a grey level where a machine rounds apart).
 
-    Args:
-        root: Gets a folder of the site's name.
-        modality: Of what kind the images are.
-        site: The site, and how its machine departs.
-        per_class: Number of images of each class.
-        size: Side in pixels.
-        seed: Other images with another seed.
-
-    Returns:
-        The manifest, `root/SITE/manifest.csv`.
+    `root` gets a folder of the site's name; `size` is the side of an image in pixels.
 
     Raises:
         ConfigurationError: A modality that does not exist.
@@ -156,5 +147,4 @@ def _shrink(field: Field) -> Field:
     """Average over squares of `OVERSAMPLING` pixels."""
     side = len(field) // OVERSAMPLING
     blocks = field.reshape(side, OVERSAMPLING, side, OVERSAMPLING)
-    average: Field = blocks.mean(axis=(1, 3))
-    return average
+    return np.asarray(blocks.mean(axis=(1, 3)))

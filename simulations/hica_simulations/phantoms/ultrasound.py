@@ -68,8 +68,7 @@ def _posterior(
     width = 0.7 * np.sqrt(area / np.pi)
     beam = np.exp(-(((x - centre[0]) / width) ** 4))
     below = 1.0 / (1.0 + np.exp(-(y - centre[1] - width) / 0.03))
-    cast: Field = strength * beam * below
-    return cast
+    return np.asarray(strength * beam * below)
 
 
 def _insonify(echo: Field, speckle: float, rng: np.random.Generator) -> Field:
@@ -92,8 +91,7 @@ def _insonify(echo: Field, speckle: float, rng: np.random.Generator) -> Field:
     decibels = clean + speckle * (seen - clean)
     decibels = decibels - rng.uniform(4.0, 9.0) * np.linspace(0.0, 1.0, size)[:, None] ** 2
     top = np.quantile(decibels, 0.998)
-    compressed: Field = np.clip(decibels, top - 55.0, top)
-    return compressed
+    return np.asarray(np.clip(decibels, top - 55.0, top))
 
 
 def _outline(label: str, area: float, rng: np.random.Generator) -> Field:
@@ -104,21 +102,18 @@ def _outline(label: str, area: float, rng: np.random.Generator) -> Field:
         radius = _oval(rng.uniform(0.65, 0.9)) * _wobble(0.08, rng) * _spicules(rng)
     else:
         radius = _oval(rng.uniform(0.7, 1.8)) * _wobble(0.06, rng)
-    outline: Field = radius * np.sqrt(area / (np.pi * np.mean(radius**2)))
-    return outline
+    return np.asarray(radius * np.sqrt(area / (np.pi * np.mean(radius**2))))
 
 
 def _oval(aspect: float) -> Field:
     """An ellipse `aspect` times as wide as tall."""
-    radius: Field = (np.cos(ANGLES) ** 2 / aspect + np.sin(ANGLES) ** 2 * aspect) ** -0.5
-    return radius
+    return np.asarray((np.cos(ANGLES) ** 2 / aspect + np.sin(ANGLES) ** 2 * aspect) ** -0.5)
 
 
 def _wobble(amount: float, rng: np.random.Generator) -> Field:
     """A smooth irregularity: harmonics 2 to 5 of random phase."""
     waves = [np.cos(k * ANGLES + rng.uniform(0, 2 * np.pi)) for k in range(2, 6)]
-    wobble: Field = 1.0 + amount * np.sum(waves, axis=0)
-    return wobble
+    return np.asarray(1.0 + amount * np.sum(waves, axis=0))
 
 
 def _spicules(rng: np.random.Generator) -> Field:

@@ -34,8 +34,7 @@ def _lungs(x: Field, y: Field, rng: np.random.Generator) -> Field:
         below = (y - dome - 1.6 * (x - 0.8 * centre) ** 2) / 0.02
         field = np.maximum(field, (outside < 1.0) & (y > 0.1) & (below < 0.0))
     heart = _disc((x - rng.uniform(0.04, 0.06)) / 0.17, (y - 0.64 - 0.35 * x) / 0.15)
-    air: Field = gaussian_filter(field * (1.0 - heart), 0.008 * size)
-    return air
+    return np.asarray(gaussian_filter(field * (1.0 - heart), 0.008 * size))
 
 
 def _chest(x: Field, y: Field, lungs: Field, rng: np.random.Generator) -> Field:

@@ -34,11 +34,9 @@ class Counts(NamedTuple):
     """What a test said over some trials; numbers, or arrays for many tests at once."""
 
     true_positives: Numbers
-    positives: int
-    """Trials with the patient in."""
+    positives: int  # trials with the patient in
     false_positives: Numbers
-    negatives: int
-    """Trials without."""
+    negatives: int  # trials without
 
 
 def rate_at_least(successes: Numbers, trials: int, error: float = ERROR) -> Numbers:
@@ -71,8 +69,7 @@ def gaussian_mu(counts: Counts, error: float = ERROR) -> Numbers:
     """Largest μ that is refuted: -Φ⁻¹(FPR) - Φ⁻¹(FNR), of the rates' upper bounds; 0 at least."""
     false = rate_at_most(counts.false_positives, counts.negatives, error)
     missed = rate_at_most(counts.positives - counts.true_positives, counts.positives, error)
-    found: Numbers = np.maximum(-norm.ppf(false) - norm.ppf(missed), 0.0)
-    return found
+    return np.asarray(np.maximum(-norm.ppf(false) - norm.ppf(missed), 0.0))
 
 
 def epsilon_of_mu(mu: float, delta: float) -> float:
@@ -99,14 +96,11 @@ def epsilon_of_mu(mu: float, delta: float) -> float:
 def ceilings(positives: int, negatives: int, delta: float) -> tuple[float, float]:
     """The most that so many trials can prove, by a test that never errs: both bounds."""
     perfect = Counts(np.array(positives), positives, np.array(0), negatives)
-    plain = max(
-        float(epsilon_of_positives(perfect, delta)), float(epsilon_of_negatives(perfect, delta))
-    )
+    proofs = (epsilon_of_positives, epsilon_of_negatives)
+    plain = max(float(proof(perfect, delta)) for proof in proofs)
     return plain, epsilon_of_mu(float(gaussian_mu(perfect)), delta)
 
 
 def _log_ratio(numerator: Numbers, denominator: Numbers) -> Numbers:
     """ln(numerator / denominator), 0 where that is less or not defined; denominators are > 0."""
-    ratio = np.maximum(numerator, denominator) / denominator
-    found: Numbers = np.log(ratio)
-    return found
+    return np.asarray(np.log(np.maximum(numerator, denominator) / denominator))

@@ -34,7 +34,7 @@ from hica.progress import track
 from hica.seeds import derived_seed
 from hica.steps.arrays import COUNT_SCALE
 from hica_simulations.experiments.audit.settings import Setting
-from hica_simulations.experiments.audit.site_side import class_sums, round_change
+from hica_simulations.experiments.audit.site_side import class_sums, mean_change, round_change
 from hica_simulations.experiments.audit.world import (
     CANARIES,
     Start,
@@ -97,9 +97,8 @@ def update_trials(world: World, setting: Setting, attacker: Attacker, trials: in
     rounds = setting.training.alignment.rounds
     for trial in track(range(trials), title, trials):
         inside[trial], draws = _coins(world, setting, attacker, "update", trial)
-        episodes = {
-            site: _episode(world, site, attacker, draws) for site in _seen_sites(world, setting)
-        }
+        sites = _seen_sites(world, setting)
+        episodes = {site: _episode(world, site, attacker, draws) for site in sites}
         for _ in range(rounds):
             change = _seen_change(world, setting, start, inside[trial], episodes, draws)
             scores["update"][trial] += [_against(change, each, start) for each in start.gradients]
@@ -119,7 +118,7 @@ def _seen_change(
 
     A secure sum tells the mean and no more; its rounding, of 1e-8, is left out.
     """
-    total = {name: torch.zeros_like(value) for name, value in start.weights.items()}
+    changes = []
     for site, chosen in episodes.items():
         examples = world.hospitals[site].pool.rows(torch.tensor(chosen))
         if site == 0:
@@ -127,19 +126,16 @@ def _seen_change(
             examples = joined(examples, canaries)
         noise = SeededNoise(int(draws.integers(2**62)))
         generator = torch.Generator().manual_seed(int(draws.integers(2**62)))
-        change = round_change(setting, start, examples, world.units, noise, generator)
-        for name, value in change.items():
-            total[name] += value / len(episodes)
-    return total
+        changes.append(round_change(setting, start, examples, world.units, noise, generator))
+    return mean_change(changes)
 
 
 def _against(change: dict[str, Tensor], gradient: dict[str, Tensor], start: Start) -> float:
     """How far the weights moved down a gradient, in steps."""
-    moved = (
+    return -sum(
         float((change[name].double() * part).sum()) / start.rates[name]
         for name, part in gradient.items()
     )
-    return -sum(moved)
 
 
 @torch.no_grad()
@@ -165,11 +161,9 @@ def _coins(
 
 
 def _seen_sites(world: World, setting: Setting) -> range:
-    """Sites of which the sum is seen."""
     return range(len(world.hospitals) if setting.summed else 1)
 
 
 def _episode(world: World, site: int, attacker: Attacker, draws: np.random.Generator) -> list[int]:
-    """The other patients of a site in a trial."""
     hospital = world.hospitals[site]
     return hospital.episode if attacker == "insider" else hospital.fresh(draws)

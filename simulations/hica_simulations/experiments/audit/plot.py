@@ -29,12 +29,9 @@ TITLES = {"prototypes": "class sums", "update": "updates"}
 
 
 def plot(result: dict[str, Any], curves: dict[str, Any], path: Path) -> None:
-    """Write the picture as PNG.
+    """Write the picture of `audit.json` as PNG.
 
-    Args:
-        result: `audit.json`.
-        curves: (FPR, TPR) by `setting/seen/attacker/canary`.
-        path: Where to.
+    `curves` holds (FPR, TPR) by `setting/seen/attacker/canary`.
     """
     figure = Figure(figsize=(11, 7.4), layout="constrained")
     grid = figure.subplots(2, 3, width_ratios=[1, 1, 1.15])
@@ -88,14 +85,8 @@ def _bars(axes: Axes, result: dict[str, Any], seen: str) -> None:
             height = min(row[key], top)
             axes.bar(place + shift, height, 0.36, color=colour, alpha=alpha)
             beyond = " ↑" if row[key] > top else ""
-            axes.annotate(
-                f"{row[key]:.1f}{beyond}",
-                (place + shift, height),
-                ha="center",
-                va="bottom",
-                fontsize=7.5,
-                color=GREY,
-            )
+            at, text = (place + shift, height), f"{row[key]:.1f}{beyond}"
+            axes.annotate(text, at, ha="center", va="bottom", fontsize=7.5, color=GREY)
         if row["claimed"] is not None:
             axes.hlines(row["claimed"], place - 0.45, place + 0.45, color=INK, linewidth=1.6)
     names = [row["setting"].replace("dp-", "ε = ") for row in rows]

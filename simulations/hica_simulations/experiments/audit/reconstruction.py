@@ -26,13 +26,8 @@ from hica.progress import track
 from hica.seeds import derived_seed
 from hica.wire.weight_names import BANK_CLASSES
 from hica_simulations.experiments.audit.settings import Setting
-from hica_simulations.experiments.audit.site_side import class_sums, round_change
-from hica_simulations.experiments.audit.world import (
-    Start,
-    World,
-    make_start,
-    rows_of,
-)
+from hica_simulations.experiments.audit.site_side import class_sums, mean_change, round_change
+from hica_simulations.experiments.audit.world import Start, World, make_start, rows_of
 
 SIZES = (1, 5, 20)
 """Images of the class at each site."""
@@ -49,13 +44,11 @@ class Recovered:
     """How near an attack came.
 
     Attributes:
-        setting: Name of the setting.
         attack: One of `ATTACKS`.
         images: Images of the class at each site.
         targets: Images that were sought.
         cosine: Mean between what was found and the truth.
-        low: Lower end of its 95 % t-interval over targets.
-        high: Upper end of that interval.
+        low, high: Its 95 % t-interval over targets.
         guess: Mean cosine of a guess.
     """
 
@@ -71,11 +64,8 @@ class Recovered:
 
 def reconstruct(world: World, setting: Setting) -> list[dict[str, Any]]:
     """All attacks in one setting; one entry of `Recovered` for each attack and size."""
-    statistics, training = (
-        make_start(world, setting.statistics),
-        make_start(world, setting.training),
-    )
-    known = {"sums": _embedded(world, statistics), "update": _embedded(world, training)}
+    starts = [make_start(world, study) for study in (setting.statistics, setting.training)]
+    known_sums, known_update = (_embedded(world, start) for start in starts)
     labels = [hospital.pool.labels.numpy() for hospital in world.hospitals]
     classes = np.unique(labels[0])
     smallest = min(int((of == c).sum()) for of in labels for c in classes)
@@ -94,11 +84,11 @@ def reconstruct(world: World, setting: Setting) -> list[dict[str, Any]]:
             chosen = zip(world.hospitals, rows, strict=False)
             held = [hospital.pool.rows(torch.tensor(row)) for hospital, row in chosen]
             noise = SeededNoise(int(draws.integers(2**62)))
-            sought, guess = _truth_and_guess(known["sums"], labels, rows, label)
-            class_sum = _class_sum(setting, known["sums"], held, rows, label, noise)
+            sought, guess = _truth_and_guess(known_sums, labels, rows, label)
+            class_sum = _class_sum(setting, known_sums, held, rows, label, noise)
             sums.append((_cosine(class_sum, sought), guess))
-            sought, guess = _truth_and_guess(known["update"], labels, rows, label)
-            change = _mean_change(setting, training, held, noise)
+            sought, guess = _truth_and_guess(known_update, labels, rows, label)
+            change = _mean_change(setting, starts[1], held, noise)
             if BANK_CLASSES in change:
                 texts.append((_cosine(_toward(change[BANK_CLASSES], label), sought), guess))
         found += [
@@ -131,13 +121,11 @@ def _class_sum(
     label: int,
     noise: SeededNoise,
 ) -> Vector:
-    """The sum of the class over the sites that are seen, as it leaves them."""
     total = np.zeros(embedded[0].shape[1])
     for known, examples, chosen in zip(embedded, held, rows, strict=False):
         whose = units_of(setting.training, examples.groups)
-        total += class_sums(setting, known[chosen], examples.labels.numpy(), whose, noise).sums[
-            label
-        ]
+        left = class_sums(setting, known[chosen], examples.labels.numpy(), whose, noise)
+        total += left.sums[label]
     return total
 
 
@@ -145,14 +133,12 @@ def _mean_change(
     setting: Setting, start: Start, held: list[Examples], noise: SeededNoise
 ) -> dict[str, Tensor]:
     """One round's change of the weights, the mean over the sites that are seen."""
-    total = {name: torch.zeros_like(value) for name, value in start.weights.items()}
+    changes = []
     for examples in held:
         generator = torch.Generator().manual_seed(int(noise.uniform(1)[0] * 2**53))
-        change = round_change(setting, start, examples, len(examples), noise, generator)
-        for name, value in change.items():
-            total[name] += value / len(held)
+        changes.append(round_change(setting, start, examples, len(examples), noise, generator))
     start.reset()
-    return total
+    return mean_change(changes)
 
 
 def _toward(change: Tensor, label: int) -> Vector:
@@ -169,17 +155,6 @@ def _cosine(found: Vector, truth: Vector) -> float:
 def _summary(
     setting: Setting, attack: str, images: int, pairs: list[tuple[float, float]]
 ) -> Recovered:
-    """Means over targets."""
-    cosines = [cosine for cosine, _ in pairs]
-    interval = paired_interval(cosines)
+    mean, low, high = paired_interval([cosine for cosine, _ in pairs])
     guess = float(np.mean([guess for _, guess in pairs]))
-    return Recovered(
-        setting.name,
-        attack,
-        images,
-        len(pairs),
-        interval.value,
-        interval.low,
-        interval.high,
-        guess,
-    )
+    return Recovered(setting.name, attack, images, len(pairs), mean, low, high, guess)

@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from hica.storage import write_atomically
-from hica_simulations.experiments.csv_files import write_csv
+from hica_simulations.experiments import pages
 
 SEEN = {"prototypes": "class sums", "update": "updates", "model": "model only"}
 HEAD = [
@@ -26,17 +26,15 @@ SHORT_HEAD = ["setting", "seen", "claimed", "ε ≥", "Gaussian", "insider", "TP
 def write_tables(result: dict[str, Any], out: Path) -> None:
     """Write `audit.md` and `audit.csv`."""
     write_atomically(out / "audit.md", as_markdown(result).encode())
-    write_csv(result["membership"], out / "audit.csv")
+    pages.write_csv(result["membership"], out / "audit.csv")
 
 
 def as_markdown(result: dict[str, Any]) -> str:
     """Membership and reconstruction as Markdown tables, and what they come to."""
-    parts = [
-        _markdown(HEAD, membership_rows(result)),
-        *remarks(result),
-        _markdown(REBUILT_HEAD, reconstruction_rows(result)),
-    ]
-    return "\n\n".join(parts) + "\n"
+    membership = pages.Table(HEAD, membership_rows(result))
+    rebuilt = pages.Table(REBUILT_HEAD, reconstruction_rows(result))
+    first, second = (pages.markdown(table, "---") for table in (membership, rebuilt))
+    return "\n".join([first, *(f"{said}\n" for said in remarks(result)), second])
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
@@ -66,12 +64,12 @@ def membership_rows(result: dict[str, Any]) -> list[list[str]]:
     for name, title in result["settings"].items():
         for seen, words in SEEN.items():
             insider, outsider = of[name, seen, "insider"], of[name, seen, "outsider"]
-            cells = [title, words, _number(insider["claimed"])]
-            cells += [_capped(insider, "bound", "ceiling")]
-            cells += [_capped(insider, "gaussian_bound", "gaussian_ceiling")]
-            for row in (insider, outsider):
-                cells += [f"{row['auc']:.3f}", _rate(row)]
-            rows.append(cells)
+            claimed = "∞" if insider["claimed"] is None else f"{insider['claimed']:.2f}"
+            bounds = [_capped(insider, kind) for kind in ("", "gaussian_")]
+            found = [
+                text for row in (insider, outsider) for text in (f"{row['auc']:.3f}", _rate(row))
+            ]
+            rows.append([title, words, claimed, *bounds, *found])
     return rows
 
 
@@ -126,19 +124,10 @@ def remarks(result: dict[str, Any]) -> list[str]:
     return said
 
 
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
-    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
-
-
-def _number(value: float | None) -> str:
-    return "∞" if value is None else f"{value:.2f}"
-
-
-def _capped(row: dict[str, Any], bound: str, ceiling: str) -> str:
+def _capped(row: dict[str, Any], kind: str) -> str:
     """A bound, with a star where no more could be shown."""
-    star = " *" if row[bound] > 0.999 * row[ceiling] else ""
-    return f"{row[bound]:.2f}{star}"
+    bound = row[f"{kind}bound"]
+    return f"{bound:.2f}" + (" *" if bound > 0.999 * row[f"{kind}ceiling"] else "")
 
 
 def _rate(row: dict[str, Any]) -> str:

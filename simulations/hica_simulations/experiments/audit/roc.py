@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm, rankdata
+from sklearn.metrics import roc_curve
 
 from hica_simulations.experiments.audit.bounds import (
     CAUTIOUS,
@@ -41,12 +42,9 @@ class Verdict:
     Attributes:
         auc: Area under the ROC curve.
         tpr: Share of members found at a false positive rate of 1 % at most.
-        tpr_low: Lower end of the 95 % Clopper-Pearson interval of `tpr`.
-        tpr_high: Upper end of that interval.
-        bound: ε is at least this, at 95 % confidence.
-        gaussian_bound: ε is at least this, at 95 % confidence, if the mechanism is Gaussian.
-        ceiling: The largest `bound` that so many trials could give.
-        gaussian_ceiling: The largest `gaussian_bound`.
+        tpr_low, tpr_high: The 95 % Clopper-Pearson interval of `tpr`.
+        bound, gaussian_bound: ε is at least this, at 95 % confidence; if the mechanism is Gaussian.
+        ceiling, gaussian_ceiling: The largest bounds that so many trials could give.
         trials: In the second half.
     """
 
@@ -62,12 +60,9 @@ class Verdict:
 
 
 def verdict(scores: Scores, inside: Inside, delta: float) -> Verdict:
-    """Judge an attack.
+    """Judge an attack by its scores [n], higher for members, and who was in [n].
 
-    Args:
-        scores: [n], higher for members.
-        inside: [n] whether the patient was in.
-        delta: δ of the claim.
+    The bounds on ε are for δ of the claim, `delta`.
 
     Raises:
         ValueError: A half has no member, or no other.
@@ -111,11 +106,8 @@ def auc(scores: Scores, inside: Inside) -> float:
 
 def roc(scores: Scores, inside: Inside) -> tuple[Scores, Scores]:
     """FPR and TPR, ascending, at every threshold from above all scores to below all."""
-    thresholds = np.unique(scores)[::-1]
-    counts = _counts(scores, inside, thresholds)
-    false = counts.false_positives / counts.negatives
-    true = counts.true_positives / counts.positives
-    return np.concatenate([[0.0], false]), np.concatenate([[0.0], true])
+    false, true, _ = roc_curve(inside, scores, drop_intermediate=False)
+    return false, true
 
 
 def tpr_at(scores: Scores, inside: Inside, most: float) -> float:

@@ -42,6 +42,7 @@ PROTOTYPE_TRIALS = 25
 FEWEST = 40
 """Trials below which a half may lack a member."""
 
+Curves = dict[str, Any]
 Attack = Callable[[World, Setting, Attacker, int], Trials]
 ATTACKS: dict[Seen, Attack] = {"prototypes": prototype_trials, "update": update_trials}
 
@@ -49,10 +50,7 @@ ATTACKS: dict[Seen, Attack] = {"prototypes": prototype_trials, "update": update_
 def audit(scenario: Scenario, place: Place, trials: int) -> dict[str, Any]:
     """Run or resume an audit; returns its `audit.json`.
 
-    Args:
-        scenario: Study and sites.
-        place: Files.
-        trials: Trainings for each setting and attacker.
+    `trials` are the trainings for each setting and attacker.
 
     Raises:
         ConfigurationError: Too few trials, or the folder holds another audit.
@@ -65,7 +63,7 @@ def audit(scenario: Scenario, place: Place, trials: int) -> dict[str, Any]:
     world = make_world(scenario, place)
     settings = settings_of(scenario.study)
     rows: list[dict[str, Any]] = []
-    curves: dict[str, Any] = {}
+    curves: Curves = {}
     rebuilt: list[dict[str, Any]] = []
     for setting in settings:
         for seen in ATTACKS:
@@ -110,12 +108,7 @@ def conclusion(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _judged(
-    world: World,
-    setting: Setting,
-    seen: Seen,
-    attacker: Attacker,
-    done: Trials,
-    curves: dict[str, Any],
+    world: World, setting: Setting, seen: Seen, attacker: Attacker, done: Trials, curves: Curves
 ) -> list[dict[str, Any]]:
     """A row for each score and canary; the ROC curves for the picture go into `curves`.
 
@@ -147,9 +140,8 @@ def _judged(
                 }
             )
             half = len(scores) // 2
-            curves[f"{setting.name}/{score}/{attacker}/{canary}"] = roc(
-                scores[half:], inside[half:]
-            )
+            curve = roc(scores[half:], inside[half:])
+            curves[f"{setting.name}/{score}/{attacker}/{canary}"] = curve
     return rows
 
 

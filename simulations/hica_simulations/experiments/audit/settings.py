@@ -3,7 +3,7 @@
 Each takes the study as it is and changes its `[privacy]`, and what privacy does not allow.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hica.privacy.accountant import Charge, epsilon
@@ -36,7 +36,7 @@ class Setting:
     """A way to run a study.
 
     Attributes:
-        name: Short, for files.
+        name: For files.
         title: For people.
         statistics: Study under which class sums leave, nothing else released beside them.
         training: Study under which trained weights leave.
@@ -61,17 +61,15 @@ class Setting:
     def claimed(self, seen: Seen, units: int) -> float | None:
         """ε, by the accountant, of exactly what the attacker sees; None without noise.
 
-        Args:
-            seen: One release of class sums, or the updates of all alignment rounds.
-            units: Patients or images at the site, as the study counts them.
+        That is one release of class sums, or the updates of all alignment rounds; `units` are the
+        patients or images at the site, as the study counts them.
         """
         if not self.is_private:
             return None
         if seen == "prototypes":
             return epsilon([Charge(statistics_multiplier(self.statistics))], self.delta)
         steps = self.steps(units)
-        multiplier = self.multiplier(units)
-        charge = Charge(multiplier, steps.sampling_rate, steps.steps * steps.rounds)
+        charge = Charge(self.multiplier(units), steps.sampling_rate, steps.steps * steps.rounds)
         return epsilon([charge], self.delta)
 
     def is_gaussian(self, seen: Seen, units: int) -> bool:
@@ -91,43 +89,32 @@ class Setting:
 def settings_of(study: Study) -> list[Setting]:
     """No privacy, secure aggregation alone, DP at every ε, and the control.
 
-    The control is DP at the first ε with a tenth of its noise.
-
-    Args:
-        study: The study; its own `[privacy]` gives δ, the clipping and the unit.
+    The control is DP at the first ε with a tenth of its noise. The study's own `[privacy]` gives δ,
+    the clipping and the unit.
     """
     delta = study.privacy.delta or DELTA
     open_ = changed(study, PLAIN)
-    settings = [
+    private = [_private(study, epsilon, delta) for epsilon in EPSILONS]
+    return [
         Setting("none", "no privacy", open_, open_, delta),
         Setting("secure", "secure aggregation only", open_, open_, delta, summed=True),
+        *private,
+        control_of(private[0]),
     ]
-    private = [_private(study, epsilon, delta) for epsilon in EPSILONS]
-    return [*settings, *private, control_of(private[0])]
 
 
 def control_of(setting: Setting) -> Setting:
     """`setting` with its claim and a tenth of its noise: what the audit has to catch."""
-    return Setting(
-        "control",
-        f"control: {setting.title}, noise / {1 / CONTROL:.0f}",
-        setting.statistics,
-        setting.training,
-        setting.delta,
-        noise_scale=CONTROL,
-    )
+    title = f"control: {setting.title}, noise / {1 / CONTROL:.0f}"
+    return replace(setting, name="control", title=title, noise_scale=CONTROL)
 
 
 def _private(study: Study, epsilon: float, delta: float) -> Setting:
     """DP at one ε: class sums by the mechanism `prototypes`, training by `dp-sgd`."""
     budget = {"privacy": {"epsilon": epsilon, "delta": delta}}
     centring = study.alignment.centring
-    allowed = {
-        "alignment": {
-            "contrast": "bank",
-            "centring": "global" if centring == "site" else centring,
-        }
-    }
+    allowed_centring = "global" if centring == "site" else centring
+    allowed = {"alignment": {"contrast": "bank", "centring": allowed_centring}}
     return Setting(
         f"dp-{epsilon:g}",
         f"DP, ε = {epsilon:g}",

@@ -34,12 +34,7 @@ def class_sums(
 ) -> ClusterSums:
     """One site's class sums [C, D] and counts [C] as they leave it.
 
-    Args:
-        setting: Whether and how much noise is added.
-        rows: [n, D] unit embeddings of the images.
-        labels: [n].
-        units: [n] unit to which each image belongs.
-        noise: Where noise comes from.
+    They are made of the images' unit embeddings `rows` [n, D], `labels` [n] and `units` [n].
     """
     weights = unit_weights(units) if setting.is_private else np.ones(len(rows))
     parts = group_sums(rows, labels, len(setting.statistics.classes), weights)
@@ -59,13 +54,9 @@ def round_change(
 ) -> dict[str, Tensor]:
     """What one round of stage 2 changes of the weights, which the public start tells from them.
 
-    Args:
-        setting: How the site trains.
-        start: Where from; put back before the round, not after it.
-        examples: The images that the site learns from.
-        units: For how many its private schedule is set: the number is public.
-        noise: Where noise comes from.
-        generator: Order and views without privacy.
+    The start is put back before the round, not after it. A private schedule is set for `units`: the
+    number is public. Noise is that of private training, `generator` that of order and views in
+    training without privacy.
     """
     start.reset()
     study, plain = setting.training, schedule_of(setting.training)
@@ -82,3 +73,12 @@ def round_change(
         train(start.model, examples, start.loss, plain, generator, start.anchor)
     now = start.model.shared()
     return {name: now[name].detach() - sent for name, sent in start.weights.items()}
+
+
+def mean_change(changes: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean over sites of what a round changes of the weights."""
+    total = {name: torch.zeros_like(value) for name, value in changes[0].items()}
+    for change in changes:
+        for name, value in change.items():
+            total[name] += value / len(changes)
+    return total

@@ -65,7 +65,6 @@ class World:
     """Everything of an audit that does not depend on the setting.
 
     Attributes:
-        study: The scenario's.
         hospitals: The attacked one first.
         canaries: The patients looked for, an image each, in the order of `CANARIES`.
         bank: Texts; public.
@@ -108,10 +107,8 @@ def make_world(scenario: Scenario, place: Place) -> World:
     typical = _typical(model, first, study, session.name)
     odd = _odd(model, first.pool, session, bank)
     without = [row for row in range(len(first.pool)) if row != typical]
-    moved = {row: position for position, row in enumerate(without)}
-    hospitals[0] = Hospital(
-        first.pool.rows(torch.tensor(without)), [moved[row] for row in first.episode], first.shots
-    )
+    episode = [without.index(row) for row in first.episode]
+    hospitals[0] = Hospital(first.pool.rows(torch.tensor(without)), episode, first.shots)
     canaries = joined(first.pool.rows(torch.tensor([typical])), odd)
     return World(study, hospitals, replace(canaries, groups=CANARIES), bank, session, initial)
 
@@ -144,12 +141,7 @@ class Start:
 
 
 def make_start(world: World, study: Study) -> Start:
-    """The model that a study's first round starts from; its centre is public, too.
-
-    Args:
-        world: The audit's.
-        study: One of the studies of a setting.
-    """
+    """The model that a setting's study starts from; its centre is public, too."""
     with torch.no_grad():  # the tower is shared: an earlier start may have trained it
         for name, value in world.session.pipeline.tower.trainable().items():
             value.copy_(world.initial[name])
@@ -163,22 +155,15 @@ def make_start(world: World, study: Study) -> Start:
     gradients = [gradient_of(model, canary, loss) for canary in canaries]
     device = model.centre.device
     anchor = (world.bank.classes.to(device), world.bank.findings.to(device))
-    stage = study.alignment
-    rates = {
-        name: stage.bank_learning_rate if name.startswith("bank.") else stage.learning_rate
-        for name in weights
-    }
+    tower_rate, bank_rate = study.alignment.learning_rate, study.alignment.bank_learning_rate
+    rates = {name: bank_rate if name.startswith("bank.") else tower_rate for name in weights}
     return Start(model, weights, loss, gradients, rates, anchor)
 
 
 def start_model(session: Session, study: Study, bank: TextBank) -> AlignmentModel:
     """A model on the session's tower, which all models of an audit share."""
-    model = AlignmentModel(
-        session.pipeline.tower,
-        bank,
-        study.alignment.train_text_bank,
-        unit_features=study.privacy.is_private,
-    )
+    trained, private = study.alignment.train_text_bank, study.privacy.is_private
+    model = AlignmentModel(session.pipeline.tower, bank, trained, unit_features=private)
     return model.to(session.device)
 
 
@@ -196,14 +181,9 @@ def gradient_of(model: AlignmentModel, image: Examples, loss: Loss) -> dict[str,
 
 def joined(first: Examples, second: Examples) -> Examples:
     """The images of `first`, then those of `second`."""
-    return Examples(
-        hidden=torch.cat([first.hidden, second.hidden]),
-        region_weights=torch.cat([first.region_weights, second.region_weights]),
-        valid=torch.cat([first.valid, second.valid]),
-        labels=torch.cat([first.labels, second.labels]),
-        positives=torch.cat([first.positives, second.positives]),
-        groups=first.groups + second.groups,
-    )
+    names = ("hidden", "region_weights", "valid", "labels", "positives")
+    parts = {name: torch.cat([getattr(first, name), getattr(second, name)]) for name in names}
+    return Examples(**parts, groups=first.groups + second.groups)
 
 
 def rows_of(model: AlignmentModel, examples: Examples) -> NDArray[np.float64]:
@@ -212,15 +192,13 @@ def rows_of(model: AlignmentModel, examples: Examples) -> NDArray[np.float64]:
 
 
 def _hospital(session: Session, bank: TextBank) -> Hospital:
-    """All labelled training images of a site, prepared."""
     names, stage = session.study.class_names, session.study.alignment
-    rows = [row for row, record in enumerate(session.roles.train) if record.label]
-    records = [session.roles.train[row] for row in rows]
-    labels = [names.index(str(record.label)) for record in records]
+    labelled = {row: record for row, record in enumerate(session.roles.train) if record.label}
+    labels = [names.index(str(record.label)) for record in labelled.values()]
     what = f"{session.name}: preparing images"
-    pool = session.pipeline.examples(records, labels, bank, stage.views, what)
-    place = {row: position for position, row in enumerate(rows)}
-    return Hospital(pool, [place[row] for row in session.roles.episode.indices], stage.shots)
+    pool = session.pipeline.examples([*labelled.values()], labels, bank, stage.views, what)
+    rows = list(labelled)
+    return Hospital(pool, [rows.index(row) for row in session.roles.episode.indices], stage.shots)
 
 
 def _typical(model: AlignmentModel, hospital: Hospital, study: Study, name: str) -> int:
@@ -247,9 +225,8 @@ def _odd(model: AlignmentModel, pool: Examples, session: Session, bank: TextBank
     tower, views = session.pipeline.tower, pool.hidden.shape[1]
     side = tower.tower.preprocess.size
     seed = derived_seed(session.study.study.seed, "canary")
-    pixels = torch.randint(
-        256, (1, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
-    )
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (1, 3, side, side), dtype=torch.uint8, generator=generator)
     region_weights = pool.region_weights[:1]
     tower.eval()
     shown = pixels.expand(views, -1, -1, -1).to(session.device)
@@ -269,10 +246,7 @@ def _odd(model: AlignmentModel, pool: Examples, session: Session, bank: TextBank
 
 def _centre(model: AlignmentModel, pools: Sequence[Examples]) -> Tensor:
     """Mean features [2, D] of images and of regions over all sites."""
-    images, regions = [], []
-    for pool in pools:
-        whole, parts, has_regions = mean_features(model, pool)
-        images.append(whole)
-        regions.append(parts[has_regions])
-    whole, parts = torch.cat(images).mean(dim=0), torch.cat(regions)
+    found = [mean_features(model, pool) for pool in pools]
+    whole = torch.cat([images for images, _, _ in found]).mean(dim=0)
+    parts = torch.cat([regions[has_regions] for _, regions, has_regions in found])
     return torch.stack([whole, parts.mean(dim=0) if len(parts) else whole]).to(model.centre)

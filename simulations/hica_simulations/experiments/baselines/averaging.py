@@ -22,12 +22,8 @@ def federated_average(
 ) -> Weights:
     """The weights after some rounds.
 
-    Args:
-        start: What round 1 begins with.
-        train: Gives a site's weights from those of the round and its place in `counts`; changes
-            neither.
-        counts: Shots of each site, by which its weights count.
-        rounds: Number of rounds.
+    `train` gives a site's weights from those of the round and its place in `counts`, the shots of
+    each site, by which its weights count; it changes neither.
     """
     shares = np.asarray(counts) / np.sum(counts)
     weights = start

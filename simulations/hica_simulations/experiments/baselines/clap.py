@@ -37,17 +37,9 @@ def multipliers(episode: Episode) -> Doubles:
 def objective(
     weights: Doubles, shots: Doubles, targets: Doubles, texts: Doubles, held: Doubles
 ) -> tuple[float, Doubles]:
-    """What is minimised, and its gradient.
+    """What is minimised, and its gradient [C, D] in w, the `weights` [C, D].
 
-    Args:
-        weights: w [C, D].
-        shots: z [n, D] unit rows.
-        targets: [n, C] one-hot.
-        texts: t [C, D] unit rows.
-        held: λ [C].
-
-    Returns:
-        Value, and gradient [C, D] in w.
+    Shots z [n, D] and texts t [C, D] are unit rows, targets [n, C] are one-hot, `held` is λ [C].
     """
     lengths = np.linalg.norm(weights, axis=1, keepdims=True)
     unit = weights / lengths

@@ -43,8 +43,7 @@ def fit(episode: TunedEpisode, epochs: int) -> tuple[AdaptedTower, nn.Linear]:
     head = head.to_empty(device=like.device).to(like.dtype)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
-    shots = torch.from_numpy(episode.inputs.train)
-    labels = torch.from_numpy(episode.inputs.labels)
+    shots, labels = map(torch.from_numpy, (episode.inputs.train, episode.inputs.labels))
     groups = [
         {"params": list(tower.trainable().values()), "lr": LEARNING_RATE},
         {"params": list(head.parameters()), "lr": HEAD_LEARNING_RATE},

@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hica.method.intervals import paired_interval
+from hica.method.intervals import Interval, paired_interval
 from hica.wire.checkpoint import write_json
 from hica_simulations.experiments.baselines.every_run import simulate_with_baselines
+from hica_simulations.experiments.pages import Table, markdown, points
 from hica_simulations.place import Place
 from hica_simulations.run import Watching, silently, simulate
 from hica_simulations.scenario import load_scenario
@@ -30,12 +31,7 @@ def compare(
 ) -> dict[str, Any]:
     """Run every seed with and without stage 1; resumable run by run.
 
-    Args:
-        study: The scenario's file.
-        overrides: Applied to every run.
-        place: `out` holds one folder a run.
-        seeds: At least two.
-        watching: Told of progress.
+    `overrides` go into every run; `place.out` holds one folder a run. There are two seeds or more.
 
     Returns:
         `compare.json`: `values` {method: {metric: [one a seed]}}, `means`, and `differences`
@@ -61,12 +57,7 @@ def compare(
         name: {metric: sum(of[metric]) / len(of[metric]) for metric in METRICS}
         for name, of in values.items()
     }
-    result = {
-        "seeds": list(seeds),
-        "values": values,
-        "means": means,
-        "differences": differences,
-    }
+    result = {"seeds": list(seeds), "values": values, "means": means, "differences": differences}
     write_json(place.out / "compare.json", result)
     (place.out / "compare.md").write_text(as_markdown(result), encoding="utf-8")
     return result
@@ -91,21 +82,16 @@ def _methods_of_seed(
 
 def as_markdown(result: dict[str, Any]) -> str:
     """The comparison as a Markdown table: mean, and federated minus method with its interval."""
-    lines = [
-        "| method | " + " | ".join(f"{m} | federated − method" for m in METRICS) + " |",
-        "|---" * (1 + 2 * len(METRICS)) + "|",
-    ]
+    header = ["method"]
+    for metric in METRICS:
+        header += [metric, "federated − method"]
+    lines = []
     for name, means in result["means"].items():
-        cells = []
+        line = [name.replace("_", " ")]
         for metric in METRICS:
-            cells.append(f"{100 * means[metric]:.1f}")
-            difference = result["differences"].get(name, {}).get(metric)
-            cells.append(
-                f"{100 * difference['value']:+.1f} [{100 * difference['low']:+.1f}, "
-                f"{100 * difference['high']:+.1f}]"
-                if difference
-                else "–"
-            )
-        lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(cells) + " |")
-    seeds = ", ".join(str(seed) for seed in result["seeds"])
-    return "\n".join(lines) + f"\n\nSeeds {seeds}; paired 95 % t-intervals over the seeds.\n"
+            found = result["differences"].get(name, {}).get(metric)
+            line += [f"{100 * means[metric]:.1f}", points(Interval(**found)) if found else "–"]
+        lines.append(line)
+    seeds = ", ".join(map(str, result["seeds"]))
+    table = markdown(Table(header, lines), "---")
+    return f"{table}\nSeeds {seeds}; paired 95 % t-intervals over the seeds.\n"

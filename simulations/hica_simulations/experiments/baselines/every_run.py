@@ -10,7 +10,8 @@ from hica.device import repeatable
 from hica.wire.checkpoint import write_json
 from hica_client.app import forget_sessions
 from hica_simulations.experiments.baselines.federations import BaselineFederations
-from hica_simulations.experiments.baselines.shots import shot_baselines
+from hica_simulations.experiments.baselines.registry import IN_EVERY_RUN
+from hica_simulations.experiments.baselines.shots import ShotBaselines, runnable
 from hica_simulations.partitions import build_sites
 from hica_simulations.place import Place
 from hica_simulations.run import Watching, silently, simulate
@@ -23,11 +24,6 @@ def simulate_with_baselines(
 ) -> dict[str, Any]:
     """Run or resume a study and its baselines; returns its `result.json`.
 
-    Args:
-        scenario: Study and sites.
-        place: Files and engine.
-        watching: Told of progress.
-
     Raises:
         HicaError: Whatever stops the run; the same call resumes it.
     """
@@ -37,7 +33,8 @@ def simulate_with_baselines(
     repeatable()
     folders = build_sites(scenario, place.data, place.out, place.cache)
     sites = write_sites(folders, place.out, place, scenario.study)
-    probes = shot_baselines(scenario.study, sites)
+    shots, names = ShotBaselines(scenario.study, sites), runnable(scenario.study, IN_EVERY_RUN)
+    probes = {name: shots.metrics(name) for name in names}
     federations = BaselineFederations(scenario, folders, place, watching)
     result["baselines"] |= probes | federations.metrics(tested=result["per_site"].keys())
     forget_sessions()

@@ -11,6 +11,7 @@ average, the loss curves by at most (1 + 1)/2 with the intercept, and the step o
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from scipy.special import softmax
@@ -31,17 +32,10 @@ FLOOR = 1e-5
 def gradient(
     weights: Doubles, rows: Doubles, targets: Doubles, anchor: Doubles, pull: float
 ) -> Doubles:
-    """Gradient of h at the shots of one site.
+    """Gradient of h [C, D + 1] at the shots of one site.
 
-    Args:
-        weights: w [C, D + 1].
-        rows: x [n, D + 1], the last column 1.
-        targets: [n, C] one-hot.
-        anchor: w_t [C, D + 1].
-        pull: μ.
-
-    Returns:
-        [C, D + 1].
+    Of `weights` w and `anchor` w_t [C, D + 1], `rows` x [n, D + 1] whose last column is 1, one-hot
+    `targets` [n, C], and μ, the `pull`.
     """
     errors = softmax(rows @ weights.T, axis=1) - targets
     slope = errors.T @ rows / len(rows) + RIDGE * weights + pull * (weights - anchor)
@@ -55,17 +49,10 @@ def fit(
     rounds: int = ROUNDS,
     epochs: int = EPOCHS,
 ) -> Doubles:
-    """Train over the sites, from zero on.
+    """The weights [C, D + 1] after training over the sites, from zero on.
 
-    Args:
-        rows: [n_s, D + 1] of every site.
-        targets: [n_s, C] of every site.
-        pull: μ.
-        rounds: Rounds of averaging.
-        epochs: Steps of a site in each round.
-
-    Returns:
-        [C, D + 1].
+    Every site has rows [n_s, D + 1] and targets [n_s, C], and takes `epochs` steps in each round;
+    μ is `pull`.
     """
 
     def train(weights: Doubles, site: int) -> Doubles:
@@ -84,19 +71,14 @@ def scaled(rows: Doubles, mean: Doubles, variance: Doubles) -> Doubles:
     return np.column_stack([standard, np.ones(len(rows))])
 
 
-def fed_avg(episode: Episode) -> Doubles:
-    """FedAvg: probabilities [m, C]."""
-    return _fit_predict(episode, pull=0.0)
-
-
-def fed_prox(episode: Episode) -> Doubles:
-    """FedProx: probabilities [m, C]."""
-    return _fit_predict(episode, pull=PULL)
-
-
-def _fit_predict(episode: Episode, pull: float) -> Doubles:
+def fit_predict(episode: Episode, pull: float) -> Doubles:
+    """Probabilities [m, C]; FedAvg where μ, the `pull`, is 0."""
     mean, variance = episode.shots.mean(axis=0), episode.shots.var(axis=0)
     shots = scaled(episode.shots, mean, variance)
     parts = episode.by_site
     weights = fit([shots[p] for p in parts], [episode.targets[p] for p in parts], pull)
     return np.asarray(softmax(scaled(episode.queries, mean, variance) @ weights.T, axis=1))
+
+
+fed_avg = partial(fit_predict, pull=0.0)
+fed_prox = partial(fit_predict, pull=PULL)

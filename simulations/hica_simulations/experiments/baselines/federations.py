@@ -12,21 +12,14 @@ from hica_simulations.place import Place
 from hica_simulations.run import Federation, Watching, run_federation, sources_of
 from hica_simulations.scenario import Scenario
 
-ALONE = {
-    "federation": {"quorum": 1},
-    "privacy": {"secure_aggregation": False, "noise": "local"},
-}
+ALONE = {"federation": {"quorum": 1}, "privacy": {"secure_aggregation": False, "noise": "local"}}
 """One site has nobody to hide among, and its noise must be enough by itself."""
 
 
 class BaselineFederations:
     """Federations of one site, on the shots and test images of a scenario's own federation.
 
-    Args:
-        scenario: Study and sites.
-        folders: The sites, as `build_sites` returns them.
-        place: Files and engine; each federation is run in a folder below `out/baselines`.
-        watching: Told of progress.
+    `folders` are what `build_sites` returns; each federation is run below `out/baselines`.
     """
 
     def __init__(
@@ -41,16 +34,15 @@ class BaselineFederations:
     def metrics(self, tested: Collection[str]) -> dict[str, Any]:
         """Metrics of `local_only` and `pooled`, run side by side on the machine's cores.
 
-        Args:
-            tested: Sites that were tested in the federation; the others have nothing to compare.
+        Only the sites `tested` in the federation are tested alone: there is something to compare.
         """
         alone = [folder for folder in self.folders if folder.labelled and folder.name in tested]
         with ThreadPoolExecutor(self.place.workers) as pool:  # the longest first
             pooled = pool.submit(self.pooled)
             local = [pool.submit(self.local_only, folder) for folder in alone]
-            per_site = [future.result() for future in local]
+            per_site = {k: v for future in local for k, v in future.result().items()}
             return {
-                "local_only": self._combined({k: v for part in per_site for k, v in part.items()}),
+                "local_only": self._combined(per_site),
                 "pooled": self._combined(pooled.result()),
             }
 
@@ -73,7 +65,6 @@ class BaselineFederations:
         return dict(result["per_site"])
 
     def _combined(self, per_site: dict[str, Any]) -> dict[str, Any]:
-        """Overall and per-site metrics of a baseline."""
         count = len(self.study.classes)
         metrics = [SiteMetrics.from_dict(table, count, site) for site, table in per_site.items()]
         return {**combine(metrics).to_dict(), "per_site": per_site}

@@ -19,9 +19,7 @@ Represent = Callable[[Session, Part], tuple[NDArray[Any], Labels]]
 first two."""
 
 
-def gathered(
-    sessions: Sequence[Session], represent: Represent, text: Floats | None = None
-) -> Episode:
+def gathered(sessions: Sequence[Session], represent: Represent) -> Episode:
     """The shots of all sites and all their test images, in the order of the sites.
 
     After the test images come those with which sites use the prevalence they know: to a baseline
@@ -40,7 +38,6 @@ def gathered(
         test_sites=np.concatenate([np.full(len(images), n) for n, (images, _) in tests]),
         class_count=len(study.classes),
         seed=study.study.seed,
-        text=text,
     )
 
 

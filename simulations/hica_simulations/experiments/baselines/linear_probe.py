@@ -18,13 +18,10 @@ FOLDS = 5
 
 
 def fit_predict(episode: Episode) -> Doubles:
-    """Fit on the shots, predict the test images.
+    """Fit on the shots; probabilities [m, C] of the test images, 0 for a class without shots.
 
     Features are standardised; C is chosen by log loss in stratified 5-fold cross-validation on the
     shots alone (fewer folds where a class has fewer shots; the middle of the grid with one).
-
-    Returns:
-        Probabilities [m, C]; 0 for a class without shots.
 
     Raises:
         ValueError: Fewer than two classes among the labels.

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hica.images.decode import read_image
-from hica_simulations.experiments.baselines import linear_probe
-from hica_simulations.experiments.baselines.episode import Doubles, Episode
 
 SIDE = 16
 
@@ -28,8 +26,3 @@ def thumbnails(images: Sequence[Path]) -> NDArray[np.float32]:
         for path in images
     ]
     return np.stack(rows).reshape(len(rows), -1).astype(np.float32) / 255.0
-
-
-def fit_predict(episode: Episode) -> Doubles:
-    """The linear probe, on an episode whose features are thumbnails."""
-    return linear_probe.fit_predict(episode)

@@ -28,11 +28,7 @@ class Prompts:
 
     The class name stands at its end, and all classes share the context.
 
-    Args:
-        tower: A text tower; frozen.
-        class_names: C names.
-        joint: [tower.dim, D], the map to the joint space.
-        length: M, words of context.
+    The tower is frozen; `joint` [tower.dim, D] is the map to the joint space, `length` is M.
 
     Attributes:
         shape: [M, width] of the context.
@@ -69,10 +65,9 @@ class Prompts:
         self.tokens = torch.cat([named[:, :1], context, named[:, 1:]], dim=1)[:, :longest]
 
     def classes(self, context: Tensor) -> Tensor:
-        """Class texts [C, D], unit rows, centred as the text bank is; differentiable.
+        """Class texts [C, D], unit rows, centred as the text bank is, for a context [M, width].
 
-        Args:
-            context: [M, width].
+        Differentiable.
         """
         words = self._words.index_copy(0, self._places, context.to(self._words.dtype))
         sentences = functional_call(self.tower, {self._name: words}, (self.tokens,))
@@ -82,25 +77,16 @@ class Prompts:
 
 
 def prompts_of(study: Study, dim: int, texts: Path) -> Prompts:
-    """The study's own text tower, refined as for its text bank.
+    """The study's own text tower, refined as for its text bank, for a joint space of width `dim`.
 
-    Args:
-        study: Gives the classes and `[text]`.
-        dim: D, width of the joint space.
-        texts: Folder below which the corpus lies.
+    The corpus lies below the folder `texts`.
 
     Raises:
         CheckpointError: The text tower's weights are missing.
         ConfigurationError: The tower does not carry prompts.
     """
-    tower, seed = _refined(study, texts), study.study.seed
-    return Prompts(tower, study.class_names, orthonormal_map(tower.dim, dim, seed))
-
-
-def _refined(study: Study, texts: Path) -> TextTower:
-    """The tower, made once; frozen, so that all prompts may share it."""
     key = text_key(study, texts)
     tower = _REFINED.get(key) or refined_text_tower(study, texts)
-    _REFINED.clear()
+    _REFINED.clear()  # made once; frozen, so that all prompts may share it
     _REFINED[key] = tower
-    return tower
+    return Prompts(tower, study.class_names, orthonormal_map(tower.dim, dim, study.study.seed))

@@ -11,7 +11,6 @@ from hica_simulations.experiments.baselines import (
     fed_probe,
     linear_probe,
     nearest_mean,
-    pixels,
     prompt_fl,
     tip_adapter,
     tip_adapter_f,
@@ -20,9 +19,7 @@ from hica_simulations.experiments.baselines import (
 from hica_simulations.experiments.baselines.episode import FitPredict
 from hica_simulations.experiments.baselines.tuning import FitPredictTuned
 
-ON_PIXELS: dict[str, FitPredict] = {
-    "pixels": pixels.fit_predict,
-}
+ON_PIXELS: dict[str, FitPredict] = {"pixels": linear_probe.fit_predict}
 """Baselines whose episodes hold thumbnails."""
 
 ON_FEATURES: dict[str, FitPredict] = {
@@ -51,10 +48,7 @@ ON_IMAGES: dict[str, FitPredictTuned] = {
 }
 """Baselines that train a part of the study's tower; their episodes hold that part's inputs."""
 
-MODELS: dict[str, Changes] = {
-    "cnn": cnn.MODEL,
-    "clip_lora": clip_lora.MODEL,
-}
+MODELS: dict[str, Changes] = {"cnn": cnn.MODEL, "clip_lora": clip_lora.MODEL}
 """What each of `ON_IMAGES` sets in the study: which part of the tower it trains."""
 
 IN_EVERY_RUN = ("pixels", "linear_probe")

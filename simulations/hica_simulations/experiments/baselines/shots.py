@@ -19,25 +19,11 @@ from hica.method.stratified import combine
 from hica.study import Changes, Study, changed
 from hica_client.session import Session
 from hica_client.site import load_site
+from hica_simulations.experiments.baselines import gathering, registry
 from hica_simulations.experiments.baselines.episode import Doubles, Episode, Floats
-from hica_simulations.experiments.baselines.gathering import (
-    features,
-    gathered,
-    inputs,
-    labels_of,
-    thumbnails,
-)
 from hica_simulations.experiments.baselines.prompts import prompts_of
-from hica_simulations.experiments.baselines.registry import (
-    IN_EVERY_RUN,
-    MODELS,
-    ON_FEATURES,
-    ON_IMAGES,
-    ON_PIXELS,
-    ON_PROMPTS,
-)
 from hica_simulations.experiments.baselines.tuning import TunedEpisode
-from hica_simulations.predictions import Predictions, joined
+from hica_simulations.predictions import Predictions, joined, of_site
 
 Texts = Callable[[Study, int], Floats]
 """Class texts [C, D] of a study's text bank for a joint space of width D."""
@@ -50,18 +36,11 @@ SMALLEST = 1e-12
 class ShotBaselines:
     """All baselines on the shots of some sites; what several of them need is made once.
 
-    Args:
-        study: The study.
-        sites: Paths of `site.toml`.
-        texts: Makes the class texts that some baselines need; None where none of these is run.
+    The sites are paths of `site.toml`. `texts` makes the class texts that some baselines need; None
+    where none of these is run.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        sites: Sequence[Path],
-        texts: Texts | None = None,
-    ) -> None:
+    def __init__(self, study: Study, sites: Sequence[Path], texts: Texts | None = None) -> None:
         self.study = study
         self.sites = list(sites)
         self.texts = texts
@@ -73,40 +52,36 @@ class ShotBaselines:
         tested = sum(len(session.roles.test) for session in self.sessions)
         parts = self._by_site(found[:tested])
         rests = np.split(found[tested:], np.cumsum([len(s.roles.rest) for s, _ in parts])[:-1])
-        return np.concatenate(
-            [
-                test
-                if session.rest_shares is None
-                else for_prevalence(test, rest, session.rest_shares)
-                for (session, test), rest in zip(parts, rests, strict=True)
-            ]
-        )
+        adapted = []
+        for (session, test), rest in zip(parts, rests, strict=True):
+            shares = session.rest_shares
+            adapted.append(test if shares is None else for_prevalence(test, rest, shares))
+        return np.concatenate(adapted)
 
     def _predicted(self, name: str) -> Doubles:
         """Probabilities of all test images, then of all images beyond the shots, as they are."""
-        if name in ON_PIXELS:
-            return ON_PIXELS[name](gathered(self.sessions, thumbnails))
-        if name in ON_FEATURES:
-            return ON_FEATURES[name](self._on_features)
-        if name in ON_PROMPTS:
-            return ON_PROMPTS[name](self._on_prompts)
-        sessions = self._sessions(MODELS[name])
+        if name in registry.ON_PIXELS:
+            return registry.ON_PIXELS[name](gathering.gathered(self.sessions, gathering.thumbnails))
+        if name in registry.ON_FEATURES:
+            return registry.ON_FEATURES[name](self._on_features)
+        if name in registry.ON_PROMPTS:
+            return registry.ON_PROMPTS[name](self._on_prompts)
+        sessions = self._sessions(registry.MODELS[name])
         start = sessions[0].pipeline.tower
-        episode = self._with_text(gathered(sessions, inputs), start.tower.dim)
-        return ON_IMAGES[name](TunedEpisode(start, episode))
+        episode = self._with_text(gathering.gathered(sessions, gathering.inputs), start.tower.dim)
+        return registry.ON_IMAGES[name](TunedEpisode(start, episode))
 
     def metrics(self, name: str) -> dict[str, Any]:
         """Overall and per-site metrics as in `result.json`; every site draws its own intervals."""
         per_site: dict[str, SiteMetrics] = {}
         for session, found in self._by_site(self.probabilities(name)):
-            study = session.study
             per_site[session.name] = site_metrics(
                 found,
-                labels_of(session, "test"),
+                gathering.labels_of(session, "test"),
                 [record.group for record in session.roles.test],
-                len(study.classes),
-                seed=study.study.seed,
-                min_count=study.federation.min_count,
+                len(self.study.classes),
+                seed=self.study.study.seed,
+                min_count=self.study.federation.min_count,
             )
         return {
             **combine(list(per_site.values())).to_dict(),
@@ -114,26 +89,18 @@ class ShotBaselines:
         }
 
     def predictions(self, name: str, sources: Mapping[str, str]) -> Predictions:
-        """What a baseline says of every test image.
-
-        Args:
-            name: Name of the baseline.
-            sources: Site → the manifest in which its patients' names are unique; without an entry
-                the site itself.
-        """
-        parts = []
-        for session, found in self._by_site(self.probabilities(name)):
-            source = sources.get(session.name, session.name)
-            groups = [f"{source}/{record.group}" for record in session.roles.test]
-            names, labels = [session.name] * len(groups), labels_of(session, "test")
-            parts.append(Predictions(found, labels, groups, names, self.study.class_names))
-        return joined(parts)
+        """What a baseline says of every test image; `sources` as in `predictions.gathered`."""
+        return joined(
+            [
+                of_site(session, found, gathering.labels_of(session, "test"), sources)
+                for session, found in self._by_site(self.probabilities(name))
+            ]
+        )
 
     @cached_property
     def _on_features(self) -> Episode:
-        """Features of the frozen tower."""
         dim = self.sessions[0].pipeline.tower.tower.dim
-        return self._with_text(gathered(self.sessions, features), dim)
+        return self._with_text(gathering.gathered(self.sessions, gathering.features), dim)
 
     @cached_property
     def _on_prompts(self) -> Episode:
@@ -160,10 +127,7 @@ class ShotBaselines:
 def for_prevalence(test: Doubles, rest: Doubles, shares: Doubles) -> Doubles:
     """Predictions [m, C] of a site that knows what its mean prediction should be, made as ours are.
 
-    Args:
-        test: Predictions [m, C] as they are.
-        rest: [n, C] of the images of which `shares` are known.
-        shares: [C] of their classes.
+    `rest` [n, C] are its predictions of the images of whose classes it knows the `shares` [C].
     """
     logits, others = (np.log(np.maximum(part, SMALLEST)) for part in (test, rest))
     return np.asarray(softmax(logits + matching_intercepts(others, shares), axis=1))
@@ -172,10 +136,4 @@ def for_prevalence(test: Doubles, rest: Doubles, shares: Doubles) -> Doubles:
 def runnable(study: Study, names: Sequence[str]) -> list[str]:
     """Those of `names` that can be run; with a tower of drawn weights only those on pixels."""
     pretrained = study.model.checkpoint is not None or study.model.pretrained is not None
-    return [name for name in names if name in ON_PIXELS or pretrained]
-
-
-def shot_baselines(study: Study, sites: Sequence[Path]) -> dict[str, Any]:
-    """Metrics of the baselines of every run by name, as in `result.json`."""
-    baselines = ShotBaselines(study, sites)
-    return {name: baselines.metrics(name) for name in runnable(study, IN_EVERY_RUN)}
+    return [name for name in names if name in registry.ON_PIXELS or pretrained]

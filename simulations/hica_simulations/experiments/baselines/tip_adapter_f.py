@@ -20,16 +20,9 @@ EPSILON = 1e-4
 
 
 def logits(features: Tensor, keys: Tensor, values: Tensor, texts: Tensor) -> Tensor:
-    """Eq. 6, with keys of any length.
+    """Eq. 6 [m, C], with keys K [n, D] of any length.
 
-    Args:
-        features: [m, D] unit rows.
-        keys: K [n, D].
-        values: V [n, C] one-hot.
-        texts: W [C, D] unit rows.
-
-    Returns:
-        [m, C].
+    Features [m, D] and texts W [C, D] are unit rows, values V [n, C] are one-hot.
     """
     affinities = torch.exp(-BETA * (1 - features @ keys.T))
     return ALPHA * affinities @ values + features @ texts.T / TEMPERATURE

@@ -49,11 +49,9 @@ FitPredictTuned = Callable[[TunedEpisode], Doubles]
 
 
 def features(tower: AdaptedTower, hidden: Tensor) -> Tensor:
-    """Whole images [B, D], differentiable, on the tower's device.
+    """Whole images [B, D] of outputs of the tower's frozen part [B, ...], on any device.
 
-    Args:
-        tower: In training or not.
-        hidden: Outputs of its frozen part [B, ...], on any device.
+    The result is differentiable and on the tower's device.
     """
     device = next(tower.parameters()).device
     absent = torch.zeros(len(hidden), 1, tower.tower.grid, tower.tower.grid, device=device)
@@ -66,16 +64,10 @@ def features(tower: AdaptedTower, hidden: Tensor) -> Tensor:
 def batches(
     shots: Tensor, size: int, steps: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pass after pass over the shots in random order, each shot in one random view a pass.
+    """Pass after pass over shots [n, V, ...] in random order, each in one random view a pass.
 
-    Args:
-        shots: [n, V, ...].
-        size: Shots in a batch, B; fewer at the end of a pass.
-        steps: Batches in all.
-        generator: Draws order and views.
-
-    Yields:
-        Rows [B], and the shots in those rows [B, ...].
+    There are `steps` batches of `size` shots, of fewer at the end of a pass. Yields the rows [B],
+    and the shots in those rows [B, ...].
     """
     left = torch.empty(0, dtype=torch.long)
     for _ in range(steps):

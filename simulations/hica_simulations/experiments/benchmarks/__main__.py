@@ -1,9 +1,7 @@
 """`make bench`: speed as ratios measured side by side.
 
-    python -m hica_simulations.experiments.benchmarks               everything quick, some minutes
-    python -m hica_simulations.experiments.benchmarks --only regions     one question
-    python -m hica_simulations.experiments.benchmarks --only dp-sgd      by name only
-    python -m hica_simulations.experiments.benchmarks --only secure-sum  by name only
+    python -m hica_simulations.experiments.benchmarks                 everything quick, some minutes
+    python -m hica_simulations.experiments.benchmarks --only regions  one question
     python -m hica_simulations.experiments.benchmarks --json > bench.json
 
 Each figure is a median of several runs taken by turns; run it on an otherwise idle machine.
@@ -62,8 +60,7 @@ class Asked:
     Attributes:
         repeat: Measurements of each way.
         out: Where a deployment that is run once leaves its files, in a folder of its name.
-        sites: Number of sites of a deployment; None: the benchmark's own.
-        rounds: Number of rounds of a deployment; None: the benchmark's own.
+        sites, rounds: Numbers of a deployment; None: the benchmark's own.
     """
 
     repeat: int
@@ -73,8 +70,6 @@ class Asked:
 
 
 # Deployments need Linux, the others do not: they are imported only where they are asked for.
-
-
 def _overhead(asked: Asked) -> list[Figure]:
     from hica_simulations.experiments.benchmarks.overhead import compare_overhead
 
@@ -90,8 +85,7 @@ def _endurance(asked: Asked) -> list[Figure]:
 def _large_updates(asked: Asked) -> list[Figure]:
     from hica_simulations.experiments.benchmarks.large_updates import measure_large_updates
 
-    out = asked.out / "large-updates"
-    return measure_large_updates(out, asked.sites or 3, asked.rounds or 2)
+    return measure_large_updates(asked.out / "large-updates", asked.sites or 3, asked.rounds or 2)
 
 
 BENCHES: dict[Name, list[Callable[[Asked], list[Figure]]]] = {

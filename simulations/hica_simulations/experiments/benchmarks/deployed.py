@@ -5,8 +5,9 @@ pass over them a round, no stage 1, no intercepts, texts as they are.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,8 @@ def small_scenario(
 ) -> Scenario:
     """A study of `rounds` alignment rounds in which every site must answer.
 
-    Nothing is centred, so each round is one exchange.
-
-    Args:
-        name: Name of the study.
-        sites: Number of hospitals.
-        rounds: Alignment rounds.
-        model: The study's `[model]`.
-        federation: More of its `[federation]`.
+    Nothing is centred, so each round is one exchange. `model` and `federation` are the study's
+    `[model]` and more of its `[federation]`.
     """
     study = {
         "study": {"name": name},
@@ -69,21 +64,14 @@ def small_scenario(
         "phantoms": {"modality": "ultrasound", "per_class": PER_CLASS, "size": 32},
         "sites": [{"name": f"site-{number + 1}"} for number in range(sites)],
     }
-    return Scenario(
-        validated(Study, study, name),
-        validated(Simulation, simulation, name),
-    )
+    return Scenario(validated(Study, study, name), validated(Simulation, simulation, name))
 
 
 def new_deployment(scenario: Scenario, out: Path) -> Deployment:
-    """A deployment that is ready to run, in a folder of its own.
-
-    Args:
-        scenario: Study and sites.
-        out: The folder; made here.
+    """A deployment that is ready to run, in a folder of its own that is made here.
 
     Raises:
-        ConfigurationError: It is there already: an earlier run would be resumed.
+        ConfigurationError: The folder is there already: an earlier run would be resumed.
         FederationError: A command failed; holds what it said.
     """
     if out.exists():
@@ -95,14 +83,17 @@ def new_deployment(scenario: Scenario, out: Path) -> Deployment:
 
 
 def step_starts(log: str) -> list[tuple[str, float]]:
-    """Name of every step and when it began, in seconds since 1970.
-
-    Args:
-        log: What the ServerApp has logged.
-    """
+    """Name of every step and when it began, in seconds since 1970, from the ServerApp's log."""
     return [
         (name, datetime.strptime(time, "%Y-%m-%d %H:%M:%S,%f").timestamp())
         for time, name in STEP.findall(log)
+    ]
+
+
+def round_seconds(starts: Sequence[tuple[str, float]]) -> list[float]:
+    """Seconds of the alignment rounds, from each one's start to the next step's."""
+    return [
+        ended - began for (name, began), (_, ended) in pairwise(starts) if name.startswith("align")
     ]
 
 
@@ -112,10 +103,6 @@ def serverapp_log(folder: Folder) -> str:
 
 
 def round_of(progress: Mapping[str, Any]) -> int | None:
-    """The alignment round that a run is in, from 1; None between the rounds.
-
-    Args:
-        progress: What `progress.json` says.
-    """
+    """The alignment round, from 1, that `progress.json` tells; None between the rounds."""
     match = ROUND.fullmatch(progress.get("step", ""))
     return int(match[1]) if match else None

@@ -5,7 +5,6 @@ gradient of every image besides, clips it and adds noise. Its noise is seeded he
 system's, which a hospital uses, is measured alone.
 """
 
-from functools import partial
 from statistics import median
 
 import torch
@@ -17,20 +16,16 @@ from hica.privacy.noise import SecureNoise, SeededNoise
 from hica.towers import load_image_tower
 from hica.towers.adaptation import adapt
 from hica_simulations.experiments.benchmarks.regions import K, random_bank, random_examples
-from hica_simulations.experiments.benchmarks.timing import Figure, alternate, clock, ratio
+from hica_simulations.experiments.benchmarks.timing import Figure, alternate_clocked, ratio
 
 
 def compare_dp_sgd(
     repeat: int, image: str = "ViT-B-16", way: str = "lora", batch_size: int = 8, steps: int = 1
 ) -> list[Figure]:
-    """Step time of plain training and of DP-SGD.
+    """Step time of plain training and of DP-SGD, in a tower of drawn weights.
 
-    Args:
-        repeat: Measurements of each way, by turns.
-        image: Image tower, with drawn weights.
-        way: `model.train`, what of it is trained; what is frozen is cached.
-        batch_size: Images of a step.
-        steps: Steps of a measurement. DP-SGD's hold its checks before the first step as well.
+    What of it is trained is `way`, as in `model.train`; what is frozen is cached. A measurement
+    takes `steps` steps of `batch_size` images; DP-SGD's holds its checks before the first as well.
     """
     tower = adapt(load_image_tower(image), way)
     model = AlignmentModel(tower, random_bank(tower.tower.dim), True)
@@ -58,12 +53,7 @@ def compare_dp_sgd(
         for parameter in model.shared().values():
             SecureNoise().normal(tuple(parameter.shape))
 
-    ways = {
-        "plain": partial(clock, plain),
-        "private": partial(clock, private),
-        "noise": partial(clock, noise),
-    }
-    seconds = alternate(ways, repeat)
+    seconds = alternate_clocked({"plain": plain, "private": private, "noise": noise}, repeat)
     name = f"{image.removeprefix('timm/')}, {way}"
     return [
         Figure(f"{name}: step, plain", 1000 * median(seconds["plain"]) / steps, "ms"),

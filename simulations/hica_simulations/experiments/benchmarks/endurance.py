@@ -12,26 +12,21 @@ database, together with the alignment round the run is in. What is left in `out`
 A value "at round n" is a median over `WINDOW` rounds, as memory rises and falls within a round.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 
-from hica.errors import FederationError
+import numpy as np
+
 from hica.progress import console
-from hica_simulations.experiments.benchmarks.deployed import (
-    new_deployment,
-    small_scenario,
-)
+from hica_simulations.experiments.benchmarks.deployed import new_deployment, small_scenario
 from hica_simulations.experiments.benchmarks.endurance_plot import plot
-from hica_simulations.experiments.benchmarks.processes import (
-    Process,
-    left_behind,
-    megabytes,
-    repeating,
-)
+from hica_simulations.experiments.benchmarks.processes import megabytes
 from hica_simulations.experiments.benchmarks.samples import Recorder, Sample, write_samples
 from hica_simulations.experiments.benchmarks.timing import Figure
+from hica_simulations.experiments.pages import Table, markdown
 
 SETTLED = 20
 """Round from which on nothing should grow; in short runs a third of their rounds."""
@@ -47,14 +42,12 @@ class Growth:
     """Memory of a kind of process, in bytes, and by how much it has grown.
 
     Attributes:
-        kind: What the processes run.
         pids: How many processes of the kind there have been; more than run at once where one was
             restarted.
-        resident: Mean resident memory over the processes, once settled and at the end.
-        anonymous: Mean of the memory that belongs to no file, once settled and at the end.
-        resident_growth: Growth of resident memory, of the process that has grown most, in per cent.
-        anonymous_growth: Growth of the memory that belongs to no file, of the process in which it
-            has grown most, in per cent.
+        resident, anonymous: Mean over the processes, once settled and at the end, of all memory and
+            of that which belongs to no file.
+        resident_growth, anonymous_growth: Growth of either, of the process in which it has grown
+            most, in per cent.
     """
 
     kind: str
@@ -65,34 +58,47 @@ class Growth:
     anonymous_growth: float
 
 
-def growths(samples: Sequence[Sample], settled: int) -> list[Growth]:
-    """Growth of every kind of which a process was there both times.
+def endure(out: Path, sites: int, rounds: int) -> list[Figure]:
+    """Run a study of many alignment rounds, each one exchange, and see what grows.
 
-    Args:
-        samples: The samples of a whole run.
-        settled: Round from which on growth counts.
+    Everything is left in `out`, a new folder.
+
+    Raises:
+        HicaError: The run has failed, or left a process behind.
     """
+    settled = min(SETTLED, rounds // 3)
+    scenario = small_scenario("endurance", sites, rounds, {"train": "adapter"})
+    recorder = Recorder(new_deployment(scenario, out / "run"))
+    samples = recorder.samples
+    try:
+        recorder.run(SAMPLE_SECONDS)
+    finally:
+        write_samples(samples, out)
+    found = growths(samples, settled)
+    marks = sorted({settled, rounds // 2, rounds})
+    text = as_markdown(found, samples, settled, marks)
+    (out / "table.md").write_text(text, encoding="utf-8")
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    plot(samples, settled, out / "endurance.png")
+    return as_figures(found, samples, settled, marks)
+
+
+def growths(samples: Sequence[Sample], settled: int) -> list[Growth]:
+    """Growth from the round `settled` on of every kind of which a process was there both times."""
     last = samples[-1].round
     begin, end = window(samples, settled), window(samples, last - WINDOW + 1)
-    kinds = dict.fromkeys(each.kind for sample in samples for each in sample.processes)
+    pids: dict[str, set[int]] = defaultdict(set)
+    for process in (each for sample in samples for each in sample.processes):
+        pids[process.kind].add(process.pid)
     found = []
-    for kind in kinds:
+    for kind, numbers in pids.items():
         before, after = _memories(begin, kind), _memories(end, kind)
-        both = before.keys() & after.keys()
-        if not both:
-            continue
-        residents = [(before[pid][0], after[pid][0]) for pid in both]
-        anonymous = [(before[pid][1], after[pid][1]) for pid in both]
-        found.append(
-            Growth(
-                kind,
-                len({each.pid for s in samples for each in s.processes if each.kind == kind}),
-                _means(residents),
-                _means(anonymous),
-                max(percent(*pair) for pair in residents),
-                max(percent(*pair) for pair in anonymous),
-            )
-        )
+        if both := before.keys() & after.keys():
+            # Of each process, at both times, resident and anonymous: [P, 2, 2].
+            sizes = np.array([(before[pid], after[pid]) for pid in both])
+            resident, anonymous = sizes.mean(axis=0).T.tolist()
+            worst = (100 * (sizes[:, 1] / sizes[:, 0] - 1)).max(axis=0).tolist()
+            found.append(Growth(kind, len(numbers), tuple(resident), tuple(anonymous), *worst))
     return found
 
 
@@ -107,74 +113,19 @@ def database_at(samples: Sequence[Sample], number: int) -> float:
     return median(sample.database for sample in window(samples, first))
 
 
-def percent(before: float, after: float) -> float:
-    """Growth in per cent."""
-    return 100 * (after / before - 1)
-
-
 def _memories(samples: Sequence[Sample], kind: str) -> dict[int, tuple[float, float]]:
     """Median resident and anonymous bytes of each process of a kind, by its number."""
-    seen: dict[int, list[Process]] = {}
-    for sample in samples:
-        for process in sample.processes:
-            if process.kind == kind:
-                seen.setdefault(process.pid, []).append(process)
-    return {
-        pid: (median(p.resident for p in each), median(p.anonymous for p in each))
-        for pid, each in seen.items()
-    }
-
-
-def _means(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    return mean(before for before, _ in pairs), mean(after for _, after in pairs)
-
-
-def endure(out: Path, sites: int = 8, rounds: int = 200) -> list[Figure]:
-    """Run a long study and see what grows.
-
-    Args:
-        out: Folder for everything; must not exist.
-        sites: Number of hospitals.
-        rounds: Alignment rounds, each one exchange.
-
-    Returns:
-        Growth of every kind of process, and the database's size.
-
-    Raises:
-        HicaError: The run has failed, or left a process behind.
-    """
-    settled = min(SETTLED, rounds // 3)
-    scenario = small_scenario("endurance", sites, rounds, {"train": "adapter"})
-    deployment = new_deployment(scenario, out / "run")
-    recorder = Recorder(deployment.folder)
-    try:
-        with repeating(recorder.take, SAMPLE_SECONDS):
-            deployment.run()
-    finally:
-        write_samples(recorder.samples, out)
-    seen = {process.pid: process for each in recorder.samples for process in each.processes}
-    if left := left_behind(seen.values()):
-        raise FederationError(f"still there after the end: {', '.join(left)}")
-    found = growths(recorder.samples, settled)
-    marks = sorted({settled, rounds // 2, rounds})
-    text = as_markdown(found, recorder.samples, settled, marks)
-    (out / "table.md").write_text(text, encoding="utf-8")
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-    plot(recorder.samples, settled, out / "endurance.png")
-    return as_figures(found, recorder.samples, settled, marks)
+    seen = defaultdict(list)
+    for process in (each for sample in samples for each in sample.processes):
+        if process.kind == kind:
+            seen[process.pid].append((process.resident, process.anonymous))
+    return {pid: tuple(map(median, zip(*sizes, strict=True))) for pid, sizes in seen.items()}
 
 
 def as_figures(
     found: Sequence[Growth], samples: Sequence[Sample], settled: int, marks: Sequence[int]
 ) -> list[Figure]:
-    """Growth of each kind of process, and the database's size.
-
-    Args:
-        found: Memory of each kind of process.
-        samples: The samples of the whole run.
-        settled: Round from which on growth counts.
-        marks: Rounds at which the database's size is told.
-    """
+    """Growth of each kind of process after the round `settled`, the database at `marks`."""
     growth = f"growth after round {settled}"
     return [
         *(
@@ -191,32 +142,23 @@ def as_figures(
 def as_markdown(
     found: Sequence[Growth], samples: Sequence[Sample], settled: int, marks: Sequence[int]
 ) -> str:
-    """The table of a run.
-
-    Args:
-        found: Memory of each kind of process.
-        samples: The samples of the whole run.
-        settled: Round from which on growth counts.
-        marks: Rounds at which the database's size is told.
-    """
+    """A run as a table, the database told at the rounds `marks`."""
     last = samples[-1].round
+    header = ["process", "of them", f"MB at round {settled}", f"at round {last}", "growth, worst"]
     lines = [
-        f"| process | of them | MB at round {settled} | at round {last} | growth, worst "
-        "| anonymous MB | at the end | growth, worst |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for each in found:
-        (rss, rss_end), (own, own_end) = each.resident, each.anonymous
-        cells = [
+        [
             *(each.kind, str(each.pids)),
-            *(f"{megabytes(rss):.1f}", f"{megabytes(rss_end):.1f}"),
+            *(f"{megabytes(size):.1f}" for size in each.resident),
             f"{each.resident_growth:+.1f} %",
-            *(f"{megabytes(own):.1f}", f"{megabytes(own_end):.1f}"),
+            *(f"{megabytes(size):.1f}" for size in each.anonymous),
             f"{each.anonymous_growth:+.1f} %",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        for each in found
+    ]
+    table = Table([*header, "anonymous MB", "at the end", "growth, worst"], lines)
     sizes = [f"{megabytes(database_at(samples, mark)):.2f} MB at round {mark}" for mark in marks]
     largest = megabytes(max(sample.database for sample in samples))
-    lines += ["", f"Database: {', '.join(sizes)}; at most {largest:.2f} MB."]
-    lines += [f"{last} rounds in {samples[-1].seconds:.0f} s.", ""]
-    return "\n".join(lines)
+    return (
+        f"{markdown(table, '---')}\nDatabase: {', '.join(sizes)}; at most {largest:.2f} MB.\n"
+        f"{last} rounds in {samples[-1].seconds:.0f} s.\n"
+    )

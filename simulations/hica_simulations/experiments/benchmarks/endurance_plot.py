@@ -18,13 +18,7 @@ TICKS = [50, 100, 200, 400, 800]
 
 
 def plot(samples: Sequence[Sample], settled: int, path: Path) -> None:
-    """Write the picture as PNG.
-
-    Args:
-        samples: The samples of a whole run.
-        settled: Round from which on growth counts; marked.
-        path: Where to.
-    """
+    """Write the picture of a whole run as PNG; the round `settled` is marked."""
     figure = Figure(figsize=(8, 6), layout="constrained")
     memory, database = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     running = [sample for sample in samples if sample.round > 0]
@@ -46,14 +40,12 @@ def plot(samples: Sequence[Sample], settled: int, path: Path) -> None:
 
 def _memory_line(axes: Axes, samples: Sequence[Sample], kind: str, colour: str) -> None:
     """Mean resident memory of the processes of a kind; the band spans all of them."""
-    points = [
-        (sample.round, [megabytes(p.resident) for p in sample.processes if p.kind == kind])
-        for sample in samples
-    ]
-    points = [(number, sizes) for number, sizes in points if sizes]
-    if not points:
-        return
-    rounds = [number for number, _ in points]
-    axes.plot(rounds, [mean(sizes) for _, sizes in points], color=colour, label=kind)
-    lowest, highest = [min(sizes) for _, sizes in points], [max(sizes) for _, sizes in points]
-    axes.fill_between(rounds, lowest, highest, color=colour, alpha=0.2, linewidth=0)
+    rounds, sizes = [], []
+    for sample in samples:
+        if found := [megabytes(p.resident) for p in sample.processes if p.kind == kind]:
+            rounds.append(sample.round)
+            sizes.append(found)
+    if rounds:
+        axes.plot(rounds, list(map(mean, sizes)), color=colour, label=kind)
+        lowest, highest = list(map(min, sizes)), list(map(max, sizes))
+        axes.fill_between(rounds, lowest, highest, color=colour, alpha=0.2, linewidth=0)

@@ -7,6 +7,7 @@ checked as in a study. What a round takes, less the time within the sites' funct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -54,15 +55,11 @@ def echo(message: Message, context: Context) -> Message:
 
 @dataclass
 class Engine:
-    """An engine and what its runs took; every run starts it anew.
-
-    Attributes:
-        run: Starts it and runs a ServerApp to its end.
-        start_ups: Seconds until the first round was done, one a run.
-    """
+    """An engine; each call of `run` starts it anew and runs a ServerApp to its end."""
 
     run: Run
     start_ups: list[float] = field(default_factory=list)
+    """Seconds until the first round was done, one a run."""
 
     def overhead(self, sites: int, rounds: int) -> float:
         """Median overhead of a round after the first, in seconds."""
@@ -95,34 +92,23 @@ def adapter_arrays() -> Arrays:
 
 
 def compare_engines(repeat: int, sites: int = 8, rounds: int = 5) -> list[Figure]:
-    """Overhead of a round and start-up of both engines.
-
-    Args:
-        repeat: Runs of each engine, by turns.
-        sites: Number of sites.
-        rounds: Rounds of a run that count.
+    """Overhead of a round and start-up of both engines, in runs of as many rounds that count.
 
     Raises:
         ConfigurationError: Ray is not installed.
     """
     ours, rays = Engine(run_in_process), Engine(run_on_ray)
-    overhead = alternate(
-        {
-            "ours": lambda: ours.overhead(sites, rounds),
-            "ray": lambda: rays.overhead(sites, rounds),
-        },
-        repeat,
-        warm_up=False,  # every run has a first round that does not count
-    )
+    ways = {
+        "ours": partial(ours.overhead, sites, rounds),
+        "ray": partial(rays.overhead, sites, rounds),
+    }
+    # Without a warm-up: every run has a first round that does not count.
+    overhead = alternate(ways, repeat, warm_up=False)
+    over = ratio(overhead["ray"], overhead["ours"])
     return [
         Figure("overhead of a round, in-process", median(overhead["ours"]), "s", below=0.05),
         Figure("overhead of a round, Ray", median(overhead["ray"]), "s"),
-        Figure(
-            "overhead of a round, Ray / in-process",
-            ratio(overhead["ray"], overhead["ours"]),
-            "×",
-            at_least=5,
-        ),
+        Figure("overhead of a round, Ray / in-process", over, "×", at_least=5),
         Figure("start-up with the first round, in-process", median(ours.start_ups), "s"),
         Figure("start-up with the first round, Ray", median(rays.start_ups), "s"),
     ]

@@ -6,7 +6,6 @@ has its pixels in memory already. Both favour recomputing.
 
 import tempfile
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -14,12 +13,11 @@ import torch
 from torch import Tensor
 
 from hica.images.cache import TensorCache, key_of
-from hica.method.examples import Examples
 from hica.method.model import AlignmentModel
 from hica.towers import load_image_tower
 from hica.towers.adaptation import adapt
 from hica_simulations.experiments.benchmarks.regions import K, epoch, random_bank, random_examples
-from hica_simulations.experiments.benchmarks.timing import Figure, alternate, clock, ratio
+from hica_simulations.experiments.benchmarks.timing import Figure, alternate_clocked, ratio
 
 BATCH_SIZE = 16
 
@@ -27,13 +25,7 @@ BATCH_SIZE = 16
 def compare_features(
     repeat: int, image: str = "timm/mobilenetv2_100", images: int = 32
 ) -> list[Figure]:
-    """Seconds of an epoch either way.
-
-    Args:
-        repeat: Epochs of each way, by turns.
-        image: Image tower, with drawn weights; frozen.
-        images: Images of an epoch.
-    """
+    """Seconds of an epoch of some images either way, with a frozen tower of drawn weights."""
     tower = adapt(load_image_tower(image), "adapter")
     model = AlignmentModel(tower, random_bank(tower.tower.dim), True)
     examples = random_examples(tower, images, K)
@@ -41,14 +33,11 @@ def compare_features(
     pixels = torch.zeros(images, 3, size, size, dtype=torch.uint8)
 
     def train_on(hidden: Tensor) -> None:
-        epoch(model, with_hidden(examples, hidden), BATCH_SIZE, 0.5)()
+        epoch(model, replace(examples, hidden=hidden.unsqueeze(1)), BATCH_SIZE, 0.5)()
 
     def recomputed() -> None:
-        batches = zip(
-            torch.split(pixels, BATCH_SIZE),
-            torch.split(examples.region_weights[:, 0], BATCH_SIZE),
-            strict=True,
-        )
+        parts = (pixels, examples.region_weights[:, 0])
+        batches = zip(*(torch.split(part, BATCH_SIZE) for part in parts), strict=True)
         train_on(torch.cat([tower.frozen(images, regions) for images, regions in batches]))
 
     with tempfile.TemporaryDirectory() as folder:
@@ -60,20 +49,13 @@ def compare_features(
         def cached() -> None:
             train_on(torch.cat([(cache.get(key) or {})["hidden"] for key in keys]))
 
-        ways = {"cached": partial(clock, cached), "recomputed": partial(clock, recomputed)}
-        seconds = alternate(ways, repeat)
+        seconds = alternate_clocked({"cached": cached, "recomputed": recomputed}, repeat)
     name = image.removeprefix("timm/")
+    saved = ratio(seconds["recomputed"], seconds["cached"])
     return [
-        Figure(f"{name}: epoch of the adapter, cached", 1000 * median(seconds["cached"]), "ms"),
-        Figure(
-            f"{name}: epoch of the adapter, recomputed", 1000 * median(seconds["recomputed"]), "ms"
+        *(
+            Figure(f"{name}: epoch of the adapter, {way}", 1000 * median(taken), "ms")
+            for way, taken in seconds.items()
         ),
-        Figure(
-            f"{name}: recomputed / cached", ratio(seconds["recomputed"], seconds["cached"]), "×"
-        ),
+        Figure(f"{name}: recomputed / cached", saved, "×"),
     ]
-
-
-def with_hidden(examples: Examples, hidden: Tensor) -> Examples:
-    """`examples` with other features [n, 1 + K, D], of one view."""
-    return replace(examples, hidden=hidden.unsqueeze(1))

@@ -17,51 +17,27 @@ The first two rounds of every run are start-up and are left out.
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 from hica_simulations.deployment import Deployment
 from hica_simulations.experiments.benchmarks.deployed import (
     new_deployment,
+    round_seconds,
     serverapp_log,
     small_scenario,
     step_starts,
 )
-from hica_simulations.experiments.benchmarks.stock_flower import Credentials, StockFlower
+from hica_simulations.experiments.benchmarks.stock_flower import Credentials, stock_flower
 from hica_simulations.experiments.benchmarks.timing import Figure, alternate, ratio
 
 START_UP = 2
 """Rounds of a run that do not count."""
 
 
-@dataclass
-class Deployed:
-    """HiCA, deployed once and run again and again from the start.
-
-    Attributes:
-        deployment: Ready to run.
-    """
-
-    deployment: Deployment
-
-    def round(self) -> float:
-        """Median seconds of a round in a new run."""
-        for folder in (self.deployment.folder.run, self.deployment.folder.service):
-            shutil.rmtree(folder, ignore_errors=True)
-        self.deployment.run()
-        return median(round_seconds(step_starts(serverapp_log(self.deployment.folder))))
-
-
-def round_seconds(starts: Sequence[tuple[str, float]]) -> list[float]:
-    """Seconds from each alignment round to the next, the first rounds left out.
-
-    Args:
-        starts: Name of every step of a run, and when it began; of the last round no end is known.
-    """
-    times = [time for name, time in starts if name.startswith("alignment ")]
-    return [after - before for before, after in pairwise(times[START_UP:])]
+def our_seconds(starts: Sequence[tuple[str, float]]) -> list[float]:
+    """Seconds of each round, without the first ones and the last, which no other round ends."""
+    return round_seconds(starts)[START_UP:-1]
 
 
 def stock_seconds(rounds: Sequence[dict[str, float]]) -> list[float]:
@@ -76,13 +52,8 @@ def credentials_of(deployment: Deployment) -> Credentials:
     return Credentials(folder.ca_certificate, folder.certificate, folder.key, keys)
 
 
-def compare_overhead(repeat: int, sites: int = 2, rounds: int = 8) -> list[Figure]:
-    """Seconds of a round, side by side.
-
-    Args:
-        repeat: Runs of each way, by turns.
-        sites: Number of sites.
-        rounds: Rounds of a run that count.
+def compare_overhead(repeat: int, sites: int, rounds: int) -> list[Figure]:
+    """Seconds of a round, side by side, in runs of as many rounds that count.
 
     Raises:
         HicaError: A run has failed.
@@ -92,17 +63,23 @@ def compare_overhead(repeat: int, sites: int = 2, rounds: int = 8) -> list[Figur
         out = Path(temporary)
         # One round more: the last has no next one to end it.
         scenario = small_scenario("overhead", sites, rounds + 1, {"train": "adapter"})
-        ours = Deployed(new_deployment(scenario, out / "hica"))
+        deployment = new_deployment(scenario, out / "hica")
+        folder = deployment.folder
+
+        def ours() -> float:
+            for earlier in (folder.run, folder.service):
+                shutil.rmtree(earlier, ignore_errors=True)
+            deployment.run()
+            return median(our_seconds(step_starts(serverapp_log(folder))))
 
         def stock(client: str) -> float:
-            folder = out / "stock"
-            shutil.rmtree(folder, ignore_errors=True)
-            with StockFlower(folder, credentials_of(ours.deployment)) as running:
+            shutil.rmtree(out / "stock", ignore_errors=True)
+            with stock_flower(out / "stock", credentials_of(deployment)) as running:
                 return median(stock_seconds(running.run(client, rounds)))
 
         seconds = alternate(
             {
-                "ours": ours.round,
+                "ours": ours,
                 "torch": lambda: stock("with_torch"),
                 "plain": lambda: stock("without_torch"),
             },
@@ -113,11 +90,7 @@ def compare_overhead(repeat: int, sites: int = 2, rounds: int = 8) -> list[Figur
 
 
 def as_figures(seconds: dict[str, list[float]]) -> list[Figure]:
-    """Medians and ratios.
-
-    Args:
-        seconds: Seconds of a round in each run of `ours`, and of stock's `torch` and `plain`.
-    """
+    """Medians and ratios of the seconds of a round: `ours`, stock's with `torch` and `plain`."""
     ours, torch, plain = seconds["ours"], seconds["torch"], seconds["plain"]
     return [
         Figure("deployed: a round, HiCA", median(ours), "s"),

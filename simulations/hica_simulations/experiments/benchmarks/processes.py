@@ -4,6 +4,7 @@ Everything is read from /proc, as the kernel counts it, without asking the proce
 """
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -54,46 +55,32 @@ class Process:
     peak: int
 
 
-def processes_below(root: int, proc: Path = PROC) -> list[Process]:
-    """Every process that `root` or one of its children has started, however deep.
-
-    Args:
-        root: Process id; itself left out.
-        proc: Where the kernel shows its processes.
-    """
-    parents: dict[int, int] = {}
-    for folder in proc.glob("[0-9]*"):
-        with suppress(OSError):  # it has just ended
-            parents[int(folder.name)] = int(_stat(folder)[1])
-    found = []
-    for pid in parents:
-        line = _ancestors(pid, root, parents)
-        if line:
-            found.append(_process(line, proc))
-    return [process for process in found if process is not None]
-
-
 def own_processes() -> list[Process]:
     """Every process below this one."""
     return processes_below(os.getpid())
 
 
-def is_alive(process: Process, proc: Path = PROC) -> bool:
+def processes_below(root: int) -> list[Process]:
+    """Every process that the one of id `root` or one of its children has started, however deep."""
+    parents: dict[int, int] = {}
+    for folder in PROC.glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            parents[int(folder.name)] = int(_stat(int(folder.name))[1])
+    lines = [line for pid in parents if (line := _ancestors(pid, root, parents))]
+    return [process for line in lines if (process := _process(line))]
+
+
+def is_alive(process: Process) -> bool:
     """Whether that very process still runs; one that waits to be looked at has ended."""
     try:
-        fields = _stat(proc / str(process.pid))
+        fields = _stat(process.pid)
     except OSError:
         return False
     return fields[0] not in "ZX" and int(fields[19]) == process.born
 
 
 def left_behind(seen: Iterable[Process], seconds: float = END_SECONDS) -> list[str]:
-    """Which processes still run after all of them should have ended.
-
-    Args:
-        seen: The processes there were.
-        seconds: What they get to end by themselves.
-    """
+    """Which of the processes still run after they have had some seconds to end by themselves."""
     ends = time.monotonic() + seconds
     left = [process for process in seen if is_alive(process)]
     while left and time.monotonic() < ends:
@@ -103,11 +90,9 @@ def left_behind(seen: Iterable[Process], seconds: float = END_SECONDS) -> list[s
 
 
 def kind_of(command: Sequence[str]) -> str | None:
-    """The kind of process that runs a command; None where it is none of `KINDS`.
+    """The kind of process that runs a program with arguments; None where it is none of `KINDS`.
 
-    Args:
-        command: Program and arguments; `python -m MODULE …` and `python /path/SCRIPT …` are known
-            by module and script.
+    `python -m MODULE …` and `python /path/SCRIPT …` are known by module and script.
     """
     words = (Path(word).name for word in command[:3])
     return next((PROGRAMS[word] for word in words if word in PROGRAMS), None)
@@ -117,9 +102,7 @@ def kind_of(command: Sequence[str]) -> str | None:
 def repeating(work: Callable[[], None], seconds: float) -> Iterator[None]:
     """Do `work` every few seconds, in a thread, until the block ends.
 
-    Args:
-        work: What it raises ends the repetition, and is raised at the end of the block.
-        seconds: Between two times.
+    What it raises ends the repetition, and is raised at the end of the block.
     """
     ended = threading.Event()
 
@@ -150,38 +133,28 @@ def _ancestors(pid: int, root: int, parents: Mapping[int, int]) -> list[int]:
     return line if pid == root else []
 
 
-def _process(line: Sequence[int], proc: Path) -> Process | None:
+def _process(line: Sequence[int]) -> Process | None:
     """The first process of a line of ancestors; None where it has ended."""
-    folder = proc / str(line[0])
+    pid = line[0]
     try:
-        memory = _memory((folder / "status").read_text(encoding="utf-8", errors="replace"))
-        born = int(_stat(folder)[19])
-        kind = _kind(line, proc)
-    except OSError:
+        status = (PROC / str(pid) / "status").read_text(encoding="utf-8", errors="replace")
+        kilobytes = dict(re.findall(r"^(\w+):\s+(\d+) kB$", status, re.MULTILINE))
+        memory = [1024 * int(kilobytes[name]) for name in ("VmRSS", "RssAnon", "VmHWM")]
+        return Process(pid, int(_stat(pid)[19]), _kind(line), *memory)
+    except (OSError, KeyError):  # one whose exit code nobody has looked at yet has no memory
         return None
-    if "VmRSS" not in memory:  # it has ended, and nobody has looked at its exit code yet
-        return None
-    values = (memory[name] for name in ("VmRSS", "RssAnon", "VmHWM"))
-    return Process(line[0], born, kind, *values)
 
 
-def _kind(line: Sequence[int], proc: Path) -> str:
+def _kind(line: Sequence[int]) -> str:
     """Kind of the first process of a line: its own, or that of the next ancestor that has one."""
     for pid in line:
-        command = (proc / str(pid) / "cmdline").read_bytes().decode(errors="replace")
-        kind = kind_of(command.split("\0"))
-        if kind is not None:
+        command = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace")
+        if kind := kind_of(command.split("\0")):
             return kind if pid == line[0] else kind + CHILD
     return "other"
 
 
-def _memory(status: str) -> dict[str, int]:
-    """The sizes in a `status` of /proc, in bytes."""
-    fields = (line.split() for line in status.splitlines() if line.endswith(" kB"))
-    return {name.rstrip(":"): 1024 * int(size) for name, size, _ in fields}
-
-
-def _stat(folder: Path) -> list[str]:
+def _stat(pid: int) -> list[str]:
     """The fields of `stat` after the program's name, which may itself hold spaces and brackets."""
-    text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+    text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     return text.rpartition(")")[2].split()

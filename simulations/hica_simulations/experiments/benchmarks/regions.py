@@ -5,7 +5,6 @@ image alone, the image with K regions by mask pooling (ours), the image and K cr
 """
 
 from collections.abc import Callable
-from functools import partial
 from statistics import median
 
 import torch
@@ -19,7 +18,7 @@ from hica.regions import build, extract, to_grid
 from hica.text.bank import TextBank
 from hica.towers import load_image_tower
 from hica.towers.adaptation import AdaptedTower, adapt
-from hica_simulations.experiments.benchmarks.timing import Figure, alternate, clock, ratio
+from hica_simulations.experiments.benchmarks.timing import Figure, alternate_clocked, ratio
 
 K = 4
 TEXTS = [(name, [name], [f"sign of {name}"], False) for name in ("normal", "benign", "malignant")]
@@ -84,13 +83,9 @@ def epoch(
 def compare_regions(
     repeat: int, image: str = "timm/mobilenetv2_100", batch_size: int = 8, steps: int = 2
 ) -> list[Figure]:
-    """Step time of the three ways.
+    """Step time of the three ways, in a tower of drawn weights that is trained whole.
 
-    Args:
-        repeat: Measurements of each way, by turns.
-        image: Image tower, with drawn weights; trained whole.
-        batch_size: Images of a step.
-        steps: Steps of a measurement.
+    A measurement takes `steps` steps of `batch_size` images each.
     """
     tower = adapt(load_image_tower(image), "full")
     bank = random_bank(tower.tower.dim)
@@ -99,28 +94,25 @@ def compare_regions(
     model, crops = AlignmentModel(tower, bank, True), CropModel(tower, bank, True)
     # The local term takes part with crops too: its regions are all valid.
     cropped = Examples(**{**vars(alone), "valid": pooled.valid})
-    epochs = {
-        "alone": epoch(model, alone, batch_size, 0.0),
-        "pooled": epoch(model, pooled, batch_size, 0.5),
-        "cropped": epoch(crops, cropped, batch_size, 0.5),
+    ways = {
+        "image only": epoch(model, alone, batch_size, 0.0),
+        "mask pooling": epoch(model, pooled, batch_size, 0.5),
+        "crops": epoch(crops, cropped, batch_size, 0.5),
     }
-    ways = {name: partial(clock, work) for name, work in epochs.items()}
-    seconds = alternate(ways, repeat)
+    seconds = alternate_clocked(ways, repeat)
     name = image.removeprefix("timm/")
+    titles = ("image only", f"{K} regions by mask pooling", f"{K} crops")
+    steps_taken = [
+        Figure(f"{name}: step, {title}", 1000 * median(taken) / steps, "ms")
+        for title, taken in zip(titles, seconds.values(), strict=True)
+    ]
 
-    def step(way: str) -> float:
-        return 1000 * median(seconds[way]) / steps
+    def over(way: str, other: str, below: float | None = None) -> Figure:
+        return Figure(f"{name}: {way} / {other}", ratio(seconds[way], seconds[other]), "×", below)
 
     return [
-        Figure(f"{name}: step, image only", step("alone"), "ms"),
-        Figure(f"{name}: step, {K} regions by mask pooling", step("pooled"), "ms"),
-        Figure(f"{name}: step, {K} crops", step("cropped"), "ms"),
-        Figure(
-            f"{name}: mask pooling / image only",
-            ratio(seconds["pooled"], seconds["alone"]),
-            "×",
-            below=1.15,
-        ),
-        Figure(f"{name}: crops / image only", ratio(seconds["cropped"], seconds["alone"]), "×"),
-        Figure(f"{name}: crops / mask pooling", ratio(seconds["cropped"], seconds["pooled"]), "×"),
+        *steps_taken,
+        over("mask pooling", "image only", below=1.15),
+        over("crops", "image only"),
+        over("crops", "mask pooling"),
     ]

@@ -2,14 +2,21 @@
 
 import csv
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hica.errors import FederationError
 from hica_server.progress import read_progress
-from hica_server.settings import Folder
+from hica_simulations.deployment import Deployment
 from hica_simulations.experiments.benchmarks.deployed import round_of
-from hica_simulations.experiments.benchmarks.processes import Process, own_processes
+from hica_simulations.experiments.benchmarks.processes import (
+    Process,
+    left_behind,
+    own_processes,
+    repeating,
+)
 
 
 @dataclass(frozen=True)
@@ -19,7 +26,6 @@ class Sample:
     Attributes:
         seconds: Since the start of the run.
         round: Alignment round, from 1; 0 before the first.
-        processes: All there were.
         database: Bytes of the database's files.
     """
 
@@ -31,40 +37,47 @@ class Sample:
 
 @dataclass
 class Recorder:
-    """Takes samples of a running deployment.
+    """Runs a deployment and takes samples of it, the oldest first."""
 
-    Attributes:
-        folder: The coordinator's.
-        samples: The samples taken so far, oldest first.
-        look: Gives the processes of the deployment.
-        clock: Seconds.
-    """
-
-    folder: Folder
+    deployment: Deployment
     samples: list[Sample] = field(default_factory=list)
-    look: Callable[[], list[Process]] = own_processes
-    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self._started = self.clock()
+        self._started = time.monotonic()
+
+    def run(self, seconds: float) -> None:
+        """Run the study to its end, with a sample every few seconds.
+
+        Raises:
+            HicaError: The run has failed, or left a process behind.
+        """
+        with repeating(self.take, seconds):
+            self.deployment.run()
+        if left := left_behind(last_seen(self.samples)):
+            raise FederationError(f"still there after the end: {', '.join(left)}")
 
     def take(self) -> None:
         """Take a sample; between rounds, the last one is the present one."""
+        folder = self.deployment.folder
         before = self.samples[-1].round if self.samples else 0
-        number = round_of(read_progress(self.folder)) or before
-        size = database_size(self.folder.database)
-        self.samples.append(Sample(self.clock() - self._started, number, self.look(), size))
+        number = round_of(read_progress(folder)) or before
+        size = database_size(folder.database)
+        elapsed = time.monotonic() - self._started
+        self.samples.append(Sample(elapsed, number, own_processes(), size))
+
+
+def last_seen(samples: Sequence[Sample]) -> list[Process]:
+    """Every process there was as it was seen last, in the order in which they were first seen."""
+    return list({each.pid: each for sample in samples for each in sample.processes}.values())
 
 
 def database_size(path: Path) -> int:
     """Bytes of a SQLite database with its log and index, which come and go."""
-    sizes = []
+    size = 0
     for file in path.parent.glob(f"{path.name}*"):
-        try:
-            sizes.append(file.stat().st_size)
-        except FileNotFoundError:
-            continue
-    return sum(sizes)
+        with suppress(FileNotFoundError):
+            size += file.stat().st_size
+    return size
 
 
 def write_samples(samples: Sequence[Sample], out: Path) -> None:

@@ -34,19 +34,15 @@ SIZES = ((5, 300_000), (5, 3_000_000), (20, 300_000), (20, 3_000_000))
 
 @dataclass
 class Federation:
-    """Sites with registered keys and an update each.
+    """Some sites with registered keys and an update of so many weights.
 
-    Attributes:
-        sites: Number of sites.
-        weights: Number of weights of an update. All sites have the same update, which takes as long
-            as different ones.
-        seconds: Where the last secure sum spent them: by a site (all of them together) or by the
-            coordinator.
+    All sites have the same update, which takes as long as different ones.
     """
 
     sites: int
     weights: int
     seconds: dict[str, float] = field(default_factory=dict)
+    """Where the last secure sum spent them: all sites together, and the coordinator."""
 
     def __post_init__(self) -> None:
         draws = np.random.default_rng(0)
@@ -115,38 +111,32 @@ class Federation:
 def compare_secure_sum(repeat: int, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Figure]:
     """Secure over plain sum, and what one site and the coordinator have to do.
 
-    Args:
-        repeat: Measurements of each way.
-        sizes: Sites and weights of each comparison.
+    A comparison is made for each of `sizes`, sites and weights.
     """
     return [figure for size in sizes for figure in _compare(*size, repeat)]
 
 
 def _compare(sites: int, weights: int, repeat: int) -> list[Figure]:
-    """One size."""
     federation = Federation(sites, weights)
-    parts: dict[str, list[float]] = {"site": [], "coordinator": [], "a site lost": []}
+    spent: dict[int, list[dict[str, float]]] = {0: [], 1: []}  # by the number of lost sites
 
-    def secure() -> float:
-        took = clock(federation.secure)
-        parts["site"].append(federation.seconds[SITES] / sites)
-        parts["coordinator"].append(federation.seconds[COORDINATOR])
+    def secure(lost: int) -> float:
+        took = clock(partial(federation.secure, lost))
+        spent[lost].append(federation.seconds)
         return took
 
-    def with_dropout() -> float:
-        took = clock(lambda: federation.secure(lost=1))
-        parts["a site lost"].append(federation.seconds[COORDINATOR])
-        return took
+    def seconds(lost: int, who: str) -> float:
+        return median(each[who] for each in spent[lost][-repeat:])
 
     plain = partial(clock, federation.plain)
-    taken = alternate({"plain": plain, "secure": secure, "lost": with_dropout}, repeat)
-    site, whole, lost = (median(each[-repeat:]) for each in parts.values())
+    ways = {"plain": plain, "secure": partial(secure, 0), "lost": partial(secure, 1)}
+    taken = alternate(ways, repeat)
     name = f"{sites} sites, {weights / 1e6:g} M weights"
     return [
         Figure(f"{name}: secure / plain", ratio(taken["secure"], taken["plain"]), "×"),
-        Figure(f"{name}: a site", site, "s"),
-        Figure(f"{name}: coordinator", whole, "s"),
-        Figure(f"{name}: coordinator, a site lost", lost, "s"),
+        Figure(f"{name}: a site", seconds(0, SITES) / sites, "s"),
+        Figure(f"{name}: coordinator", seconds(0, COORDINATOR), "s"),
+        Figure(f"{name}: coordinator, a site lost", seconds(1, COORDINATOR), "s"),
     ]
 
 

@@ -11,11 +11,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import tomli_w
 
@@ -51,41 +51,28 @@ class Credentials:
     nodes: Mapping[str, Path]
 
 
+@contextmanager
+def stock_flower(folder: Path, credentials: Credentials) -> Iterator["StockFlower"]:
+    """One SuperLink and its SuperNodes, which write into `folder`; all end with the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as ends:
+        flower = StockFlower(folder, credentials, ends)
+        flower.start()
+        yield flower
+
+
 class StockFlower:
-    """Processes of one SuperLink and its SuperNodes; leaving the context stops them all.
+    """Processes of one SuperLink and its SuperNodes; `ends` stops them, the last started first."""
 
-    Args:
-        folder: Where everything is written.
-        credentials: Certificates and keys of the server and of the sites.
-    """
-
-    def __init__(self, folder: Path, credentials: Credentials) -> None:
+    def __init__(self, folder: Path, credentials: Credentials, ends: ExitStack) -> None:
         self.folder = folder
         self.credentials = credentials
-        self.port = free_port()
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self._start_all()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
+        self.ends = ends
 
     def run(self, client: str, rounds: int) -> list[dict[str, float]]:
-        """`flwr run` of the app, to its end.
+        """`flwr run` of the app to its end; `client` is the module of `stock_app` with a ClientApp.
 
-        Args:
-            client: Module of `stock_app` with the ClientApp.
-            rounds: Number of rounds.
-
-        Returns:
-            What `stock_app.server` has left: `seconds` and `training` of each round.
+        Gives what `stock_app.server` has left: `seconds` and `training` of each round.
 
         Raises:
             FederationError: The run has failed.
@@ -98,32 +85,28 @@ class StockFlower:
         measured: list[dict[str, float]] = json.loads(result.read_text(encoding="utf-8"))
         return measured
 
-    def stop(self) -> None:
-        """End every process, last started first, and whatever it has started."""
-        for process in reversed(self.processes.values()):
-            process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_SECONDS)
-            with suppress(ProcessLookupError):  # nothing is left of its group
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    def start(self) -> None:
+        """Start the SuperLink, then a SuperNode for each site.
 
-    def _start_all(self) -> None:
-        """The SuperLink, then a SuperNode for each site."""
-        files = self.credentials
+        Raises:
+            FederationError: The SuperLink does not start, or refuses a site.
+        """
+        files, port = self.credentials, free_port()
         home = self.folder / "flwr-home"
         home.mkdir(exist_ok=True)
-        address = f"{LOOPBACK}:{self.port}"
-        (home / "config.toml").write_text(_configuration(address, files.ca), encoding="utf-8")
-        self._start(
+        address = f"{LOOPBACK}:{port}"
+        connection = {"address": address, "root-certificates": str(files.ca), "insecure": False}
+        settings = {"superlink": {"default": CONNECTION, CONNECTION: connection}}
+        (home / "config.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
+        superlink = self._start(
             "flower-superlink",
             "superlink",
-            *("--host", LOOPBACK, "--port", str(self.port)),
+            *("--host", LOOPBACK, "--port", str(port)),
             *("--ssl-ca-certfile", str(files.ca)),
             *("--ssl-certfile", str(files.certificate), "--ssl-keyfile", str(files.key)),
             *("--enable-supernode-auth", "--disable-runtime-dependency-installation"),
         )
-        self._wait_for_port()
+        self._wait_for_port(superlink, port)
         for name, key in files.nodes.items():
             self._flwr("supernode", "register", public_path(key), CONNECTION, "--name", name)
             self._start(
@@ -134,17 +117,14 @@ class StockFlower:
                 *("--host", LOOPBACK, "--port", str(free_port())),
             )
 
-    def _start(self, script: str, name: str, *arguments: str) -> None:
-        """Start a process of this context."""
+    def _start(self, script: str, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         command = [program(script), *arguments]
-        self.processes[name] = started(command, self.folder / f"{name}.log", self._environment())
+        process = started(command, self.folder / f"{name}.log", self._environment())
+        self.ends.callback(_end, process)
+        return process
 
     def _flwr(self, *arguments: str | Path) -> str:
-        """Run `flwr` to its end; returns what it has printed.
-
-        Raises:
-            FederationError: It failed; holds what it said.
-        """
+        """Run `flwr` to its end; returns what it has printed."""
         done = subprocess.run(
             [program("flwr"), *map(str, arguments)],
             stdin=subprocess.DEVNULL,
@@ -154,9 +134,8 @@ class StockFlower:
             env=self._environment(),
         )
         if done.returncode != 0:
-            raise FederationError(
-                f"flwr {arguments[0]}: exit code {done.returncode}:\n{done.stdout}"
-            )
+            said = f"exit code {done.returncode}:\n{done.stdout}"
+            raise FederationError(f"flwr {arguments[0]}: {said}")
         return done.stdout
 
     def _environment(self) -> dict[str, str]:
@@ -170,58 +149,48 @@ class StockFlower:
             "FLWR_DISABLE_UPDATE_CHECK": "1",
         }
 
-    def _wait_for_port(self) -> None:
-        """Wait until the SuperLink listens.
-
-        Raises:
-            FederationError: It has ended, or does not within `START_SECONDS`.
-        """
+    def _wait_for_port(self, superlink: subprocess.Popen[bytes], port: int) -> None:
         ends = time.monotonic() + START_SECONDS
-        while not _listens(self.port):
-            if self.processes["superlink"].poll() is not None or time.monotonic() > ends:
+        while not _listens(port):
+            if superlink.poll() is not None or time.monotonic() > ends:
                 log = (self.folder / "superlink.log").read_text(encoding="utf-8")
                 raise FederationError(f"flower-superlink does not start:\n{log}")
             time.sleep(0.1)
 
 
-def write_app(folder: Path, client: str, config: Mapping[str, Any]) -> None:
-    """Write the app as `flwr run` takes it.
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and whatever it has started."""
+    process.send_signal(signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    with suppress(ProcessLookupError):  # nothing is left of its group
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
-    Args:
-        folder: Where to; what is there is replaced.
-        client: Module of `stock_app` with the ClientApp.
-        config: Run configuration of the app; `result`, a path, is named at the start of a run.
+
+def write_app(folder: Path, client: str, config: Mapping[str, Any]) -> None:
+    """Write the app as `flwr run` takes it, with a ClientApp of a module of `stock_app`.
+
+    What lies in `folder` is replaced. The configuration's `result`, a path, is named at the start
+    of a run.
     """
     shutil.rmtree(folder, ignore_errors=True)
     package = folder / "stock_app"
     package.mkdir(parents=True)
     for source in Path(stock_app.__path__[0]).glob("*.py"):
         shutil.copy(source, package)
+    components = {
+        "serverapp": "stock_app.server:app",
+        "clientapp": f"stock_app.{client}:app",
+    }
+    app = {"publisher": "stock", "components": components, "config": {**config, "result": ""}}
     project = {
         "project": {"name": "stock", "version": "1.0.0", "dependencies": []},
-        "tool": {
-            "flwr": {
-                "app": {
-                    "publisher": "stock",
-                    "components": {
-                        "serverapp": "stock_app.server:app",
-                        "clientapp": f"stock_app.{client}:app",
-                    },
-                    "config": {**config, "result": ""},
-                }
-            }
-        },
+        "tool": {"flwr": {"app": app}},
     }
     (folder / "pyproject.toml").write_text(tomli_w.dumps(project), encoding="utf-8")
 
 
-def _configuration(address: str, ca: Path) -> str:
-    """Flower's `config.toml`."""
-    connection = {"address": address, "root-certificates": str(ca), "insecure": False}
-    return tomli_w.dumps({"superlink": {"default": CONNECTION, CONNECTION: connection}})
-
-
 def _listens(port: int) -> bool:
-    """Whether somebody listens on a port of this machine."""
     with socket.socket() as probe:
         return probe.connect_ex((LOOPBACK, port)) == 0

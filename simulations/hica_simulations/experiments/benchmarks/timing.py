@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -18,11 +19,9 @@ class Figure:
     """One measured number and, where it has one, its target.
 
     Attributes:
-        name: What was measured.
         value: A median over the repeats.
-        unit: `s`, `ms`, or `×` for a ratio.
-        below: The value should be less than this.
-        at_least: The value should not be less than this.
+        unit: `s`, `ms`, `MB`, `%`, or `×` for a ratio.
+        below, at_least: The value should be less than the one, and not less than the other.
     """
 
     name: str
@@ -47,13 +46,7 @@ class Figure:
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        return {
-            "name": self.name,
-            "value": self.value,
-            "unit": self.unit,
-            "target": self.target,
-            "met": self.met,
-        }
+        return {key: getattr(self, key) for key in ("name", "value", "unit", "target", "met")}
 
 
 def clock(work: Callable[[], object]) -> float:
@@ -71,10 +64,8 @@ def alternate(
     Every other turn is taken backwards, so that a machine which slows down or speeds up meanwhile
     favours none of them.
 
-    Args:
-        ways: Each returns what it measured, in seconds.
-        repeat: Turns that count.
-        warm_up: Whether one turn that does not count goes before them.
+    Each way returns what it measured, in seconds. With `warm_up` one turn that does not count goes
+    before the others.
 
     Returns:
         For each way its `repeat` measurements; those at the same place were taken side by side.
@@ -89,6 +80,13 @@ def alternate(
     return measured
 
 
+def alternate_clocked(
+    works: Mapping[str, Callable[[], object]], repeat: int
+) -> dict[str, list[float]]:
+    """The seconds that each work takes, measured as `alternate` does."""
+    return alternate({name: partial(clock, work) for name, work in works.items()}, repeat)
+
+
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
     """Median of the ratios of measurements taken side by side."""
     pairs = zip(numerators, denominators, strict=True)
@@ -99,10 +97,9 @@ def machine() -> dict[str, Any]:
     """What the figures depend on; the load tells how much else was going on."""
     packages = ("hica", "torch", "flwr", "timm", "ray")
     present = [name for name in packages if importlib.util.find_spec(name) is not None]
+    known = hasattr(os, "sched_getaffinity")
     return {
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)) if known else os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),

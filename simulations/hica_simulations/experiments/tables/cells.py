@@ -12,7 +12,6 @@ from typing import Any
 
 from hica.storage import write_atomically
 from hica.study import Changes
-from hica.wire.checkpoint import write_json
 from hica_simulations.place import Place
 from hica_simulations.predictions import Predictions
 from hica_simulations.run import PREDICTIONS
@@ -42,7 +41,6 @@ class Cell:
 
     Attributes:
         labels: Its name in the table, column by column; no other cell has the same.
-        study: The scenario's file.
         changes: Settings of this cell; they go before `overrides`.
         method: `federated`, `local_only`, `pooled`, or the name of a baseline.
         measure: Called after a federation for further columns of its row.
@@ -92,15 +90,6 @@ def copy_cell(source: Path, target: Path) -> None:
     for name in (PREDICTIONS, ROW):
         if (source / name).exists():  # one that could not be run has no predictions
             write_atomically(target / name, (source / name).read_bytes())
-
-
-def write_row(out: Path, cell: Cell, row: Row) -> None:
-    """Keep the row of a cell of a table whose folder is `out`; from now on it is finished.
-
-    Raises:
-        StorageError: The disk is full or the folder may not be written.
-    """
-    write_json(folder_of(out, cell) / ROW, row)
 
 
 def read_row(out: Path, cell: Cell) -> Row:

@@ -11,18 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hica.errors import ConfigurationError
-from hica.method.intervals import Interval
 from hica.storage import write_atomically
 from hica.study import NO_CHANGES, Changes, merged
-from hica_simulations.experiments.csv_files import write_csv
-from hica_simulations.experiments.tables.cells import (
-    OURS,
-    Cell,
-    Measure,
-    Row,
-    predictions_of,
-)
-from hica_simulations.experiments.tables.pages import Table, markdown, write_page
+from hica_simulations.experiments.pages import Table, markdown, points, write_csv, write_page
+from hica_simulations.experiments.tables.cells import OURS, Cell, Measure, Row, predictions_of
 from hica_simulations.experiments.tables.plots import differences_plot, shots_plot
 from hica_simulations.experiments.tables.statistics import patients_interval, seeds_interval
 from hica_simulations.predictions import Predictions
@@ -33,25 +25,14 @@ METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auroc": "AU
 
 
 class Variant(NamedTuple):
-    """What one line of a table runs.
-
-    Attributes:
-        changes: Settings of the scenario.
-        method: `federated`, `local_only`, `pooled`, or the name of a baseline.
-    """
+    """What one line of a table runs: settings of the scenario, and a method as `Cell` has it."""
 
     changes: Changes = NO_CHANGES
     method: str = OURS
 
 
 class Figure(NamedTuple):
-    """How a number that is no share is shown.
-
-    Attributes:
-        title: Title of the column.
-        scale: Factor on the number.
-        digits: After the point.
-    """
+    """How a number that is no share is shown: below a title, times `scale`, with some digits."""
 
     title: str
     scale: float = 1.0
@@ -70,7 +51,6 @@ class Comparison:
     """A table of variants.
 
     Attributes:
-        title: Title of the table.
         reference: The variant that the others are compared with.
         variants: Gives the variants of a study, the reference among them.
         metrics: Columns of a row that are shown, with their titles.
@@ -106,11 +86,8 @@ class Comparison:
     ) -> list[Cell]:
         """All runs of the table; those that share their texts follow each other.
 
-        Args:
-            studies: Files of scenarios.
-            shots: Labelled images of each class and site.
-            seeds: Seeds that draw shots and splits.
-            methods: The variants wanted; all without it. What they are compared with always is.
+        Shots are labelled images of each class and site; seeds draw them, and the splits. Without
+        `methods` all variants are run; what one is compared with always is.
 
         Raises:
             ConfigurationError: A study has no such variant, or cannot be in this table.
@@ -127,34 +104,19 @@ class Comparison:
                         f"are {', '.join(variants)}"
                     )
                 wanted = set(methods or variants)
-                wanted |= {self.reference, *(self._reference_of(name) for name in wanted)}
+                wanted |= {self.reference, *(self.against[n] for n in wanted if n in self.against)}
                 names = [name for name in variants if name in wanted]
+                title = scenario.study.study.name
+                drawn = {"study": {"seed": seed}, "simulation": {"split_seed": seed}}
                 for count in sorted(shots, reverse=True):  # the longest first
                     for name in names:
-                        if name not in self.rarely or count == max(shots):
-                            variant = variants[name]
-                            made.append(self._cell(study, scenario, name, variant, count, seed))
+                        if name in self.rarely and count < max(shots):
+                            continue
+                        labels = {"study": title, "shots": count, "method": name, "seed": seed}
+                        variant, of_shots = variants[name], {"alignment": {"shots": count}}
+                        changes = merged(self.everywhere, drawn, of_shots, variant.changes)
+                        made.append(Cell(labels, study, changes, variant.method, self.measure))
         return made
-
-    def _cell(
-        self, study: Path, scenario: Scenario, name: str, variant: Variant, shots: int, seed: int
-    ) -> Cell:
-        labels = {
-            "study": scenario.study.study.name,
-            "shots": shots,
-            "method": name,
-            "seed": seed,
-        }
-        drawn = {
-            "alignment": {"shots": shots},
-            "study": {"seed": seed},
-            "simulation": {"split_seed": seed},
-        }
-        changes = merged(self.everywhere, drawn, variant.changes)
-        return Cell(labels, study, changes, variant.method, self.measure)
-
-    def _reference_of(self, name: str) -> str:
-        return self.against.get(name, self.reference)
 
     def write(self, rows: Sequence[Row], out: Path) -> str:
         """Write `table.csv`, `.md` and `.png`, and all in `report.html`; returns the Markdown."""
@@ -165,10 +127,9 @@ class Comparison:
         ]
         write_csv(rows, out / "table.csv")
         table, note = self.as_table(rows, out, columns), self.note_of(rows)
-        failed = dict.fromkeys(
-            f"- {row['method']}: {row['error']}\n" for row in rows if row["error"]
-        )
-        reasons = "\nCould not be run:\n\n" + "".join(failed) if failed else ""
+        said = (f"- {row['method']}: {row['error']}\n" for row in rows if row["error"])
+        failed = "".join(dict.fromkeys(said))
+        reasons = f"\nCould not be run:\n\n{failed}" if failed else ""
         text = f"{markdown(table)}\n{note}\n{reasons}"
         write_atomically(out / "table.md", text.encode())
         if len({row["shots"] for row in rows}) > 1:
@@ -204,47 +165,32 @@ class Comparison:
     def as_table(self, rows: Sequence[Row], out: Path, extra: Sequence[str] = ()) -> Table:
         """Means over the seeds and paired differences from the reference.
 
-        Args:
-            rows: The rows of all cells.
-            out: Folder of the table, whose cells hold predictions.
-            extra: Further columns that are shares.
+        Cells below `out` hold predictions; `extra` are further columns that are shares.
         """
         shares = {**self.metrics, **{title: title for title in extra}}
-        header = ["study", "shots", "method", *shares.values()]
-        header += [figure.title for figure in self.figures.values()]
+        columns = {name: Figure(title, 100, 1) for name, title in shares.items()}
+        columns |= self.figures
+        header = ["study", "shots", "method", *(figure.title for figure in columns.values())]
         for metric in self.compared:
-            words = self.metrics[metric]
-            header += [f"{words} vs {self.reference}, seeds", "patients"]
+            header += [f"{self.metrics[metric]} vs {self.reference}, seeds", "patients"]
         lines = []
-        for study, shots, name in dict.fromkeys(
-            (r["study"], r["shots"], r["method"]) for r in rows
-        ):
-            ours = rows_of(rows, study, shots, name)
-            line = [study, str(shots), name, *(_percent(ours, metric) for metric in shares)]
-            line += [_number(ours, column, figure) for column, figure in self.figures.items()]
+        groups = dict.fromkeys((r["study"], r["shots"], r["method"]) for r in rows)
+        for study, shots, name in groups:
+            other = self.against.get(name, self.reference)
+            ours, theirs = rows_of(rows, study, shots, name), rows_of(rows, study, shots, other)
+            line = [study, str(shots), name]
+            line += [_number(ours, column, figure) for column, figure in columns.items()]
             for metric in self.compared:
-                line += self._compared(rows, out, metric, (study, shots, name))
+                line += ["–", "–"] if name == other else difference(ours, theirs, metric, out)
             lines.append(line)
         return Table(header, lines)
-
-    def _compared(
-        self, rows: Sequence[Row], out: Path, metric: str, which: tuple[str, int, str]
-    ) -> list[str]:
-        """A line's difference from what it is compared with."""
-        study, shots, name = which
-        other = self._reference_of(name)
-        ours, theirs = rows_of(rows, study, shots, name), rows_of(rows, study, shots, other)
-        return ["–", "–"] if name == other else difference(ours, theirs, metric, out)
 
 
 def difference(ours: Sequence[Row], theirs: Sequence[Row], metric: str, out: Path) -> list[str]:
     """Ours less theirs in points, with the interval over seeds, and that over patients.
 
-    Args:
-        ours: Rows of one method, in the order of the seeds.
-        theirs: Rows of another method, in the same order.
-        metric: One that `patients_interval` knows.
-        out: Folder of the table, whose cells hold predictions.
+    Both are rows of one method each, in the order of the seeds; the metric is one that
+    `patients_interval` knows. Cells below `out` hold predictions.
     """
     if not _comparable(ours, theirs, metric):
         return ["–", "–"]
@@ -254,9 +200,11 @@ def difference(ours: Sequence[Row], theirs: Sequence[Row], metric: str, out: Pat
         for mine, yours in zip(ours, theirs, strict=True)
         if (one := _predictions(out, mine)) and (two := _predictions(out, yours))
     ]
-    same = all(_same_images(*pair) for pair in pairs)
+    same = all(
+        one.groups == two.groups and np.array_equal(one.labels, two.labels) for one, two in pairs
+    )
     patients = patients_interval(pairs, metric) if pairs and same else None
-    return [_points(seeds_interval(*values)), _points(patients, value=False)]
+    return [points(seeds_interval(*values)), points(patients, value=False)]
 
 
 def rows_of(rows: Sequence[Row], study: str, shots: int, name: str) -> list[Row]:
@@ -277,24 +225,7 @@ def _predictions(out: Path, row: Row) -> Predictions | None:
     return predictions_of(out, Cell(labels, Path(), {}))
 
 
-def _same_images(ours: Predictions, theirs: Predictions) -> bool:
-    return ours.groups == theirs.groups and np.array_equal(ours.labels, theirs.labels)
-
-
-def _percent(rows: Sequence[Row], metric: str) -> str:
-    return _number(rows, metric, Figure(metric, 100, 1))
-
-
 def _number(rows: Sequence[Row], column: str, figure: Figure) -> str:
     """Mean over the rows that have it."""
     values: list[Any] = [row[column] for row in rows if row.get(column) is not None]
-    mean = figure.scale * float(np.mean(values)) if values else None
-    return "–" if mean is None else f"{mean:,.{figure.digits}f}"
-
-
-def _points(interval: Interval | None, value: bool = True) -> str:
-    """`+1.2 [-0.3, +2.7]` in points."""
-    if interval is None:
-        return "–"
-    spread = f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
-    return f"{100 * interval.value:+.1f} {spread}" if value else spread
+    return f"{figure.scale * float(np.mean(values)):,.{figure.digits}f}" if values else "–"

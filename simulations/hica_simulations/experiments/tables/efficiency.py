@@ -17,8 +17,9 @@ import torch
 
 from hica.device import select_device
 from hica.method.examples import Examples
-from hica.method.local_training import Schedule, alignment_loss, embed_all, train
+from hica.method.local_training import Schedule, embed_all, train
 from hica.method.model import AlignmentModel
+from hica.steps.alignment import loss_of
 from hica.study import Study
 from hica.text.bank import TextBank
 from hica.towers.from_study import adapted_tower
@@ -82,20 +83,15 @@ def training_seconds(result: Mapping[str, Any]) -> float:
 def costs(study: Study, weights: Path, device_name: str) -> dict[str, float | None]:
     """Trained weights, classified images a second and peak memory of this process.
 
-    Args:
-        study: Names the tower, what of it is trained, and the batch.
-        weights: Folder below which the tower's weights lie.
-        device_name: `auto`, `cpu` or `cuda:N`.
+    The weights of the tower lie below the folder `weights`; a device is `auto`, `cpu` or `cuda:N`.
     """
     torch.set_num_threads(1)
     device = select_device(device_name)
     adapted = adapted_tower(study, weights, device)
     generator = torch.Generator().manual_seed(study.study.seed)
     dim, side = adapted.tower.dim, adapted.tower.preprocess.size
-    rows = [
-        torch.randn(count, dim, generator=generator)
-        for count in (len(study.classes), len(study.finding_names))
-    ]
+    counts = (len(study.classes), len(study.finding_names))
+    rows = [torch.randn(count, dim, generator=generator) for count in counts]
     bank = TextBank.assemble(study.class_texts, *rows).to(device)
     model = AlignmentModel(adapted, bank, study.alignment.train_text_bank).to(device)
     views = 2 if study.alignment.flip_at_test else 1
@@ -108,17 +104,8 @@ def costs(study: Study, weights: Path, device_name: str) -> dict[str, float | No
             examples = _examples(model, bank, pixels, grid)
             embed_all(model, examples)  # its result on the CPU: a GPU is waited for
         times.append(time.perf_counter() - started)
-    alignment = study.alignment
-    loss = alignment_loss(
-        alignment.temperature,
-        alignment.local_weight,
-        alignment.cross_weight,
-        alignment.margin,
-        alignment.assignment,
-        alignment.contrast,
-    )
-    schedule = Schedule(2, alignment.batch_size, alignment.learning_rate)
-    train(model, examples, loss, schedule, generator)
+    schedule = Schedule(2, study.alignment.batch_size, study.alignment.learning_rate)
+    train(model, examples, loss_of(study), schedule, generator)
     return {
         "trained_weights": sum(weight.numel() for weight in model.shared().values()),
         "images_a_second": IMAGES / min(times),

@@ -6,6 +6,7 @@ from pathlib import Path
 from hica.storage import write_atomically
 from hica_simulations.experiments.baselines.registry import NAMES
 from hica_simulations.experiments.baselines.shots import runnable
+from hica_simulations.experiments.pages import Table, markdown
 from hica_simulations.experiments.tables.cells import LOCAL, OURS, POOLED, Row
 from hica_simulations.experiments.tables.comparison import (
     METRICS,
@@ -14,7 +15,6 @@ from hica_simulations.experiments.tables.comparison import (
     difference,
     rows_of,
 )
-from hica_simulations.experiments.tables.pages import Table, markdown
 from hica_simulations.experiments.titles import TITLES
 from hica_simulations.scenario import Scenario
 
@@ -75,10 +75,8 @@ def _differences(rows: Sequence[Row], out: Path) -> Table:
         ours = rows_of(rows, study, count, OURS)
         for metric, words in SHOWN.items():
             best = _best(rows, metric, count)
-            probe, other = (
-                difference(ours, rows_of(rows, study, count, name), metric, out)
-                for name in (PROBE, best)
-            )
+            theirs = (rows_of(rows, study, count, name) for name in (PROBE, best))
+            probe, other = (difference(ours, each, metric, out) for each in theirs)
             lines.append([str(count), words, *probe, TITLES[best], *other])
     header = ["shots", "metric", "linear probe, over seeds", "over patients"]
     return Table([*header, "best baseline", "over seeds", "over patients"], lines)
@@ -93,9 +91,6 @@ def _best(rows: Sequence[Row], metric: str, shots: int) -> str:
 
 def _mean(rows: Sequence[Row], metric: str, method: str, shots: int) -> float | None:
     """Over the seeds; None where nothing was run."""
-    values = [
-        float(row[metric])
-        for row in rows
-        if row["method"] == method and row["shots"] == shots and row[metric] is not None
-    ]
+    here = [row for row in rows if (row["method"], row["shots"]) == (method, shots)]
+    values = [float(row[metric]) for row in here if row[metric] is not None]
     return sum(values) / len(values) if values else None

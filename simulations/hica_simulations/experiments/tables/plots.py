@@ -23,16 +23,14 @@ WORDS = "AUROC, %"
 def shots_plot(rows: Sequence[Row], path: Path) -> None:
     """Mean AUROC over the seeds against shots: a panel a study, a line a method."""
     studies, methods = _distinct(rows, "study"), _distinct(rows, "method")
-    figure, panels = _figure(len(studies), 3.4)
+    figure = Figure(figsize=(3.2 * len(studies) + 1.8, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(studies), squeeze=False)[0]
     for axes, study in zip(panels, studies, strict=True):
         for number, method in enumerate(methods):
-            here = [row for row in rows if row["study"] == study and row["method"] == method]
-            counts = sorted({row["shots"] for row in here if row[METRIC] is not None})
-            means = [
-                100
-                * np.mean([r[METRIC] for r in here if r["shots"] == n and r[METRIC] is not None])
-                for n in counts
-            ]
+            here = [r for r in rows if (r["study"], r["method"]) == (study, method)]
+            here = [row for row in here if row[METRIC] is not None]
+            counts = sorted({row["shots"] for row in here})
+            means = [100 * np.mean([r[METRIC] for r in here if r["shots"] == n]) for n in counts]
             first = number == 0  # the table's own method stands out
             axes.plot(
                 counts,
@@ -53,7 +51,9 @@ def shots_plot(rows: Sequence[Row], path: Path) -> None:
         axes.set_xlabel("shots a class and site")
         _plain(axes)
     panels[0].set_ylabel(WORDS)
-    _save(figure, panels[0], path)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=7)
+    figure.savefig(path, dpi=110)
 
 
 def differences_plot(
@@ -65,22 +65,15 @@ def differences_plot(
 ) -> None:
     """Metrics less those of the reference with their intervals over the seeds.
 
-    A row of panels a study, and in it a panel a metric.
-
-    Args:
-        rows: Rows of a single number of shots.
-        reference: What methods are compared with.
-        path: The picture.
-        metrics: Titles of the metrics.
-        against: Methods that are compared with another one.
+    A row of panels a study, and in it a panel a metric, by its title. All rows have the same number
+    of shots; `against` names methods that are compared with another one.
     """
     others = against or {}
     studies = _distinct(rows, "study")
     methods = [name for name in _distinct(rows, "method") if name != reference]
     height = max(0.5 + 0.24 * len(methods), 1.5)
-    figure = Figure(
-        figsize=(2.9 * len(metrics) + 2.4, height * len(studies) + 0.4), layout="constrained"
-    )
+    size = (2.9 * len(metrics) + 2.4, height * len(studies) + 0.4)
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(studies), len(metrics), squeeze=False, sharex="col")
     for line, study in zip(grid, studies, strict=True):
         for axes, (metric, title) in zip(line, metrics.items(), strict=True):
@@ -106,12 +99,9 @@ def _values(
     rows: Sequence[Row], study: str, method: str, other: str, metric: str
 ) -> tuple[list[float], list[float]]:
     """A metric of two methods, in the seeds in which both have a value."""
+    known = [row for row in rows if row["study"] == study and row[metric] is not None]
     ours, theirs = (
-        {
-            row["seed"]: row[metric]
-            for row in rows
-            if (row["study"], row["method"]) == (study, name) and row[metric] is not None
-        }
+        {row["seed"]: row[metric] for row in known if row["method"] == name}
         for name in (method, other)
     )
     seeds = sorted(ours.keys() & theirs.keys())
@@ -122,18 +112,7 @@ def _distinct(rows: Sequence[Row], label: str) -> list[Any]:
     return list(dict.fromkeys(row[label] for row in rows))
 
 
-def _figure(count: int, height: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(3.2 * count + 1.8, max(height, 2.0)), layout="constrained")
-    return figure, list(figure.subplots(1, count, squeeze=False)[0])
-
-
 def _plain(axes: Axes) -> None:
     axes.grid(color="#edf0f3")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _save(figure: Figure, axes: Axes, path: Path) -> None:
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=7)
-    figure.savefig(path, dpi=110)

@@ -15,9 +15,8 @@ from matplotlib.figure import Figure
 from hica.method.intervals import paired_interval
 from hica.storage import write_atomically
 from hica.study import Changes, merged
-from hica_simulations.experiments.csv_files import write_csv
+from hica_simulations.experiments.pages import Table, markdown, write_csv, write_page
 from hica_simulations.experiments.tables.cells import Cell, Row
-from hica_simulations.experiments.tables.pages import Table, markdown, write_page
 from hica_simulations.scenario import load_scenario
 
 BUDGETS = (math.inf, 8.0, 3.0, 1.0)
@@ -36,26 +35,21 @@ PROTOTYPES = {
     "alignment": {"bank_start": "means"},
     "calibration": {"rounds": 0},
 }
+SECURE_SUM = {
+    "privacy": {"secure_aggregation": True, "noise": "distributed"},
+    "federation": {"quorum": 3},
+}
 METHODS: dict[str, Changes] = {
     "none": {},
     "dp-sgd": {
         "privacy": {"mechanism": "dp-sgd", "training_share": 0.5},
         "calibration": {"rounds": 0},
-        "alignment": {
-            "bank_start": "means",
-            "rounds": 4,
-            "batch_size": 1000,  # every patient in every step
-        },
+        # Every patient in every step.
+        "alignment": {"bank_start": "means", "rounds": 4, "batch_size": 1000},
         "federation": {"quorum": 3},
     },
     "prototypes": PROTOTYPES,
-    "prototypes in a secure sum": merged(
-        PROTOTYPES,
-        {
-            "privacy": {"secure_aggregation": True, "noise": "distributed"},
-            "federation": {"quorum": 3},
-        },
-    ),
+    "prototypes in a secure sum": merged(PROTOTYPES, SECURE_SUM),
 }
 COLOURS = {
     "none": "#1c2733",
@@ -86,13 +80,8 @@ def cells(
 
 def _cell(study: Path, method: str, shots: int, budget: float, seed: int) -> Cell:
     spent = {} if method == "none" else {"epsilon": min(budget, NO_NOISE), "delta": DELTA}
-    labels = {
-        "study": load_scenario(study).study.study.name,
-        "method": method,
-        "shots": shots,
-        "epsilon": budget,
-        "seed": seed,
-    }
+    labels = {"study": load_scenario(study).study.study.name, "method": method, "shots": shots}
+    labels |= {"epsilon": budget, "seed": seed}
     drawn = {"alignment": {"shots": shots}, "study": {"seed": seed}, "privacy": spent}
     return Cell(labels, study, merged(EVERYWHERE, METHODS[method], drawn))
 
@@ -133,7 +122,8 @@ def as_table(rows: Sequence[Row]) -> Table:
         for metric in SHOWN:
             ours = _values(rows, metric, study, shots, method, budget)
             free = _values(rows, metric, study, shots, method, math.inf)
-            line += [_percent(ours), _difference(ours, free) if math.isfinite(budget) else "–"]
+            line.append(f"{100 * float(np.mean(ours)):.1f}" if ours else "–")
+            line.append(_difference(ours, free) if math.isfinite(budget) else "–")
         lines.append(line)
     header = ["study", "shots", "mechanism", "ε"]
     for words in SHOWN.values():
@@ -163,18 +153,15 @@ def _panel(axes: Axes, rows: Sequence[Row], study: str, shots: int) -> None:
     """Mean and range over the seeds of every mechanism."""
     places = {budget: place for place, budget in enumerate(sorted(BUDGETS))}
     for method, colour in COLOURS.items():
-        budgets = [math.inf] if method == "none" else sorted(BUDGETS)
-        every = [(b, _values(rows, "auroc", study, shots, method, b)) for b in budgets]
-        found = [(places[budget], 100 * np.array(values)) for budget, values in every if values]
-        if not found:
-            continue
-        at = [place for place, _ in found]
-        if method == "none":
-            axes.axhline(found[0][1].mean(), color=colour, linestyle="--", label="no privacy")
-            continue
-        axes.plot(at, [v.mean() for _, v in found], color=colour, marker="o", label=method)
-        low, high = [v.min() for _, v in found], [v.max() for _, v in found]
-        axes.fill_between(at, low, high, color=colour, alpha=0.15, linewidth=0)
+        every = {b: _values(rows, "auroc", study, shots, method, b) for b in places}
+        found = {places[b]: 100 * np.array(values) for b, values in every.items() if values}
+        means = [values.mean() for values in found.values()]
+        if found and method == "none":  # at ε = ∞ alone
+            axes.axhline(means[-1], color=colour, linestyle="--", label="no privacy")
+        elif found:
+            axes.plot([*found], means, color=colour, marker="o", label=method)
+            low, high = ([of(v) for v in found.values()] for of in (np.min, np.max))
+            axes.fill_between([*found], low, high, color=colour, alpha=0.15, linewidth=0)
     axes.axhline(50, color="#b4bdc6", linewidth=0.8)
     axes.set_xticks(list(places.values()), ["∞" if math.isinf(b) else f"{b:g}" for b in places])
     axes.grid(color="#edf0f3")
@@ -185,17 +172,9 @@ def _values(
     rows: Sequence[Row], metric: str, study: str, shots: int, method: str, budget: float
 ) -> list[float]:
     """A metric of every seed, in the order of the rows, without cells that could not be run."""
-    wanted = (study, shots, method, budget)
-    return [
-        row[metric]
-        for row in rows
-        if (row["study"], row["shots"], row["method"], row["epsilon"]) == wanted
-        and row[metric] is not None
-    ]
-
-
-def _percent(values: Sequence[float]) -> str:
-    return f"{100 * float(np.mean(values)):.1f}" if values else "–"
+    names, wanted = ("study", "shots", "method", "epsilon"), [study, shots, method, budget]
+    here = (row[metric] for row in rows if [row[name] for name in names] == wanted)
+    return [value for value in here if value is not None]
 
 
 def _difference(ours: Sequence[float], free: Sequence[float]) -> str:

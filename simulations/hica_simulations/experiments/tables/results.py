@@ -114,13 +114,9 @@ def rebuild(
 ) -> None:
     """Run what is left of every table and put each into the page as soon as it is done.
 
-    Args:
-        parts: The tables.
-        studies: Folder of the studies.
-        place: `out` gets a folder a table; its other parts are shared by all.
-        page: Markdown with the comments named above; pictures go beside it.
-        told: Called with the number of finished cells of all tables, and the last one.
-        jobs: Processes, one core each.
+    `place.out` gets a folder a table. The page is Markdown with the comments named above; pictures
+    go beside it. `told` is called with the number of finished cells of all tables, and the last
+    one; `jobs` are processes, one core each.
 
     Raises:
         ConfigurationError: The page has no place for a table.
@@ -156,10 +152,7 @@ def cells_of(part: Part, studies: Path) -> list[Cell]:
 def copy_shared(cells: Iterable[Cell], out: Path, shared: MutableMapping[Hashable, Path]) -> None:
     """Copy runs that an earlier table has made: most tables have the study's own recipe as a line.
 
-    Args:
-        cells: All cells of a table.
-        out: Folder of the table.
-        shared: Folders of the runs of the tables before, to which this table's are added.
+    The folders of the runs of the tables before are `shared`, to which this table's are added.
     """
     for cell in cells:
         if cell.measure is not None:  # its row has columns that no other table's has
@@ -198,4 +191,4 @@ def parts_named(names: Sequence[str]) -> list[Part]:
     for name in names:
         if name not in known:
             raise ConfigurationError(f"--parts {name}: the page's tables are {', '.join(known)}")
-    return [known[name] for name in names] if names else list(PARTS)
+    return [known[name] for name in names or known]

@@ -18,6 +18,7 @@ from hica.device import repeatable
 from hica.errors import HicaError
 from hica.progress import console
 from hica.study import Study
+from hica.wire.checkpoint import write_json
 from hica_client.app import forget_sessions
 from hica_simulations.experiments.baselines.episode import Floats
 from hica_simulations.experiments.baselines.federations import BaselineFederations
@@ -28,13 +29,13 @@ from hica_simulations.experiments.tables.cells import (
     METRICS,
     OURS,
     POOLED,
+    ROW,
     WORST,
     Cell,
     Row,
     folder_of,
     is_finished,
     read_row,
-    write_row,
 )
 from hica_simulations.partitions import build_sites
 from hica_simulations.place import Place
@@ -54,41 +55,29 @@ def run_cells(
     told: Callable[[int, str], None] = lambda *_: None,
     jobs: int = 1,
 ) -> list[Row]:
-    """Run every cell that has not been run yet.
+    """Run every cell that has not been run yet; returns a row a cell, in their order.
 
-    Args:
-        cells: The table's. Those of one study and seed follow each other in one process, so that
-            its texts are made once, until another process has nothing else left to do.
-        place: `out` holds `cells/NAME` for each; its other parts are shared by all.
-        told: Called with the number of finished cells and the one that has just been finished.
-        jobs: Processes, one core each.
-
-    Returns:
-        A row a cell, in their order.
+    Cells of one study and seed follow each other in one process, so that its texts are made once,
+    until another process has nothing else left to do. `place.out` holds `cells/NAME` for each;
+    `told` is called with the number of finished cells and the one that has just been finished;
+    `jobs` are processes, one core each.
 
     Raises:
         FederationError: Another process runs cells in this folder.
     """
     with hold(place.out / "table.lock", f"a table in {place.out}"):
-        _run_left(cells, place, told, jobs)
+        left = [cell for cell in cells if not is_finished(folder_of(place.out, cell))]
+        groups, finished = _groups(left), len(cells) - len(left)
+        if jobs > 1:
+            # Seed by seed, so that early results are of all studies.
+            groups.sort(key=lambda group: int(group[0][0].labels.get("seed", 0)))
+            _in_processes(groups, replace(place, workers=1), told, finished, jobs)
+        else:
+            ordered = [cell for group in groups for part in group for cell in part]
+            for number, cell in enumerate(ordered, start=finished + 1):
+                run_cell(cell, place)
+                told(number, cell.folder)
     return [read_row(place.out, cell) for cell in cells]
-
-
-def _run_left(
-    cells: Sequence[Cell], place: Place, told: Callable[[int, str], None], jobs: int
-) -> None:
-    left = [cell for cell in cells if not is_finished(folder_of(place.out, cell))]
-    groups = _groups(left)
-    finished = len(cells) - len(left)
-    if jobs == 1:
-        for cell in [cell for group in groups for part in group for cell in part]:
-            run_cell(cell, place)
-            finished += 1
-            told(finished, cell.folder)
-    else:
-        # Seed by seed, so that early results are of all studies.
-        groups.sort(key=lambda group: int(group[0][0].labels.get("seed", 0)))
-        _in_processes(groups, replace(place, workers=1), told, finished, jobs)
 
 
 def _groups(cells: Sequence[Cell]) -> list[list[list[Cell]]]:
@@ -134,10 +123,8 @@ def _in_processes(
 def next_group(left: Sequence[Group], last: Group | None, others: Sequence[Group]) -> Group:
     """What a process goes on with: its own group, one nobody is at, or the longest.
 
-    Args:
-        left: Groups, in the order they are to be begun; at least one is not empty.
-        last: The group this process had a part of.
-        others: Groups that other processes are at.
+    At least one of the groups `left`, in the order they are to be begun, is not empty. The process
+    had a part of `last`, and other processes are at `others`.
     """
     if last:
         return last
@@ -151,8 +138,7 @@ def end_with_parent() -> None:
 
     What is left would run on, beside the same command given again and in the same folders.
     """
-    parent = parent_process()
-    if parent is None:
+    if (parent := parent_process()) is None:
         return
 
     def wait_and_end() -> None:
@@ -183,7 +169,7 @@ def run_cell(cell: Cell, place: Place) -> None:
         row |= {name: metrics[name] for name in (*METRICS, *WORST)}
         row |= {**dict.fromkeys(COSTS), "seconds": time.monotonic() - started, **costs}
         row["error"] = ""
-    write_row(place.out, cell, row)
+    write_json(folder_of(place.out, cell) / ROW, row)  # from now on it is finished
     forget_sessions()
     shutil.rmtree(there.out, ignore_errors=True)
 

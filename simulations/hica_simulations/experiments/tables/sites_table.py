@@ -74,10 +74,8 @@ def _shared(scenario: Scenario) -> SiteSource:
 def _shared_out(site: SiteSource, count: int, label_noise: float = 0.0) -> Changes:
     """The data in `count` equal parts, the first of which has noise in its labels."""
     table = site.model_dump(mode="json", exclude_defaults=True)
-    sites = [
-        table | {"name": f"site-{which}", "part": f"{which}/{count}"}
-        for which in range(1, count + 1)
-    ]
+    every = range(1, count + 1)
+    sites = [table | {"name": f"site-{which}", "part": f"{which}/{count}"} for which in every]
     sites[0]["label_noise"] = label_noise
     return {"simulation": {"sites": sites}}
 

@@ -33,12 +33,8 @@ def patients_interval(
 ) -> Interval:
     """Mean paired difference over seeds, with a 95 % percentile interval over patients.
 
-    Args:
-        pairs: Predictions of both methods for every seed, on the same test images in the same
-            order.
-        metric: `accuracy`, `balanced_accuracy` or `auroc`.
-        resamples: Bootstrap draws.
-        seed: Seed of the draws.
+    Pairs are predictions of both methods for every seed, on the same test images in the same order;
+    the metric is `accuracy`, `balanced_accuracy` or `auroc`. `seed` is that of the bootstrap draws.
 
     Raises:
         ValueError: The two of a pair are not of the same images.

@@ -4,11 +4,13 @@ A bank that starts from the images' class means hides what its texts do: every d
 to a bank that starts at the texts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from hica.study import NO_CHANGES, merged
 from hica_simulations.experiments.tables.comparison import Comparison, Variant
 from hica_simulations.experiments.tables.texts import (
+    Classes,
+    Texts,
     of_another_class,
     without_findings,
     words_dropped,
@@ -18,28 +20,22 @@ from hica_simulations.scenario import Scenario
 
 OWN = "own start"
 AT_TEXTS = "bank starts at the texts"
-DAMAGES = (
-    "25 % of the words dropped",
-    "50 % of the words dropped",
-    "words shuffled",
-    "texts of another class",
-    "no findings",
-)
+DAMAGES: dict[str, Callable[[Classes, int], Texts]] = {
+    "25 % of the words dropped": lambda classes, seed: words_dropped(classes, 0.25, seed),
+    "50 % of the words dropped": lambda classes, seed: words_dropped(classes, 0.5, seed),
+    "words shuffled": words_shuffled,
+    "texts of another class": lambda classes, _: of_another_class(classes),
+    "no findings": lambda classes, _: without_findings(classes),
+}
+"""What is done to the texts of some classes, with a seed."""
 
 
 def variants(scenario: Scenario) -> Mapping[str, Variant]:
     """Every damage, from the study's own start and from the texts; drawn from its seed."""
     classes, seed = scenario.study.classes, scenario.study.study.seed
-    texts = (
-        words_dropped(classes, 0.25, seed),
-        words_dropped(classes, 0.5, seed),
-        words_shuffled(classes, seed),
-        of_another_class(classes),
-        without_findings(classes),
-    )
     damages = {"": NO_CHANGES}
-    for damage, damaged in zip(DAMAGES, texts, strict=True):
-        damages[f": {damage}"] = damaged.changes(scenario.simulation)
+    for damage, damaged in DAMAGES.items():
+        damages[f": {damage}"] = damaged(classes, seed).changes(scenario.simulation)
     starts = {OWN: NO_CHANGES}
     if scenario.study.alignment.starts_at_means:  # else it starts at the texts anyhow
         starts[AT_TEXTS] = {"alignment": {"bank_start": "text"}}

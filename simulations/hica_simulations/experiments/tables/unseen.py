@@ -54,9 +54,8 @@ def each_class(found: Predictions, _: Row) -> dict[str, float | None]:
         members = found.labels == number
         score = found.probabilities[:, number]
         area = macro_auroc(np.stack([1 - score, score], axis=1), members.astype(np.int64))
-        shares[f"recall of {name}"] = (
-            float((chosen == number)[members].mean()) if any(members) else None
-        )
+        right = (chosen == number)[members]
+        shares[f"recall of {name}"] = float(right.mean()) if len(right) else None
         shares[f"AUROC of {name}"] = None if np.isnan(area) else area
     return shares
 

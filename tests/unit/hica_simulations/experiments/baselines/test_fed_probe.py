@@ -71,10 +71,9 @@ def test_a_strong_pull_keeps_sites_near_the_weights_of_the_round(episode, rows):
     assert np.linalg.norm(pulled) < 0.5 * np.linalg.norm(free)
 
 
-def test_without_a_pull_fedprox_is_fedavg(episode, monkeypatch):
+def test_without_a_pull_fedprox_is_fedavg(episode):
     assert not np.array_equal(fed_prox(episode), fed_avg(episode))
-    monkeypatch.setattr("hica_simulations.experiments.baselines.fed_probe.PULL", 0.0)
-    np.testing.assert_array_equal(fed_prox(episode), fed_avg(episode))
+    np.testing.assert_array_equal(fed_prox(episode, pull=0.0), fed_avg(episode))
 
 
 def test_the_names_of_the_sites_do_not_matter(episode):

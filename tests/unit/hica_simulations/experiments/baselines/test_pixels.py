@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from hica.errors import DataError
-from hica_simulations.experiments.baselines.pixels import SIDE, fit_predict, thumbnails
+from hica_simulations.experiments.baselines.pixels import SIDE, thumbnails
+from hica_simulations.experiments.baselines.registry import ON_PIXELS
 
 
 def test_thumbnails_are_means_of_blocks(tmp_path):
@@ -25,4 +26,4 @@ def test_brightness_is_seen(one_site):
     labels = np.repeat([0, 1], 20)
     pixels = 0.3 + 0.3 * labels[:, None] + 0.05 * rng.standard_normal((40, SIDE * SIDE))
     episode = one_site(pixels, labels, pixels, 2)
-    assert np.all(fit_predict(episode).argmax(axis=1) == labels)
+    assert np.all(ON_PIXELS["pixels"](episode).argmax(axis=1) == labels)

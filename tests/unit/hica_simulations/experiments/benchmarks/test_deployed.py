@@ -5,6 +5,7 @@ from hica.steps.plan import plan
 from hica_simulations.experiments.benchmarks.deployed import (
     new_deployment,
     round_of,
+    round_seconds,
     small_scenario,
     step_starts,
 )
@@ -22,6 +23,11 @@ def test_steps_and_when_they_began_are_read_from_the_log():
     (first, began), (second, went_on) = step_starts(LOG)
     assert (first, second) == ("alignment 1/2", "centre")
     assert went_on - began == 2.25
+
+
+def test_a_round_lasts_until_the_next_step():
+    starts = [("alignment 1/2", 10.0), ("alignment 2/2", 30.0), ("evaluation", 60.0)]
+    assert round_seconds([("zero-shot evaluation", 5.0), *starts]) == [20.0, 30.0]
 
 
 def test_a_log_without_steps_has_none():

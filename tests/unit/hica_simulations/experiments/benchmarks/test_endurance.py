@@ -1,10 +1,12 @@
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from hica_server.settings import Folder
+from hica_simulations.experiments.benchmarks import samples as sampling
 from hica_simulations.experiments.benchmarks.endurance import (
     Growth,
     as_figures,
@@ -84,13 +86,13 @@ def test_a_database_is_all_of_its_files(tmp_path):
     assert database_size(tmp_path / "another.db") == 0
 
 
-def test_a_sample_between_two_rounds_is_of_the_one_before(tmp_path):
+def test_a_sample_between_two_rounds_is_of_the_one_before(tmp_path, monkeypatch):
     folder = Folder(tmp_path)
     folder.run.mkdir()
     runner = process(1, "runner", 5)
-    recorder = Recorder(
-        folder, look=lambda: [runner], clock=iter([10.0, 12.0, 14.0, 16.0]).__next__
-    )
+    monkeypatch.setattr(sampling, "own_processes", lambda: [runner])
+    monkeypatch.setattr("time.monotonic", iter([10.0, 12.0, 14.0, 16.0]).__next__)
+    recorder = Recorder(SimpleNamespace(folder=folder))
     recorder.take()
     for step in ("alignment 3/8", "centre"):
         folder.progress.write_text(json.dumps({"step": step}))

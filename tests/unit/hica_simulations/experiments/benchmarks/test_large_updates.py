@@ -1,22 +1,12 @@
 from hica_simulations.experiments.benchmarks.large_updates import (
-    Peaks,
     as_figures,
-    round_seconds,
+    peaks_of,
     update_bytes,
 )
 from hica_simulations.experiments.benchmarks.processes import Process
+from hica_simulations.experiments.benchmarks.samples import Sample, last_seen
 
 MB = 1_000_000
-STARTS = [
-    ("zero-shot evaluation", 5.0),
-    ("alignment 1/2", 10.0),
-    ("alignment 2/2", 30.0),
-    ("evaluation", 60.0),
-]
-
-
-def test_a_round_lasts_until_the_next_step():
-    assert round_seconds(STARTS) == [20.0, 30.0]
 
 
 def test_an_update_is_what_one_site_has_sent():
@@ -29,16 +19,12 @@ def test_an_update_is_what_one_site_has_sent():
 
 
 def test_the_peak_of_a_kind_is_that_of_its_largest_process_as_last_seen():
-    looks = iter(
-        [
-            [process(1, "superlink", 10), process(2, "runner", 70)],
-            [process(1, "superlink", 30), process(3, "runner", 50)],
-        ]
-    )
-    peaks = Peaks(look=looks.__next__)
-    peaks.take()
-    peaks.take()
-    assert peaks.by_kind() == {"superlink": 30, "runner": 70}
+    looks = [
+        [process(1, "superlink", 10), process(2, "runner", 70)],
+        [process(1, "superlink", 30), process(3, "runner", 50)],
+    ]
+    seen = last_seen([Sample(0.0, 1, look, 0) for look in looks])
+    assert peaks_of(seen) == {"superlink": 30, "runner": 70}
 
 
 def process(pid: int, kind: str, peak: int) -> Process:
@@ -47,7 +33,7 @@ def process(pid: int, kind: str, peak: int) -> Process:
 
 def test_only_what_goes_through_the_rounds_at_the_server_has_a_target():
     peaks = {"superlink": 600 * MB, "serverapp's child": 700 * MB, "runner": 2000 * MB}
-    figures = {figure.name: figure for figure in as_figures(170 * MB, peaks, STARTS)}
+    figures = {figure.name: figure for figure in as_figures(170 * MB, peaks, [20.0, 30.0])}
     assert figures["an update"].value == 170
     assert figures["superlink: peak memory"].value == 600
     assert figures["superlink: peak / update"].met

@@ -7,7 +7,7 @@ from hica_simulations.experiments.benchmarks.deployed import small_scenario
 from hica_simulations.experiments.benchmarks.overhead import (
     as_figures,
     credentials_of,
-    round_seconds,
+    our_seconds,
     stock_seconds,
 )
 from hica_simulations.place import Place
@@ -24,7 +24,7 @@ STARTS = [
 
 
 def test_two_rounds_are_start_up_and_a_round_lasts_until_the_next():
-    assert round_seconds(STARTS) == [3.0, 4.0]
+    assert our_seconds(STARTS) == [3.0, 4.0]
 
 
 def test_training_is_no_overhead_of_stock_flower():

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from hica_simulations.experiments.benchmarks import processes
 from hica_simulations.experiments.benchmarks.processes import (
     Process,
     is_alive,
@@ -18,7 +19,7 @@ from hica_simulations.experiments.benchmarks.processes import (
 
 
 @pytest.fixture
-def proc(tmp_path):
+def proc(tmp_path, monkeypatch):
     """Makes processes in a folder that looks like /proc."""
 
     def make(pid: int, parent: int, command: str, resident: int = 100, state: str = "S"):
@@ -35,6 +36,7 @@ def proc(tmp_path):
             f"VmHWM:\t {resident + 10} kB\nVmRSS:\t {resident} kB\nRssAnon:\t {resident - 10} kB\n"
         )
 
+    monkeypatch.setattr(processes, "PROC", tmp_path)
     make.folder = tmp_path
     return make
 
@@ -45,7 +47,7 @@ def test_processes_are_found_however_deep_and_those_of_others_are_not(proc):
     proc(12, 11, "/venv/bin/python /venv/bin/flower-superexec --runtime-api-address there")
     proc(13, 12, "/venv/bin/python /venv/bin/flwr-serverapp --token x")
     proc(20, 1, "/venv/bin/python /venv/bin/hica-server run another")
-    found = {process.pid: process for process in processes_below(10, proc.folder)}
+    found = {process.pid: process for process in processes_below(10)}
     assert {pid: process.kind for pid, process in found.items()} == {
         11: "hica-server",
         12: "superexec",
@@ -59,7 +61,7 @@ def test_what_a_process_has_started_is_called_its_child(proc):
     proc(12, 11, "python -B -c from_multiprocessing.spawn")
     proc(13, 12, "sh -c true")
     proc(14, 10, "sh -c true")
-    found = {process.pid: process.kind for process in processes_below(10, proc.folder)}
+    found = {process.pid: process.kind for process in processes_below(10)}
     assert found == {
         11: "serverapp",
         12: "serverapp's child",
@@ -71,7 +73,7 @@ def test_what_a_process_has_started_is_called_its_child(proc):
 def test_one_that_has_ended_is_left_out(proc):
     proc(11, 10, "python flwr-serverapp", state="Z")
     (proc.folder / "12").mkdir()  # gone while it is looked at
-    assert processes_below(10, proc.folder) == []
+    assert processes_below(10) == []
 
 
 @pytest.mark.parametrize(
@@ -95,10 +97,10 @@ def test_a_process_is_alive_while_it_runs_and_is_the_same(proc):
     proc(11, 10, "python flwr-serverapp")
     proc(12, 10, "python flwr-serverapp", state="Z")
     process = Process(11, 777, "serverapp", 1, 1, 1)
-    assert is_alive(process, proc.folder)
-    assert not is_alive(replace(process, born=778), proc.folder)  # its number was given again
-    assert not is_alive(replace(process, pid=12), proc.folder)  # waits to be looked at
-    assert not is_alive(replace(process, pid=13), proc.folder)
+    assert is_alive(process)
+    assert not is_alive(replace(process, born=778))  # its number was given again
+    assert not is_alive(replace(process, pid=12))  # waits to be looked at
+    assert not is_alive(replace(process, pid=13))
 
 
 def test_a_real_child_is_seen_and_told_if_it_stays():
