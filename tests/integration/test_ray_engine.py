@@ -155,6 +155,7 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch):
 
 @ray
 @needs_ray
+@pytest.mark.matrix
 def test_a_whole_study_gives_the_same_model_on_either_engine(
     federate, draw_site, toy_study, arrays_of
 ):
