@@ -1,11 +1,11 @@
 """Samples of a running deployment: its processes, and the size of its database, by round."""
 
 import csv
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 
 from hica.errors import FederationError
 from hica_server.progress import read_progress
@@ -43,7 +43,7 @@ class Recorder:
     samples: list[Sample] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._started = time.monotonic()
+        self._started = monotonic()
 
     def run(self, seconds: float) -> None:
         """Run the study to its end, with a sample every few seconds.
@@ -62,7 +62,7 @@ class Recorder:
         before = self.samples[-1].round if self.samples else 0
         number = round_of(read_progress(folder)) or before
         size = database_size(folder.database)
-        elapsed = time.monotonic() - self._started
+        elapsed = monotonic() - self._started
         self.samples.append(Sample(elapsed, number, own_processes(), size))
 
 

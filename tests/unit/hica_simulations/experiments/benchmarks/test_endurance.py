@@ -91,7 +91,7 @@ def test_a_sample_between_two_rounds_is_of_the_one_before(tmp_path, monkeypatch)
     folder.run.mkdir()
     runner = process(1, "runner", 5)
     monkeypatch.setattr(sampling, "own_processes", lambda: [runner])
-    monkeypatch.setattr("time.monotonic", iter([10.0, 12.0, 14.0, 16.0]).__next__)
+    monkeypatch.setattr(sampling, "monotonic", iter([10.0, 12.0, 14.0, 16.0]).__next__)
     recorder = Recorder(SimpleNamespace(folder=folder))
     recorder.take()
     for step in ("alignment 3/8", "centre"):
