@@ -3,6 +3,7 @@
 # make results   every table of docs/results.md from ../shared/data, 2 h 36 min on two cores
 # make test   install what the tests need and run them: units, whole studies, one deployment over TLS
 # make test-all   those, and the matrix of crashes, faults and attacks that real processes go through
+# make hashes   requirements-hashes.txt for this platform: an install that takes no other files
 # make lint   format, lint, types, layers
 # make bench  speed, as ratios measured side by side
 
@@ -17,7 +18,7 @@ DATA ?= ../shared/data
 # Three at a time on two cores: some tests wait for processes or the network.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo federation results test test-matrix test-all lint bench clean
+.PHONY: demo federation results test test-matrix test-all lint bench hashes clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hica-sim run simulations/studies/phantoms.toml --out runs/demo
@@ -44,6 +45,9 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m hica_simulations.experiments.benchmarks
+
+hashes:
+	$(PYTHON) deploy/hashes.py requirements-hashes.txt
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,7 +1,7 @@
 """The ClientApp: every request goes the same way, whatever step it is of.
 
 decode → is it in the study's plan → are its arrays as declared → the step's answer, released
-(`hica.privacy.release`) → what the site keeps → masks → reply
+(`hica.privacy.release`) → kept, charged → masks → reply
 
 Every request carries the study and all weights it needs, so a site restarted in the middle of a
 run answers as if nothing had happened. Randomness is derived from (seed, site, kind, round).
@@ -18,16 +18,17 @@ from flwr.clientapp import ClientApp
 from hica.errors import HicaError, MessageError
 from hica.privacy.accountant import Charge
 from hica.privacy.noise import NoiseSource, SecureNoise, SeededNoise
-from hica.privacy.release import Guarantee, check_request, release
+from hica.privacy.release import Guarantee, check_request, release, with_more_noise
 from hica.secure_sum.forms import question_of
 from hica.seeds import derived_seed
 from hica.steps.plan import check_asked, step_kinds, turn_of
 from hica.steps.state import State
-from hica.steps.step import Turn
+from hica.steps.step import Answer, Turn
 from hica.wire.messages import Kind, Reply, Request, failure
 from hica.wire.records import decode_request, encode_reply
-from hica_client.ledger import Release
-from hica_client.ledger import charge as charge_ledger
+from hica_client.answers import Kept
+from hica_client.audit import position
+from hica_client.ledger import Budget, Release, afford, charge
 from hica_client.secure import EXCHANGES, group_of, masked, receive
 from hica_client.session import Session
 from hica_client.site import Site, load_site
@@ -97,7 +98,7 @@ def _answering(kind: str, handler: Handler) -> Callable[[Message, Context], Mess
             reply = handler(session, request)
         except HicaError as error:
             logger.error("%s: %s: %s", site.site.name, kind, error)
-            reason = without_folders(f"{type(error).__name__}: {error}")
+            reason = without_folders(f"{type(error).__name__}: {error.outside}")
             reply = failure(kind, site.site.name, request.round, reason, error)
         return Message(encode_reply(reply), reply_to=message)
 
@@ -110,55 +111,103 @@ def capabilities(session: Session, request: Request) -> Reply:
 
 
 def answer(session: Session, request: Request) -> Reply:
-    """A step's answer, as it leaves.
+    """A step's answer, as it leaves: once for every turn of the plan (`hica_client.answers`).
+
+    It is on disk before it is charged, and charged before it leaves, so that whatever ends in
+    between nothing leaves uncharged and nothing is charged twice.
 
     Raises:
         HicaError: Nothing may leave; says why.
     """
-    turn = turn_of(request)
-    secure = request.study.privacy.secure_aggregation and turn.step.in_sum
+    turn, study = turn_of(request), request.study
+    secure = study.privacy.secure_aggregation and turn.step.in_sum
     if secure:
-        receive(session, request)
+        receive(session, request, turn.step)
     check_request(turn, request, session.width)
-    model = session.model(State.from_arrays(request.arrays), turn.step.centred)
-    found = release(turn.step, session, model, request, guarantee(session, request, turn))
-    session.keep(found.keep)
+    question = question_of(request)
+    kept = session.answers.find(turn, question)
+    again = kept is not None
+    if kept is None:
+        kept = fresh(session, request, turn, question)
+        session.answers.keep(turn, question, kept)
+    if kept.release:
+        charge(session.site.ledger, kept.release, budget_of(session), again)
     if secure:
         # Neither the number of examples nor the loss: both are in the sum.
-        arrays = masked(session, request, turn.step, found)
+        arrays = masked(session, request, turn.step, in_present_group(session, request, turn, kept))
         return Reply(request.kind, session.name, request.round, arrays=arrays)
+    found = kept.answer
     return Reply(
         request.kind, session.name, request.round, found.examples, found.details, found.arrays
     )
 
 
-def guarantee(session: Session, request: Request, turn: Turn) -> Guarantee:
-    """By what this site's answers are private: its ledger, its noise, and the sum it is part of."""
+def fresh(session: Session, request: Request, turn: Turn, question: str) -> Kept:
+    """An answer that was not given before, and what it will cost."""
     policy, study = session.site.policy, request.study
+    spent: list[Release] = []
 
-    def charge(spent: Charge, holds: str) -> None:
-        charged = Release(
+    def pay(cost: Charge, holds: str) -> None:
+        costs = Release(
             study=study.sha256,
             run_id=session.run_id,
             round=request.round,
             kind=turn.step.kind,
-            mechanism="gaussian" if spent.sampling_rate == 1.0 else "sampled gaussian",
+            question=question,
+            audited=position(session.site.audit_log),
+            mechanism="gaussian" if cost.sampling_rate == 1.0 else "sampled gaussian",
             unit=study.privacy.unit,
             holds=holds,
             noise=policy.noise,
-            noise_multiplier=spent.noise_multiplier,
-            sampling_rate=spent.sampling_rate,
-            steps=spent.steps,
+            noise_multiplier=cost.noise_multiplier,
+            sampling_rate=cost.sampling_rate,
+            steps=cost.steps,
         )
-        charge_ledger(session.site.ledger, charged, policy.max_epsilon, policy.delta)
+        afford(session.site.ledger, costs, budget_of(session))
+        spent.append(costs)
 
-    def noise() -> NoiseSource:
-        if policy.noise == "secure":
-            return SecureNoise()
-        return SeededNoise(derived_seed("noise", session.name, question_of(request)))
+    sum_over = sum_over_of(session, turn)
+    given = Guarantee(pay, lambda: noise_of(session, question), sum_over)
+    model = session.model(State.from_arrays(request.arrays), turn.step.centred)
+    found = release(turn.step, session, model, request, given)
+    session.keep(found.keep)
+    return Kept(found, spent[0] if spent else None, sum_over)
 
-    distributed = study.privacy.noise == "distributed" and turn.step.in_sum
-    return Guarantee(charge, noise, group_of(session).threshold if distributed else None)
+
+def in_present_group(session: Session, request: Request, turn: Turn, kept: Kept) -> Answer:
+    """A kept answer with the noise that it needs among the sites of the present sum.
+
+    Fewer sites may be there than when it was made; then each adds some more.
+    """
+    needed = sum_over_of(session, turn)
+    if kept.sum_over is None or needed is None or needed >= kept.sum_over:
+        return kept.answer
+    noise = noise_of(session, f"{question_of(request)} over {needed}")
+    return with_more_noise(turn.step, request.study, kept.answer, (kept.sum_over, needed), noise)
+
+
+def sum_over_of(session: Session, turn: Turn) -> int | None:
+    """Sites whose noise adds up in this turn; None: the site's own is enough."""
+    distributed = session.study.privacy.noise == "distributed" and turn.step.in_sum
+    return group_of(session).threshold if distributed else None
+
+
+def noise_of(session: Session, name: str) -> NoiseSource:
+    """Where the site's noise comes from; what is seeded depends on the site and on `name`."""
+    if session.site.policy.noise == "secure":
+        return SecureNoise()
+    return SeededNoise(derived_seed("noise", session.name, name))
+
+
+def budget_of(session: Session) -> Budget:
+    """What may be spent: by all studies at this site, and by this one."""
+    policy, privacy = session.site.policy, session.study.privacy
+    return Budget(
+        max_epsilon=policy.max_epsilon,
+        delta=policy.delta,
+        study_epsilon=privacy.epsilon or 0.0,
+        study_delta=privacy.delta or policy.delta,
+    )
 
 
 app = make_app()

@@ -57,6 +57,17 @@ def append(path: Path, event: Event) -> str:
         return tail.append(asdict(event))
 
 
+def position(path: Path) -> int:
+    """Number of the log's last entry; 0 where there is none.
+
+    Raises:
+        DataError: Its head was changed.
+        StorageError: It cannot be read.
+    """
+    head = Chain(path, REMEDY).read_head()
+    return head.n if head else 0
+
+
 def verify(path: Path) -> list[Entry]:
     """Read the log and check every line of it.
 

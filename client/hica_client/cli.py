@@ -17,7 +17,7 @@ from rich.table import Table
 from hica.deployment.command_line import run_app
 from hica.errors import EXIT_CODES, ConfigurationError
 from hica.printable import printable
-from hica.storage import write_atomically
+from hica.storage import keep_private, write_atomically
 from hica_client.preflight_report import Preflight
 
 app = typer.Typer(
@@ -218,7 +218,7 @@ def _label_table(labels: dict[str, dict[str, int]]) -> Table:
     splits = sorted({split for row in labels.values() for split in row})
     table = Table("label", title="images", title_justify="left")
     for split in splits:
-        table.add_column(split, justify="right")
+        table.add_column(printable(split), justify="right")
     for label, row in labels.items():
         table.add_row(printable(label), *(str(row.get(split, 0)) for split in splits))
     return table
@@ -258,4 +258,5 @@ def _fact_table(facts: Iterable[tuple[str, str]]) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `hica-client`."""
+    keep_private()
     run_app(app, "hica-client", arguments)

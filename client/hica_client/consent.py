@@ -30,7 +30,8 @@ BESIDE_STEPS: dict[str, str] = {
     Kind.CAPABILITIES: "how many labelled, unlabelled and test images; shots of each class; "
     "device, versions, hash of the weights",
     Kind.KEYS: "two public keys made for one sum, signed with the key of your site",
-    Kind.SHARES: "shares of secret numbers made for one sum, sealed for the other sites",
+    Kind.SHARES: "shares of secret numbers made for one sum, sealed for the other sites; signed "
+    "commitments to them",
     Kind.SURVIVORS: "your site's signature over who is in a sum",
     Kind.UNMASK: "your shares of other sites' secret numbers, with which the masks come off a sum "
     "over several sites, and off nothing else",
@@ -65,6 +66,9 @@ SECURE = (
     "rests on the keys of the sites below: compare their fingerprints with the other sites, not "
     "with the coordinator alone."
 )
+
+
+OF_A_HUB = "from a hub, which this machine asks if data.hubs = true in site.toml"
 
 
 def decide(site: Site, prefix: str, study_file: Path | None, yes: bool, console: Console) -> None:
@@ -187,7 +191,7 @@ def _training(study: Study) -> Table:
     model, first, second = study.model, study.pretraining, study.alignment
     table = Table(show_header=False, box=None)
     rows = {
-        "image tower": f"{model.image}, weights {model.checkpoint or 'as built in'}",
+        "image tower": tower_words(study),
         "trained part": model.train,
         "stage 1": f"{first.rounds} rounds on up to {first.max_images} images without labels",
         "stage 2": f"{second.rounds} rounds on up to {second.shots} labelled images of each class",
@@ -199,6 +203,16 @@ def _training(study: Study) -> Table:
     return table
 
 
+def tower_words(study: Study) -> str:
+    """Which image tower is taken, and whether this machine may fetch its weights."""
+    model = study.model
+    if model.checkpoint is not None:
+        return f"{model.image}, weights {model.checkpoint}"
+    if model.pretrained is None and not model.image.startswith("hf-hub:"):
+        return f"{model.image}, weights as built in"
+    return f"{model.image}, weights {model.pretrained or 'of that name'}: {OF_A_HUB}"
+
+
 def region_words(study: Study) -> str:
     """Where regions come from, and whether this machine may fetch weights for them."""
     regions = study.regions
@@ -207,7 +221,7 @@ def region_words(study: Study) -> str:
     words = f"{regions.method}, weights {regions.checkpoint}"
     if regions.method != "hf-sam":
         return words
-    return f"{words}: unless the site has a folder of this name, fetched from the model hub"
+    return f"{words}: a folder of this name, else {OF_A_HUB}"
 
 
 def _leaving(study: Study) -> Table:

@@ -55,7 +55,8 @@ def account_for(reply: Message, request: Request, site: Site, event: Event) -> E
             raise PolicyError("the reason of a failure comes with arrays") from None
         if failure.error == DataError.__name__:
             raise PolicyError(DATA_WORDS) from None
-        return replace(event, decision="failed", reason=str(failure))
+        shown = ["proof"] if failure.accuses else []
+        return replace(event, decision="failed", reason=str(failure), details=shown)
     _check_name(read.site, site)
     _check_details(read.details)
     return replace(

@@ -48,12 +48,27 @@ def check_kit(found: Preflight, site: Site, kit: Kit) -> None:
     with found.gathering():
         check_name(site, kit)
     with found.gathering():
+        check_noise(site, kit)
+    with found.gathering():
         check_versions(kit)
     installed = metadata.version("hica")
     if kit.hica != installed:
         found.notes.append(
             f"the coordinator has hica {kit.hica}, this site {installed}: install the same to be "
             "sure of the same results"
+        )
+
+
+def check_noise(site: Site, kit: Kit) -> None:
+    """Refuse noise that can be drawn again, but in a simulation on this machine.
+
+    Raises:
+        ConfigurationError: The coordinator could take the noise off.
+    """
+    if site.policy.noise == "seeded" and kit.host not in ("localhost", "127.0.0.1", "::1"):
+        raise ConfigurationError(
+            'site.toml: policy.noise = "seeded": anyone can draw that noise again and take it off '
+            'what leaves here; it is for simulations on one machine. Set noise = "secure"'
         )
 
 

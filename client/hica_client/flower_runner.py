@@ -49,6 +49,8 @@ from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message
 
 from hica.deployment.bundle import APP_ID, BUNDLE_SHA256
 from hica.errors import HicaError
+from hica.printable import log_to_stderr, plain
+from hica.storage import keep_private
 from hica.wire.packing import pack, unpack
 from hica_client.audit import Event, append
 from hica_client.site import load_site
@@ -281,12 +283,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--runtime", required=True, help="host:port of the SuperNode on loopback")
     parser.add_argument("--secret", type=Path, required=True, help="file with the shared secret")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    keep_private()
+    log_to_stderr("%(levelname)s %(message)s")
     logging.getLogger("hica").setLevel(logging.INFO)
     try:
         answer = local_app(options.site)
     except HicaError as error:
-        parser.exit(error.exit_code, f"error: {error}\n")
+        parser.exit(error.exit_code, plain(f"error: {error}\n"))
     serve(options.runtime, options.secret.read_bytes(), answer)
 
 

@@ -134,4 +134,4 @@ def _words(error: Exception) -> str:
     if not isinstance(error, HicaError):
         logger.error("fault in the program", exc_info=error)
         return f"fault in the program: {type(error).__name__}"
-    return without_folders(f"{type(error).__name__}: {error}")[:MAX_REASON_CHARACTERS]
+    return without_folders(f"{type(error).__name__}: {error.outside}")[:MAX_REASON_CHARACTERS]

@@ -76,49 +76,113 @@ class Release(Spending):
     """Flower's number of the run."""
     round: int
     kind: str
+    question: str
+    """Hash of all that the answer depends on."""
+    audited: int = 0
+    """Entries of the audit log before it: their order is sure where the clock is not."""
 
 
 _SPENDINGS = TypeAdapter(list[Spending])
 
 
-def charge(path: Path, release: Release, max_epsilon: float | None, delta: float) -> float:
-    """Charge a release; when this returns, the charge is on disk and the release may leave.
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What may be spent, each as ε at a δ: by all studies together, and by one of them."""
 
-    `max_epsilon` and `delta` are those of the site's policy, for all releases of all studies
-    together. Returns ε of all that was spent, this release included.
+    max_epsilon: float | None
+    """The site's own (`policy.max_epsilon`); None: nobody has decided it, nothing may be spent."""
+    delta: float
+    study_epsilon: float
+    """What was approved with the study."""
+    study_delta: float
+
+    def decided(self) -> float:
+        """`max_epsilon`.
+
+        Raises:
+            ConfigurationError: Nobody has decided it.
+        """
+        if self.max_epsilon is None:
+            raise ConfigurationError(
+                "policy.max_epsilon: is not set, so that no private study is answered; whoever "
+                "answers for the patients decides what all studies together may spend, and sets it "
+                "in site.toml"
+            )
+        return self.max_epsilon
+
+
+def afford(path: Path, release: Release, budget: Budget) -> None:
+    """Refuse what cannot be paid for, before anything is computed for it.
 
     Raises:
-        BudgetError: The release would pass `max_epsilon`; nothing was charged.
+        BudgetError, ConfigurationError, DataError, StorageError: As `charge`.
+    """
+    most = budget.decided()
+    with held(path):
+        _check(path, verify(path), release, budget, most)
+
+
+def charge(path: Path, release: Release, budget: Budget, again: bool = False) -> float:
+    """Charge a release; when this returns, the charge is on disk and the release may leave.
+
+    Returns ε of all that was spent, this release included.
+
+    `again`: it was kept before, to be given to the same question; if it was charged then, it is not
+    charged twice.
+
+    Raises:
+        BudgetError: The release would pass a budget; nothing was charged.
         ConfigurationError: There is no budget, or the ledger is kept for another unit.
         DataError: The ledger was changed or cut short.
         StorageError: It cannot be written: what was to be charged must not leave.
     """
-    if max_epsilon is None:
-        raise ConfigurationError(
-            "policy.max_epsilon: is not set, so that no private study is answered; whoever answers "
-            "for the patients decides what all studies together may spend, and sets it in site.toml"
-        )
+    most = budget.decided()
     with held(path) as tail:
         entries = verify(path)
-        past = spendings(entries)
-        if past and past[0].unit != release.unit:
-            raise ConfigurationError(
-                f"{path}: is kept by {past[0].unit}, the study's privacy.unit is {release.unit}: "
-                f"ask the coordinator for privacy.unit = {past[0].unit!r}, or do not take part"
-            )
-        before = epsilon((each.charge for each in past), delta)
-        after = epsilon([*(each.charge for each in past), release.charge], delta)
-        if after > max_epsilon:
-            raise BudgetError(
-                f"{path}: this answer would bring ε from {before:.4g} to {after:.4g} at δ = "
-                f"{delta:g}, beyond policy.max_epsilon = {max_epsilon:g}: these patients take part "
-                "in no more of this study; only whoever answers for them may raise "
-                "policy.max_epsilon in site.toml"
-            )
+        paid = {(entry["study"], entry.get("question")) for entry in entries if "study" in entry}
+        if again and (release.study, release.question) in paid:
+            return epsilon((each.charge for each in spendings(entries)), budget.delta)
+        after = _check(path, entries, release, budget, most)
         tail.append(
             {"event": "charge", **asdict(release)}, lambda entry: note_of([*entries, entry])
         )
     return after
+
+
+def _check(
+    path: Path, entries: list[Entry], release: Release, budget: Budget, most: float
+) -> float:
+    """Hold a release against both budgets; ε of all studies with it."""
+    past = spendings(entries)
+    if past and past[0].unit != release.unit:
+        raise ConfigurationError(
+            f"{path}: is kept by {past[0].unit}, the study's privacy.unit is {release.unit}: "
+            f"ask the coordinator for privacy.unit = {past[0].unit!r}, or do not take part"
+        )
+    before, total = _grown(past, release, budget.delta)
+    if total > most:
+        raise BudgetError(
+            f"{path}: this answer would bring ε from {before:.4g} to {total:.4g} at δ = "
+            f"{budget.delta:g}, beyond policy.max_epsilon = {most:g}: these patients "
+            "take part in no more of this study; only whoever answers for them may raise "
+            "policy.max_epsilon in site.toml"
+        )
+    own = [each for each in past if each.study == release.study]
+    before, after = _grown(own, release, budget.study_delta)
+    if after > budget.study_epsilon * (1 + 1e-9):
+        raise BudgetError(
+            f"{path}: this answer would bring what study {release.study[:12]} has spent from ε = "
+            f"{before:.4g} to {after:.4g} at δ = {budget.study_delta:g}, beyond the "
+            f"privacy.epsilon = {budget.study_epsilon:g} that was approved with it. To run it "
+            "again, the coordinator gives it another name or seed; it is then approved as a new one"
+        )
+    return total
+
+
+def _grown(past: list[Spending], release: Release, delta: float) -> tuple[float, float]:
+    """ε before and after a release."""
+    charges = [each.charge for each in past]
+    return epsilon(charges, delta), epsilon([*charges, release.charge], delta)
 
 
 def verify(path: Path) -> list[Entry]:
@@ -163,12 +227,15 @@ def merged(apart: Iterable[Spending]) -> list[Spending]:
 
 
 def note_of(entries: list[Entry]) -> dict[str, Any]:
-    """What the head says of entries that may be gone: when the last was made, and all spending."""
-    return {
-        "time": entries[-1]["time"],
-        "last": answer(entries[-1]),
+    """What the head says of entries that may be gone: all spending, and when the last was made."""
+    last = entries[-1]
+    note = {
+        "time": last["time"],
+        "last": answer(last),
         "spent": [asdict(each) for each in spendings(entries)],
     }
+    # Entries of earlier versions do not say it.
+    return note | {name: last[name] for name in ("audited",) if name in last}
 
 
 def answer(entry: Entry) -> list[Any]:

@@ -8,7 +8,8 @@ two files takes nothing off.
 Where the head is damaged, or lines after it are, entries may be lost that nothing in the two files
 tells of. Then the audit log is the third witness: every `train.…` answer that left since the last
 proven entry must be one of a proven entry. If not, nothing is repaired, for no number would be
-known to be enough.
+known to be enough. What came since is decided by the order of the audit log, of which each charge
+notes how far it was: a clock may be set back.
 
 The new ledger takes the old one's place before its head does. Killed in between, old head and new
 ledger contradict each other, and the next repair carries on the same sum.
@@ -53,10 +54,10 @@ class Proof:
 
     spent: list[Spending]
     """What was spent at least."""
-    until: str
-    """Time of the last entry before which none can be missing; empty: there is none."""
+    until: int
+    """Entries of the audit log when the last entry was made before which none can be missing."""
     answers: list[list[object]]
-    """The answers to which proven entries of that time and later belong."""
+    """The answers to which proven entries from then on belong."""
     is_whole: bool
     """Whether no entry after it can be missing, either."""
 
@@ -83,7 +84,7 @@ def repair(path: Path, audit_log: Path, user: str) -> list[Path]:
             _check_nothing_else_left(path, audit_log, proof)
         if not damage:
             return []
-        return _begin_anew(path, proof, user, damage)
+        return _begin_anew(path, proof, user, damage, audit.position(audit_log))
 
 
 def proven(path: Path) -> Proof:
@@ -106,21 +107,22 @@ def proven(path: Path) -> Proof:
     end = head.n
     while end + 1 in later:
         end += 1
-    last = head.note or {"time": "", "last": None}
+    last = head.note or {"last": None}
     if end > head.n:
         last = note_of([later[end]])
-    since = [answer(entry) for entry in entries if last["time"] <= entry["time"]]
+    until = last.get("audited", 0)
+    since = [answer(entry) for entry in entries if until <= entry.get("audited", 0)]
     if 0 < head.n == end and head.hash not in {entry["hash"] for entry in entries}:
         since.append(last["last"])
     ends_well = not lines or (lines[-1] is not None and lines[-1]["n"] <= end)
-    return Proof(spent, last["time"], since, is_whole=head.n > 0 and ends_well)
+    return Proof(spent, until, since, is_whole=head.n > 0 and ends_well)
 
 
 def _sound_head(chain: Chain) -> tuple[Head, list[Spending]]:
     """The head and the spending it notes; a head before all entries where it is damaged."""
     with contextlib.suppress(DataError, ValueError, TypeError, KeyError, AttributeError):
         head = chain.read_head()
-        if head is not None and head.n and {"time", "last"} <= head.note.keys():
+        if head is not None and head.n and "last" in head.note:
             return head, read_spendings(head.note["spent"])
     return Head(), []
 
@@ -129,9 +131,9 @@ def _sound_entry(chain: Chain, line: bytes) -> Entry | None:
     """An entry that has the hash it was written with, wherever it stands; None for any other."""
     with contextlib.suppress(DataError, ValueError, TypeError, KeyError):
         entry = json.loads(line)
-        n, time = int(entry["n"]), str(entry["time"])
+        n, audited = int(entry["n"]), int(entry.get("audited", 0))
         spendings([entry])
-        return {**chain.entry(line, entry["n"], entry["previous"]), "n": n, "time": time}
+        return {**chain.entry(line, entry["n"], entry["previous"]), "n": n, "audited": audited}
     return None
 
 
@@ -152,7 +154,7 @@ def _check_nothing_else_left(path: Path, audit_log: Path, proof: Proof) -> None:
     proven_answers = Counter(map(str, proof.answers))
     for entry in told:
         is_release = entry["decision"] == "sent" and entry["kind"].startswith("train.")
-        if not is_release or entry["time"] < proof.until:
+        if not is_release or entry["n"] <= proof.until:
             continue
         key = str(answer(entry))
         if not proven_answers[key]:
@@ -173,7 +175,7 @@ def _unproven(path: Path, why: str) -> DataError:
     )
 
 
-def _begin_anew(path: Path, proof: Proof, user: str, damage: str) -> list[Path]:
+def _begin_anew(path: Path, proof: Proof, user: str, damage: str, audited: int) -> list[Path]:
     """Keep the damaged files under new names and put the new ones in their place."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%fZ")
     head_path = chain_of(path).head_path
@@ -187,6 +189,7 @@ def _begin_anew(path: Path, proof: Proof, user: str, damage: str) -> list[Path]:
         "event": "repair",
         "user": user,
         "why": damage,
+        "audited": audited,
         "carried": [asdict(each) for each in proof.spent],
         "kept": [each.name for each in kept],
     }

@@ -24,7 +24,7 @@ from hica.errors import INTERRUPTED, ConfigurationError, HicaError
 from hica.storage import write_atomically
 from hica_client.approval import approved
 from hica_client.audit import verify
-from hica_client.federation_checks import check_name, check_versions
+from hica_client.federation_checks import check_name, check_noise, check_versions
 from hica_client.flower_runner import TASK_LOST, deactivate, supernode_arguments
 from hica_client.link import Link
 from hica_client.network_checks import check_clock, meet
@@ -90,6 +90,7 @@ def admitted(site_file: Path, site: Site) -> Kit:
     """
     kit, study = read_kit(site.federation.kit)
     check_name(site, kit)
+    check_noise(site, kit)
     check_versions(kit)
     read_private(site.federation.key)
     if not approved(site, study.sha256):

@@ -17,7 +17,7 @@ from hica.images.decode import read_image, read_mask
 from hica.images.manifest import Record, check_labels, examine_manifest
 from hica.progress import track
 from hica.regions import extract
-from hica.storage import write_atomically
+from hica.storage import open_to_others, write_atomically
 from hica.study import Study, load_study
 from hica.towers.adaptation import AdaptedTower
 from hica.towers.from_study import adapted_tower
@@ -51,6 +51,7 @@ def preflight(site_file: Path, study_file: Path | None = None, offline: bool = F
     for name in ("cache", "state"):
         with found.gathering():
             check_writable(getattr(site.data, name))
+    check_private(found, site)
     if site.federation.kit.is_dir():
         # Here, as it needs Linux; preparing a site's images does not.
         from hica_client.federation_checks import check_federation
@@ -73,6 +74,13 @@ def check_writable(folder: Path) -> None:
     probe = folder / ".writable"
     write_atomically(probe, b"")
     probe.unlink(missing_ok=True)
+
+
+def check_private(found: Preflight, site: Site) -> None:
+    """Note folders that others of this machine can read, and a kit that they can change."""
+    for folder in (site.data.state, site.data.cache, site.federation.key.parent):
+        found.notes += filter(None, [open_to_others(folder)])
+    found.notes += filter(None, [open_to_others(site.federation.kit, 0o022, "change")])
 
 
 def check_manifest(found: Preflight, manifest: Path) -> list[Record]:
@@ -127,7 +135,7 @@ def check_study(found: Preflight, site: Site, study: Study, records: Sequence[Re
     with found.gathering():
         check_shots(found, site, study)
     with found.gathering():
-        tower = adapted_tower(study, site.data.weights, torch.device("cpu"))
+        tower = adapted_tower(study, site.data.weights, torch.device("cpu"), site.data.hubs)
         found.facts["image_tower"] = tower.tower.fingerprint
         check_regions(site, study, tower)
         if "train" in found.facts:
@@ -158,7 +166,8 @@ def check_regions(site: Site, study: Study, tower: AdaptedTower) -> None:
         CheckpointError: Weights of the method that are missing or of another model.
     """
     regions, size = study.regions, tower.tower.preprocess.size
-    method = region_method(study, site.data.weights, tower.tower, torch.device("cpu"))
+    data, cpu = site.data, torch.device("cpu")
+    method = region_method(study, data.weights, tower.tower, cpu, data.hubs)
     empty = torch.zeros(3, size, size, dtype=torch.uint8)
     for image in track([empty], f"trying regions.method = {regions.method}"):
         extract(method, image, None, regions.count)

@@ -1,15 +1,16 @@
 """The site's part in secure sums: its answers to the four exchanges around a masked answer.
 
 What the sites need of each other goes by way of the coordinator (`hica.secure_sum`). The session
-lives in memory; of the past only this is known: in which group a question was answered. The same
-question in another group is refused, since from both sums the difference between the groups, which
-may be one site, could be taken. That holds against a coordinator that merely repeats a round, until
-this site is restarted, and not against one that asks a slightly different question: what a sum
-tells is bounded by differential privacy alone.
+lives in memory. On disk is in which group a question was answered: the same question in another
+group is refused, in whatever round, since from both sums the difference between the groups, which
+may be one site, could be taken. That does not hold against a slightly different question; each turn
+of a plan is answered once (`hica_client.answers`), and what a sum tells is bounded by differential
+privacy alone.
 """
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -24,14 +25,20 @@ from hica.secure_sum.wire import (
     SignedKeys,
     read_list,
     read_names,
+    read_promises,
     read_sealed,
     read_session,
     read_signature,
     read_table,
 )
 from hica.steps.step import Answer, Step
+from hica.steps.training import Training
+from hica.wire.checkpoint import write_json
 from hica.wire.messages import Kind, Reply, Request
 from hica_client.session import Session
+
+GROUPS = "groups.json"
+"""Beside what is kept of a study."""
 
 Handler = Callable[[Session, Request], Reply]
 
@@ -46,8 +53,8 @@ class Participation:
     """This site in it."""
     question: str = ""
     """Hash of what it has answered in it."""
-    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Question → the sites whose sum this site has helped to uncover."""
+    content: str = ""
+    """The same, without the round where the answer does not depend on it."""
 
     def present(self, number: str) -> Party:
         """This site in a session.
@@ -88,7 +95,7 @@ def shares(session: Session, request: Request) -> Reply:
     return _told(session, request, party.deal(everybody).to_json())
 
 
-def receive(session: Session, request: Request) -> None:
+def receive(session: Session, request: Request, step: Step) -> None:
     """Exchange 2, first half: a question whose answer will be masked.
 
     Raises:
@@ -101,8 +108,11 @@ def receive(session: Session, request: Request) -> None:
             "nothing leaves; install the same version of hica on both sides"
         )
     party = _party(session, part)
-    party.receive(_own_envelopes(part, session.name))
-    _participation(session).question = question_of(request)
+    party.receive(_own_envelopes(part, session.name), read_promises(part.get("promises")))
+    present = _participation(session)
+    present.question = question_of(request)
+    by_round = isinstance(step, Training)  # the order of its batches is drawn by round
+    present.content = present.question if by_round else question_of(replace(request, round=0))
 
 
 def masked(
@@ -121,13 +131,12 @@ def survivors(session: Session, request: Request) -> Reply:
     """Exchange 3: agree to who is in the sum."""
     present, party = _participation(session), _party(session, request.settings)
     listed = read_names(request.settings.get("survivors"), "survivors")
-    before = present.groups.get(present.question, listed)
-    if before != listed:
+    before = _groups(session).get(present.content, list(listed))
+    if before != list(listed):
         raise MessageError(
             f"the same question was answered together with {', '.join(before)}, now the sum would "
             f"be over {', '.join(listed)}: the difference would tell about single sites. Wait "
-            "until the same sites are there; or restart this site, if those responsible for it "
-            "accept that"
+            "until the same sites are there"
         )
     return _told(session, request, {"signature": party.sign(listed).hex()})
 
@@ -138,7 +147,8 @@ def unmask(session: Session, request: Request) -> Reply:
     listed = read_names(request.settings.get("survivors"), "survivors")
     signatures = read_table(request.settings.get("signatures"), "signatures", read_signature)
     told = party.unmask(listed, signatures).to_json()
-    present.groups[present.question] = listed  # before anything leaves
+    groups = _groups(session) | {present.content: list(listed)}
+    write_json(session.state / GROUPS, groups)  # before anything leaves
     present.party = None  # and with it all keys
     return _told(session, request, told)
 
@@ -159,6 +169,13 @@ def group_of(session: Session) -> Group:
     """
     present = _participation(session)
     return present.present(present.number).group
+
+
+def _groups(session: Session) -> dict[str, list[str]]:
+    """Question → the sites whose sum this site has helped to uncover."""
+    path = session.state / GROUPS
+    groups: dict[str, list[str]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return groups
 
 
 def _participation(session: Session) -> Participation:

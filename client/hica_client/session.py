@@ -28,11 +28,12 @@ from hica.method.local_training import Batch, embed_all
 from hica.method.model import AlignmentModel
 from hica.method.pseudo_labels import Vector
 from hica.steps.state import State
-from hica.steps.step import Part
+from hica.steps.step import Part, Role
 from hica.study import Study
 from hica.text.bank import TextBank
 from hica.towers.from_study import adapted_tower
 from hica.wire.checkpoint import has_state, load_state, save_state
+from hica_client.answers import Answers
 from hica_client.site import Site
 
 
@@ -82,11 +83,10 @@ class Session:
     def capabilities(self) -> dict[str, Any]:
         """What the coordinator may know before the run; counts below the minimum are hidden."""
         hidden, roles = self.study.federation.min_count, self.roles
-        labels = [record.label for record in roles.shots]
-        per_class = {name: labels.count(name) for name in self.study.class_names}
+        per_class = dict(zip(self.study.class_names, roles.shots_told, strict=True))
         return {
-            "labelled": len(labels),
-            "unlabelled": len(roles.pool),
+            "labelled": self.told("labelled"),
+            "unlabelled": self.told("unlabelled"),
             "test": len(roles.test),
             "classes": {k: v if v == 0 or v >= hidden else None for k, v in per_class.items()},
             "shortfall": sorted(roles.episode.shortfall),
@@ -99,11 +99,17 @@ class Session:
         }
 
     @cached_property
+    def answers(self) -> Answers:
+        """What was answered of this study."""
+        return Answers(self.state / "answers", self.study)
+
+    @cached_property
     def pipeline(self) -> Pipeline:
         """Tower, regions and cache; the tower is on the site's device."""
         regions, weights = self.study.regions, self.site.data.weights
-        adapted = adapted_tower(self.study, weights, self.device)
-        method = region_method(self.study, weights, adapted.tower, self.device)
+        hubs = self.site.data.hubs
+        adapted = adapted_tower(self.study, weights, self.device, hubs)
+        method = region_method(self.study, weights, adapted.tower, self.device, hubs)
         cache = TensorCache(self.site.data.cache)
         return Pipeline(adapted, method, regions.count, cache, self.device)
 
@@ -168,6 +174,16 @@ class Session:
         """How many images a part has."""
         return len(self.rows(part))
 
+    def told(self, role: Role) -> int:
+        """See `SiteData.told`."""
+        roles = self.roles
+        counts = {
+            "labelled": sum(roles.shots_told),
+            "unlabelled": roles.pool_told,
+            "test": len(roles.test),
+        }
+        return counts[role]
+
     def examples(self, part: Part) -> Examples:
         """Some of the site's images in their training views, made once per session."""
         if part not in self._examples:
@@ -180,6 +196,10 @@ class Session:
             # A region's view comes after those that a test image has without it.
             zoomed = 1 + alignment.flip_at_test if alignment.region_view else None
             names, labelled = self.study.class_names, part in ("labelled", "test")
+            if self.study.privacy.is_private and part != "test":
+                # A refusal would tell of the one patient whose image cannot be read.
+                count = views.get(part, 1)
+                rows = [row for row in rows if self.pipeline.is_readable(row, count)]
             self._examples[part] = self.pipeline.examples(
                 rows,
                 [names.index(row.label) if row.label and labelled else -1 for row in rows],

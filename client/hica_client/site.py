@@ -22,6 +22,8 @@ class DataSection(Section):
     """CSV with the columns image,label,patient_id,split,mask,findings (only image required)."""
     weights: Path = Path("weights")
     """Folder below which checkpoints named by the study are looked up."""
+    hubs: bool = False
+    """Whether weights that the study pins may be fetched from a hub where they are not there."""
     cache: Path = Path("cache")
     """Decoded images and features: everything in it can be deleted at any time."""
     state: Path = Path("state")

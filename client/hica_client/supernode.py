@@ -13,9 +13,12 @@ import traceback
 from importlib.metadata import entry_points
 from typing import NoReturn
 
+from hica.storage import keep_private
+
 
 def main() -> NoReturn:
     """Run the installed `flower-supernode` and end with it, threads or not."""
+    keep_private()
     (script,) = entry_points(group="console_scripts", name="flower-supernode")
     code = 1  # the script never returns in good order: it exits
     try:

@@ -4,6 +4,8 @@ Every message names the file or field at fault and the remedy; command lines pri
 traceback and exit with `exit_code`.
 """
 
+from collections.abc import Mapping
+
 
 class HicaError(Exception):
     """A condition the user can put right; `str(error)` says what and how."""
@@ -11,6 +13,13 @@ class HicaError(Exception):
     exit_code = 1
     cause = "fault in the program"
     """In the list of exit codes."""
+    proof: Mapping[str, str] | None = None
+    """What shows that another site is at fault; it leaves with the words."""
+
+    @property
+    def outside(self) -> str:
+        """What the other side may read of it."""
+        return str(self)
 
 
 class ConfigurationError(HicaError):
@@ -32,6 +41,22 @@ class CheckpointError(HicaError):
 
     exit_code = 4
     cause = "checkpoint"
+
+
+class WeightsError(CheckpointError):
+    """Weights of a study that are missing here, may not be fetched, or are others than it pins.
+
+    The message is for this machine only: a study names the file, and whoever wrote the study must
+    not learn what else lies there, or its hash. The other side reads the same words each time.
+    """
+
+    @property
+    def outside(self) -> str:
+        """The same words for every file."""
+        return (
+            "the weights here are not those that the study names or pins; why is in the log of "
+            "this site, and `hica-client check` says it there"
+        )
 
 
 class MessageError(HicaError):

@@ -1,8 +1,14 @@
-"""Text from elsewhere, made safe to print; lists of names, made short."""
+"""Text from elsewhere, made safe to print and to log; lists of names, made short."""
 
+import logging
 from collections.abc import Sequence
 
 from rich.markup import escape
+
+LONGEST_LINE = 4000
+"""Characters of a line in a log; of a longer one its beginning is kept."""
+MOST_LINES = 100
+"""Of a traceback in a log: of a longer one the last."""
 
 
 def listed(names: Sequence[str]) -> str:
@@ -10,6 +16,55 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
+def plain(text: str) -> str:
+    """`text` without control characters, which steer a terminal; its lines stay lines."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "�" for sign in text)
+
+
 def printable(text: str) -> str:
-    """`text` as it stands, for rich: no markup, and no control characters that steer a terminal."""
-    return escape("".join(sign if sign.isprintable() or sign == "\n" else "�" for sign in text))
+    """`text` as it stands, for rich: no markup, and no control characters."""
+    return escape(plain(text))
+
+
+def one_line(text: str) -> str:
+    """`text` as one line of a log: a line break is shown as in Python, a long rest cut off."""
+    kept = plain(text[:LONGEST_LINE]).replace("\n", "\\n")
+    rest = len(text) - LONGEST_LINE
+    return f"{kept} … ({rest} characters more)" if rest > 0 else kept
+
+
+class PlainFormatter(logging.Formatter):
+    """Every log of both sides: a record is one line, and a traceback lines that are set in.
+
+    What others have written (names, notes, reasons) can thereby neither look like another record,
+    nor steer the terminal that shows the log, nor fill it.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The whole record, made safe last of all, whichever part of it came from outside."""
+        parts = [one_line(self._head(record))]
+        if record.exc_info:
+            parts += _set_in(self.formatException(record.exc_info))
+        if record.stack_info:
+            parts += _set_in(record.stack_info)
+        return "\n".join(parts)
+
+    def _head(self, record: logging.LogRecord) -> str:
+        """The record without traceback."""
+        record.message = record.getMessage()
+        if self.usesTime():
+            record.asctime = self.formatTime(record, self.datefmt)
+        return self.formatMessage(record)
+
+
+def _set_in(text: str) -> list[str]:
+    """Lines that cannot be taken for records."""
+    lines = text.splitlines()
+    return [f"    {one_line(line)}" for line in lines[-MOST_LINES:]]
+
+
+def log_to_stderr(form: str, level: int = logging.WARNING) -> None:
+    """Log to standard error through the `PlainFormatter`, unless logging is set up already."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter(form))
+    logging.basicConfig(level=level, handlers=[handler])

@@ -6,6 +6,7 @@ also survives a power cut.
 
 import contextlib
 import os
+import shlex
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,28 @@ def cannot_be_written(path: Path, error: OSError) -> StorageError:
     return StorageError(
         f"{path}: cannot be written: {error.strerror or error}; "
         "free space or choose a folder that may be written"
+    )
+
+
+def keep_private() -> None:
+    """Let whatever this process and those it starts write be for its user alone (umask 077)."""
+    os.umask(0o077)
+
+
+def open_to_others(folder: Path, bits: int = 0o077, may: str = "read") -> str:
+    """Words where others of this machine may get at a folder, with the remedy; empty where not.
+
+    `bits` are the permissions that nobody but the owner should have, and `may` what they allow. A
+    closed folder closes all that is in it. Windows has other means, and is not looked at.
+    """
+    if os.name != "posix" or not folder.is_dir() or not folder.stat().st_mode & bits:
+        return ""
+    inside = [path for path in folder.rglob("*") if not path.is_symlink()]
+    count = sum(path.lstat().st_mode & bits != 0 for path in inside)
+    taken = "go=" if may == "read" else "go-w"
+    return (
+        f"{folder}: others on this machine can {may} it, and {count} files and folders in it. Run: "
+        f"chmod -R {taken} {shlex.quote(str(folder))}"
     )
 
 

@@ -11,7 +11,8 @@ import typer
 
 from hica.deployment.command_line import run_app
 from hica.errors import EXIT_CODES, INTERRUPTED
-from hica.storage import write_atomically
+from hica.printable import plain
+from hica.storage import keep_private, write_atomically
 from hica.study import load_study
 from hica_server.findings.commands import app as findings_app
 from hica_server.findings.draft import refuse_existing
@@ -27,6 +28,9 @@ app.add_typer(findings_app, name="findings")
 Root = Annotated[Path, typer.Argument(metavar="DIR", help="What `hica-server init` made.")]
 Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Hubs = Annotated[
+    bool, typer.Option("--hubs", help="Fetch weights that are pinned and not here from a hub.")
+]
 
 
 @app.command(epilog="Example: hica-server init my-study")
@@ -56,6 +60,7 @@ def validate(
             help="Folder of weights and corpus: also load the image tower and embed the texts."
         ),
     ] = None,
+    hubs: Hubs = False,
     json_: Json = False,
 ) -> None:
     """Check a study and show what follows from it, its hash included."""
@@ -64,11 +69,11 @@ def validate(
     study = load_study(study_file, set_)
     summary = summarise(study)
     if data is not None:
-        summary |= rehearse(study, data)
+        summary |= rehearse(study, data, hubs)
     if json_:
         print(json.dumps({**summary, "resolved": study.model_dump(mode="json")}))
         return
-    print(_lines(summary))
+    print(plain(_lines(summary)))
 
 
 @app.command(epilog="Example: hica-server provision my-study H1 H2")
@@ -128,7 +133,7 @@ def sites(folder: Root, json_: Json = False) -> None:
     if json_:
         print(json.dumps({name: site.model_dump() for name, site in enrolled.items()}))
         return
-    print("\n".join(enrolment.lines(enrolled)))
+    print(plain("\n".join(enrolment.lines(enrolled))))
 
 
 @app.command(epilog="Example: hica-server run my-study")
@@ -161,7 +166,7 @@ def status(folder: Root, json_: Json = False) -> None:
     from hica_server.status import status as status_of
 
     told = status_of(folder)
-    print(json.dumps(told) if json_ else "\n".join(lines(told)))
+    print(json.dumps(told) if json_ else plain("\n".join(lines(told))))
 
 
 @app.command(epilog="Example: hica-server logs my-study --service superlink --follow")
@@ -220,4 +225,5 @@ def _lines(summary: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `hica-server`."""
+    keep_private()
     run_app(app, "hica-server", arguments)

@@ -77,7 +77,7 @@ def final_table(result: dict[str, Any], titles: Mapping[str, str] = METHODS) -> 
 
     `titles` names the methods that are shown, in their order: name → title.
     """
-    table = Table(title=f"{result['study']}, seed {result['seed']}")
+    table = Table(title=printable(f"{result['study']}, seed {result['seed']}"))
     table.add_column("method")
     names = ("accuracy", "balanced accuracy", "AUROC")
     for name in names:

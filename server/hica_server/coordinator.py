@@ -6,7 +6,6 @@ state only, so that a run killed between two of them goes on as if it had not be
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,14 +16,15 @@ from hica.errors import FederationError, MessageError
 from hica.privacy.budget import noise_deviation
 from hica.secure_sum.forms import mean_update, threshold_of
 from hica.steps.arrays import WEIGHTS_ARRAY, Sizes
-from hica.steps.state import WEIGHTS, weights_of
+from hica.steps.state import WEIGHTS, State, weights_of
 from hica.steps.step import Received, Statistic, Turn
 from hica.steps.training import ALL_SITES, Training
 from hica.study import Study
 from hica.wire.messages import Reply, Request, Spec, spec_of
-from hica_server.aggregation import make_aggregator
-from hica_server.exchange import Keep, Limits, Outcome, exchange
+from hica_server.aggregation import Aggregator, make_aggregator
+from hica_server.exchange import GO_ON, Keep, Limits, Outcome, exchange
 from hica_server.participants import Participants, Roster, with_absent
+from hica_server.replies import check_amounts, check_reply, check_state
 from hica_server.secure_exchange import SecureSum, secure_exchange
 from hica_server.state import RunState
 
@@ -53,12 +53,10 @@ class Coordinator:
         self._record = record
         self._keep = keep
         self._registered = registered
-        self._rule = make_aggregator(study.federation)
-        if state.learnt.optimiser:
-            self._rule.restore(state.learnt.optimiser)
+        self._rule = self._rule_at(state.learnt)
 
     def take(self, turn: Turn) -> None:
-        """Take a turn of the plan: the state is then that after it.
+        """Take a turn of the plan: the state is then that after it, and can be sent to sites.
 
         Raises:
             FederationError: Too few sites have given a usable answer.
@@ -66,37 +64,113 @@ class Coordinator:
         step, before = turn.step, Received(self._study, turn, self._rule)
         if not step.kind:
             self.state.learnt = step.combine(self.state.learnt, before)
-            return
-        if step.in_sum and self._study.privacy.secure_aggregation:
+        elif step.in_sum and self._study.privacy.secure_aggregation:
             received, outcome = self._ask_for_sum(turn, before)
+            try:
+                learnt = self._combined(received)
+            except MessageError as error:
+                raise self._wrong_sum(turn, list(outcome.replies), error) from None
+            self._learn(learnt, received, outcome)
         else:
-            received, outcome = self._ask(turn, before)
-        self.state.learnt = step.combine(self.state.learnt, received)
-        self._note(step.name, turn.round, outcome, **step.told(received))
+            outcome, quorum = self._ask(turn)
+            self._learn(*self._settled(before, outcome, quorum), outcome)
 
-    def _ask(self, turn: Turn, before: Received) -> tuple[Received, Outcome]:
-        """The answers of all sites that have images of the step's role."""
+    def _learn(self, learnt: State, received: Received, outcome: Outcome) -> None:
+        """Go on from a state that was checked."""
+        self.state.learnt, turn = learnt, received.turn
+        self._note(turn.step.name, turn.round, outcome, **turn.step.told(received))
+
+    def _combined(self, received: Received) -> State:
+        """The state after a turn.
+
+        Raises:
+            MessageError: It is not one that can be sent to sites.
+        """
+        learnt = received.turn.step.combine(self.state.learnt, received)
+        check_state(learnt)
+        return learnt
+
+    def _settled(self, before: Received, outcome: Outcome, quorum: int) -> tuple[State, Received]:
+        """The state after a turn, and of whose answers; a site that spoils it is left out.
+
+        Raises:
+            FederationError: No single site does, or without it there are too few.
+        """
+        received = self._received(before, list(outcome.replies.values()))
+        try:
+            return self._combined(received), received
+        except MessageError as error:
+            why = str(error)
+        sites = list(outcome.replies)
+        spoiling = [site for site in sites if self._without(site, self._anew(before), outcome)]
+        healed = None
+        if len(spoiling) == 1 and len(sites) > quorum:
+            healed = self._without(spoiling[0], self._anew(before), outcome)
+        if healed is None:
+            self._rule = self._rule_at(self.state.learnt)
+            raise FederationError(
+                f"{before.turn.step.kind} round {before.turn.round}: what the answers of "
+                f"{', '.join(spoiling or sites)} give cannot be right: {why}{GO_ON}"
+            )
+        outcome.refused[spoiling[0]] = f"with its answer the state cannot be right: {why}"
+        del outcome.replies[spoiling[0]], outcome.nodes[spoiling[0]]
+        return healed
+
+    def _without(
+        self, site: str, before: Received, outcome: Outcome
+    ) -> tuple[State, Received] | None:
+        """The state after a turn without one site; None where that cannot be right either."""
+        others = [reply for name, reply in outcome.replies.items() if name != site]
+        if not others:
+            return None
+        received = self._received(before, others)
+        try:
+            return self._combined(received), received
+        except (MessageError, FederationError):
+            return None
+
+    def _anew(self, before: Received) -> Received:
+        """With the rule as it was before the turn, as at a resume."""
+        self._rule = self._rule_at(self.state.learnt)
+        return replace(before, rule=self._rule)
+
+    def _rule_at(self, learnt: State) -> Aggregator:
+        """The study's rule as it was at a state."""
+        rule = make_aggregator(self._study.federation)
+        if learnt.optimiser:
+            rule.restore(learnt.optimiser)
+        return rule
+
+    def _ask(self, turn: Turn) -> tuple[Outcome, int]:
+        """The answers of all sites that have images of the step's role, and how many are needed."""
         step, study, learnt = turn.step, self._study, self.state.learnt
         at_least = self._rule.minimum if isinstance(step, Training) else 1
         limits = Limits.of(study, at_least)
         able, wanted = self.sites.able(step.kind, step.role, limits)
-        check = partial(step.check, study, learnt)
+        said = self.state.sites
+
+        def check(reply: Reply) -> None:
+            check_reply(step, study, learnt, said[reply.site], reply)
+
         request = self._request(turn)
         outcome = exchange(self._grid, able, request, self._spec(turn), limits, check, self._keep)
         outcome.missing = with_absent(outcome, wanted)
-        replies = list(outcome.replies.values())
+        return outcome, limits.quorum
+
+    def _received(self, before: Received, replies: list[Reply]) -> Received:
+        """What some answers come to."""
         received = replace(before, replies=replies, sites=len(replies))
-        if isinstance(step, Statistic):
-            received = replace(
-                received,
-                arrays={
-                    name: np.sum([reply.arrays[name] for reply in replies], axis=0)
-                    for name in replies[0].arrays
-                },
-                examples=float(sum(reply.examples for reply in replies)),
-                deviation=noise_deviation(study, len(replies)),
-            )
-        return received, outcome
+        if not isinstance(before.turn.step, Statistic):
+            return received
+        return replace(
+            received,
+            arrays={
+                name: np.sum([reply.arrays[name] for reply in replies], axis=0)
+                for name in replies[0].arrays
+            },
+            examples=float(sum(reply.examples for reply in replies)),
+            deviation=noise_deviation(self._study, len(replies)),
+        )
 
     def _ask_for_sum(self, turn: Turn, before: Received) -> tuple[Received, Outcome]:
         """The sums of what such an exchange would give, and nothing of any single site."""
@@ -123,19 +197,25 @@ class Coordinator:
         return received, total.outcome
 
     def _check_sum(self, turn: Turn, total: SecureSum) -> None:
-        """Apply the check of single answers to their sum, where nobody sees the single ones."""
-        kind, sites = turn.step.kind, total.outcome.replies
+        """Apply the checks of single answers to their sum, where nobody sees the single ones."""
+        study, sites = self._study, list(total.outcome.replies)
         examples = round(total.examples)
-        reply = Reply(kind, ALL_SITES, turn.round, examples, arrays=total.arrays)
+        reply = Reply(turn.step.kind, ALL_SITES, turn.round, examples, arrays=total.arrays)
+        said = [self.state.sites[site] for site in sites]
         try:
-            turn.step.check(self._study, self.state.learnt, reply, len(sites))
+            turn.step.check(study, self.state.learnt, reply, len(sites))
+            check_amounts(turn.step, study, reply, said)
         except MessageError as error:
-            raise FederationError(
-                f"{kind} round {turn.round}: the secure sum over {', '.join(sites)} cannot be "
-                f"right: {error}. One of these sites has sent wrong numbers; which one, only they "
-                "can find out, in their own logs. The state is on disk: run the same command again "
-                "once it is mended or revoked"
-            ) from None
+            raise self._wrong_sum(turn, sites, error) from None
+
+    def _wrong_sum(self, turn: Turn, sites: list[str], error: MessageError) -> FederationError:
+        """A sum that is wrong, and nobody sees by which site."""
+        return FederationError(
+            f"{turn.step.kind} round {turn.round}: the secure sum over {', '.join(sites)} cannot "
+            f"be right: {error}. One of these sites has sent wrong numbers; which one, only they "
+            "can find out, in their own logs. The state is on disk: run the same command again "
+            "once it is mended or revoked"
+        )
 
     def _request(self, turn: Turn) -> Request:
         """A request with all that a restarted site needs."""

@@ -29,6 +29,7 @@ from hica.deployment.kit import read_roster
 from hica.deployment.lockfile import hold
 from hica.deployment.supervision import die_with
 from hica.errors import ConfigurationError, FederationError, HicaError, StorageError
+from hica.printable import PlainFormatter
 from hica.storage import write_atomically
 from hica.study import Study, load_study
 from hica.study.sections import FederationSection
@@ -73,14 +74,14 @@ def conduct(folder: Folder, grid: PromptGrid, study_sha256: str) -> None:
             f"{folder.study}: was changed while the server ran (is {study.sha256[:12]}, was "
             f"{study_sha256[:12]}). Undo the change, or end the server and provision the new study"
         )
-    data = load_settings(folder.root).data.folder
+    data = load_settings(folder.root).data
     progress = Progress(folder)
     roster = make_roster(folder, grid)
     run_study(
         grid,
         study,
         folder.run,
-        lambda: publish_apart(study, folder.run, data),
+        lambda: publish_apart(study, folder.run, data.folder, data.hubs),
         Watcher(progress.step, progress.entry, progress.saved),
         roster=roster,
         gather=lambda: gather(roster, study.federation, progress.waiting),
@@ -105,10 +106,11 @@ def registered_keys(folder: Folder, study: Study) -> dict[str, PublicKey] | None
     return read_roster(folder.roster.parent)
 
 
-def publish_apart(study: Study, out: Path, data: Path) -> None:
+def publish_apart(study: Study, out: Path, data: Path, hubs: bool = False) -> None:
     """Make what the run starts from in a process of its own, which takes the towers with it.
 
-    It is left in the run directory `out`; checkpoints and corpus are in the folder `data`.
+    It is left in the run directory `out`; checkpoints and corpus are in the folder `data`. `hubs`
+    is whether what is pinned may be fetched from a hub.
 
     Raises:
         HicaError: As raised there: a checkpoint is missing, class texts cannot be told apart.
@@ -119,20 +121,20 @@ def publish_apart(study: Study, out: Path, data: Path) -> None:
         1, get_context("spawn"), initializer=die_with, initargs=(parent,)
     ) as process:
         try:
-            process.submit(_publish, study, out, data).result()
+            process.submit(_publish, study, out, data, hubs).result()
         except BrokenProcessPool:
             raise FederationError(
                 "the process that loads the towers was killed: has this machine enough memory?"
             ) from None
 
 
-def _publish(study: Study, out: Path, data: Path) -> None:
+def _publish(study: Study, out: Path, data: Path, hubs: bool) -> None:
     """Within that process, which alone loads torch."""
     from hica.device import repeatable
     from hica_server.publication import make_bank, publish
 
     repeatable()
-    publish(study, out, data, lambda study, dim: make_bank(study, dim, data))
+    publish(study, out, data, lambda study, dim: make_bank(study, dim, data, hubs), hubs)
 
 
 def make_roster(folder: Folder, grid: PromptGrid) -> Roster:
@@ -187,7 +189,7 @@ def logging_to(path: Path) -> Iterator[None]:
     """Keep what HiCA and Flower log in this process: five files of 5 MB at most."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = RotatingFileHandler(path, maxBytes=5_000_000, backupCount=4, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.setLevel(logging.INFO)
     logging.getLogger("hica").setLevel(logging.INFO)
     logging.getLogger().addHandler(handler)

@@ -29,6 +29,8 @@ MOST_CHARACTERS = 1000
 
 Check = Callable[[Reply], None]
 """Raises MessageError where a reply that is well-formed must still not be used."""
+Accused = Callable[[str, SiteError], None]
+"""Hears of a site that says why it could not, which may be the fault of another one."""
 Keep = Callable[[Reply], Reply]
 """Puts a reply where it waits for the others; see `hica_server.disk_offload`."""
 
@@ -87,18 +89,19 @@ def exchange(
     limits: Limits,
     check: Check | None = None,
     keep: Keep = lambda reply: reply,
+    accused: Accused = lambda *_: None,
 ) -> Outcome:
     """Ask `nodes` and return the usable replies, at least `limits.quorum` of them.
 
     Who is not connected is not asked, but waited for where the quorum needs it. `nodes` maps node
     id to site name ("" while it is not known yet), and `spec` names the arrays a reply must hold. A
-    reply that passes `check` goes through `keep`.
+    reply that passes `check` goes through `keep`; `accused` is told of a site that has failed.
 
     Raises:
         QuorumError: Below quorum after every retry; names who failed and why.
     """
     outcome = Outcome()
-    question = _Question(grid, request, spec, limits.deadline, check, keep, outcome)
+    question = _Question(grid, request, spec, limits.deadline, check, keep, accused, outcome)
     started = time.monotonic()
     for attempt in range(limits.retries + 1):
         answered = set(outcome.nodes.values())
@@ -161,6 +164,7 @@ class _Question:
     deadline: float
     check: Check | None
     keep: Keep
+    accused: Accused
     outcome: Outcome
 
     def ask(self, nodes: Mapping[int, str]) -> None:
@@ -177,8 +181,9 @@ class _Question:
             try:
                 reply = self._checked(message, site)
             except MessageError as error:
-                if isinstance(error, SiteError) and not site:
-                    label = error.site  # it has said its name, though not what was asked
+                if isinstance(error, SiteError):
+                    label = site or error.site  # it has said its name, though not what was asked
+                    self.accused(label, error)
                 outcome.refused[label] = _legible(str(error))
                 logger.warning("%s: %s refused: %s", kind, label, outcome.refused[label])
             else:

@@ -25,6 +25,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hica.deployment.command_line import run_app
 from hica.errors import ConfigurationError
+from hica.storage import keep_private
 from hica_server.admission import Admission
 from hica_server.provision import require_provisioned
 from hica_server.proxy import Proxy
@@ -208,6 +209,7 @@ def run(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the process."""
+    keep_private()
     run_app(app, "hica_server.gateway", arguments)
 
 

@@ -10,6 +10,7 @@ Killed at any instant, it takes them along; started again, it goes on after the 
 """
 
 import json
+import logging
 import os
 import secrets
 import signal
@@ -21,7 +22,7 @@ from hica.deployment.flower_version import require_flower
 from hica.deployment.lockfile import hold, holder
 from hica.deployment.supervision import Service, Supervisor, free_port, until_stopped
 from hica.errors import FederationError
-from hica.storage import write_atomically
+from hica.storage import open_to_others, write_atomically
 from hica.study import Study, load_study
 from hica_server.console import Display
 from hica_server.metrics_endpoint import serving_metrics
@@ -30,6 +31,8 @@ from hica_server.provision import require_provisioned, require_valid_certificate
 from hica_server.settings import Folder, ServerSettings, load_settings
 from hica_server.superlink.control import Control
 from hica_server.superlink.processes import environment, superexec_command, superlink_command
+
+logger = logging.getLogger("hica.server")
 
 TICK_SECONDS = 0.5
 QUICK_DEATHS = 5
@@ -52,6 +55,9 @@ def run(root: Path) -> signal.Signals | None:
     study = load_study(folder.study)
     require_provisioned(folder)
     require_valid_certificate(folder)
+    for private in (folder.key.parent, folder.kits, folder.run, folder.service):
+        if words := open_to_others(private):
+            logger.warning(words)
     with hold(folder.lock, f"the coordinator of {folder.root}"):
         # Also for this process, which must not look for its own services behind a proxy.
         os.environ.update(environment(folder))

@@ -13,18 +13,9 @@ from hica.steps.step import Role
 from hica.study import Study
 from hica.wire.messages import Kind, Reply, Request
 from hica_server.exchange import Limits, Outcome, exchange
+from hica_server.replies import capabilities_of
 
 logger = logging.getLogger("hica.server")
-
-CAPABILITIES = {
-    "labelled": int,
-    "unlabelled": int,
-    "test": int,
-    "classes": dict,
-    "device": str,
-    "notes": list,
-}
-"""What a site must tell before it may take part."""
 
 ASK_AGAIN = 600.0
 """Seconds after which a connected site that could not join is asked again."""
@@ -138,9 +129,9 @@ class Participants:
         outcome = exchange(self._grid, nodes, request, {}, limits, self._can_take_part)
         self._asked |= dict.fromkeys(nodes, time.monotonic())
         self._nodes |= outcome.nodes
-        self._said |= {site: reply.details for site, reply in outcome.replies.items()}
         for site, reply in outcome.replies.items():
-            for words in reply.details["notes"]:
+            self._said[site] = capabilities_of(self._study, reply)
+            for words in self._said[site]["notes"]:
                 logger.warning("%s: %s", site, words)
         outcome.missing = with_absent(outcome, expected)
         self._note("capabilities", 0, outcome)
@@ -152,9 +143,7 @@ class Participants:
                 f"loaded another image tower ({str(reply.details.get('tower'))[:12]}, expected "
                 f"{self._fingerprint[:12]}): install the same weights and versions"
             )
-        for name, kind in CAPABILITIES.items():
-            if not isinstance(reply.details.get(name), kind):
-                raise MessageError(f"capability {name!r} is missing or no {kind.__name__}")
+        capabilities_of(self._study, reply)
 
 
 def with_absent(outcome: Outcome, expected: Iterable[str]) -> list[str]:

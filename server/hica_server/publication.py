@@ -24,17 +24,20 @@ TextBankMaker = Callable[[Study, int], TextBank]
 """Makes the bank of a study for a joint space of a given width."""
 
 
-def publish(study: Study, out: Path, weights: Path, text_bank: TextBankMaker) -> None:
+def publish(
+    study: Study, out: Path, weights: Path, text_bank: TextBankMaker, hubs: bool = False
+) -> None:
     """Leave in the run directory `out` what its first step needs to know.
 
-    The study's checkpoints are in the folder `weights`; for `text_bank` see `make_bank`.
+    The study's checkpoints are in the folder `weights`; for `text_bank` see `make_bank`. `hubs` is
+    whether what is pinned may be fetched from a hub.
 
     Raises:
         CheckpointError: The checkpoint is missing or another file than the study pins.
         ConfigurationError: An unknown tower, or class texts that cannot be told apart.
         StorageError: The disk is full.
     """
-    tower = adapted_tower(study, weights, torch.device("cpu"))
+    tower = adapted_tower(study, weights, torch.device("cpu"), hubs)
     bank = text_bank(study, tower.tower.dim)
     model = AlignmentModel(tower, bank, study.alignment.train_text_bank)
     dtype = study.federation.dtype
@@ -52,13 +55,14 @@ def publish(study: Study, out: Path, weights: Path, text_bank: TextBankMaker) ->
     RunState(study.sha256, start, tower=tower_hash, text_bank_sha256=bank.sha256).save(out)
 
 
-def make_bank(study: Study, dim: int, texts: Path) -> TextBank:
+def make_bank(study: Study, dim: int, texts: Path, hubs: bool = False) -> TextBank:
     """Refine the text tower on the study's texts and corpus, then embed prompts and findings.
 
-    `dim` is the width of the joint space; the corpus is in the folder `texts`.
+    `dim` is the width of the joint space; the corpus is in the folder `texts`. `hubs` is whether
+    what is pinned may be fetched from a hub.
     """
     settings, seed = study.text, study.study.seed
-    tower = refined_text_tower(study, texts)
+    tower = refined_text_tower(study, texts, hubs)
     return build_text_bank(tower, study.class_texts, dim, settings.max_similarity, seed)
 
 
@@ -73,8 +77,10 @@ def text_key(study: Study, texts: Path) -> str:
     return json.dumps([table, study.study.seed, str(texts.resolve())], sort_keys=True)
 
 
-def refined_text_tower(study: Study, texts: Path) -> TextTower:
+def refined_text_tower(study: Study, texts: Path, hubs: bool = False) -> TextTower:
     """The study's text tower, refined on its texts and its corpus in the folder `texts`.
+
+    `hubs` is whether what is pinned may be fetched from a hub.
 
     Raises:
         CheckpointError: The tower's weights are missing.
@@ -90,8 +96,11 @@ def refined_text_tower(study: Study, texts: Path) -> TextTower:
         study.model.text,
         image=study.model.image,
         pretrained=study.model.pretrained,
+        sha256=study.model.sha256,
         vocabulary=[text for pair in pairs for text in pair] + corpus,
         seed=seed,
+        weights=texts,
+        hubs=hubs,
     )
     if settings.epochs:
         refine(tower, pairs, corpus, settings.epochs, settings.learning_rate, seed)

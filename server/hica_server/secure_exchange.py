@@ -2,7 +2,9 @@
 
 The protocol and what it holds against are in `hica.secure_sum`. A site that does not answer one of
 the first three exchanges in time has dropped out, and the sum is that of the others; below the
-threshold there is none, and the next try is another session with new keys.
+threshold there is none, and the next try is another session with new keys. Of a site that is shown
+to have dealt wrong shares the next session is without it; one that gives back another share than it
+was dealt is named, and the sum is made from the shares of the others.
 """
 
 import logging
@@ -15,7 +17,7 @@ from flwr.serverapp import Grid
 
 from hica.deployment.keys import PublicKey
 from hica.errors import FederationError, MessageError
-from hica.secure_sum.collector import Collector
+from hica.secure_sum.collector import Collector, LiarError
 from hica.secure_sum.forms import (
     EXAMPLES,
     LOSS,
@@ -30,10 +32,11 @@ from hica.secure_sum.wire import (
     Deal,
     SignedKeys,
     Unmasking,
-    read_signature,
+    signature_of,
 )
 from hica.steps.step import Step
-from hica.wire.messages import Arrays, Kind, Reply, Request, Spec
+from hica.wire.details import Nothing
+from hica.wire.messages import Arrays, Kind, Reply, Request, SiteError, Spec
 from hica_server.exchange import GO_ON, Limits, Outcome, QuorumError, exchange
 
 logger = logging.getLogger("hica.server")
@@ -71,18 +74,22 @@ def secure_exchange(
     Raises:
         FederationError: Below the threshold in every try; names who failed and why.
     """
-    spent = Outcome()
-    for attempt in range(limits.retries + 1):
-        session = _Session(grid, dict(nodes), request, step, spec, limits, registered or {}, spent)
+    spent, trusted, attempt, why = Outcome(), dict(nodes), 0, ""
+    while attempt <= limits.retries:
+        session = _Session(grid, trusted, request, step, spec, limits, registered or {}, spent)
         try:
             return session.sum()
+        except LiarError as liar:
+            why, spent.refused[liar.site] = str(liar), str(liar)
+            trusted = {node: site for node, site in trusted.items() if site != liar.site}
+            logger.warning("%s round %d: %s", request.kind, request.round, liar)
         except (FederationError, MessageError) as error:
-            why = error.why if isinstance(error, QuorumError) else str(error)
+            why, attempt = error.why if isinstance(error, QuorumError) else str(error), attempt + 1
             logger.warning(
                 "%s round %d: no secure sum, try %d of %d: %s",
                 request.kind,
                 request.round,
-                attempt + 1,
+                attempt,
                 limits.retries + 1,
                 error,
             )
@@ -106,6 +113,7 @@ class _Session:
     spent: Outcome
 
     def __post_init__(self) -> None:
+        self._wrong: dict[str, str] = {}  # site → why the share it has given back is not used
         self._number = secrets.token_hex(SESSION_BYTES)
         self._sum_terms = threshold_of(self.request.study)
         self._collector = Collector(
@@ -138,8 +146,12 @@ class _Session:
 
     def _ask_masked(self, sealed: Mapping[str, Mapping[str, bytes]], threshold: int) -> Outcome:
         """Exchange 2: the request itself; answers are added up as they come, and not kept."""
+        accused: dict[str, SiteError] = {}
         part = {
             "session": self._number,
+            "promises": {
+                dealer: promise.to_json() for dealer, promise in self._collector.promises.items()
+            },
             "sealed": {
                 addressee: {dealer: each.hex() for dealer, each in envelopes.items()}
                 for addressee, envelopes in sealed.items()
@@ -147,7 +159,18 @@ class _Session:
         }
         request = replace(self.request, settings={**self.request.settings, "sum": part})
         spec = masked_spec(self.step, request.study, self.spec)
-        return self._exchange(request, spec, threshold, keep=self._add)
+        try:
+            return self._exchange(
+                request,
+                spec,
+                threshold,
+                check=_says_nothing_else,
+                keep=self._add,
+                accused=accused.__setitem__,
+            )
+        finally:
+            for site, error in accused.items():
+                self._collector.check_accusation(site, error.accuses)
 
     def _add(self, reply: Reply) -> Reply:
         self._collector.add(reply.site, reply.arrays)
@@ -176,10 +199,14 @@ class _Session:
         return outcome
 
     def _sums(self, values: dict[str, Any], masked: Outcome) -> SecureSum:
-        """The result, with everything it took; who is in it is neither missing nor refused."""
+        """The result, with everything it took.
+
+        Who is in it is neither missing nor refused, unless it has lied about a share.
+        """
         outcome, within = self.spent, masked.replies.keys()
         outcome.replies, outcome.nodes = masked.replies, masked.nodes
         outcome.refused = {s: why for s, why in outcome.refused.items() if s not in within}
+        outcome.refused |= self._wrong
         outcome.missing = [site for site in outcome.missing if site not in within]
         examples, loss = (float(values.pop(name)[0]) for name in (EXAMPLES, LOSS))
         return SecureSum(values, examples, loss, outcome)
@@ -202,15 +229,26 @@ class _Session:
 
     def _take_deal(self, reply: Reply, deals: dict[str, Deal]) -> None:
         deal = Deal.from_json(reply.details)
-        self._collector.check_deal(reply.site, deal)
+        self._collector.check_deal(reply.site, deal, self.registered.get(reply.site))
         deals[reply.site] = deal
 
     def _take_shares(self, reply: Reply, shares: dict[str, Unmasking]) -> None:
         unmasking = Unmasking.from_json(reply.details)
-        self._collector.check_unmasking(unmasking)
+        try:
+            self._collector.check_unmasking(reply.site, unmasking)
+        except MessageError as error:
+            self._wrong[reply.site] = str(error)
+            raise
         shares[reply.site] = unmasking
+
+
+def _says_nothing_else(reply: Reply) -> None:
+    """A masked answer is its integers: the number of examples and the loss are among them."""
+    Nothing.read(reply.details)
+    if reply.examples:
+        raise MessageError("says beside its masked numbers how many examples stand behind them")
 
 
 def _take_signature(reply: Reply, signatures: dict[str, bytes]) -> None:
     """Whether it is one is checked by the sites, for whom it is."""
-    signatures[reply.site] = read_signature(reply.details.get("signature"))
+    signatures[reply.site] = signature_of(reply.details)

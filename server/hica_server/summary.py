@@ -31,18 +31,19 @@ def summarise(study: Study) -> dict[str, Any]:
     }
 
 
-def rehearse(study: Study, data: Path) -> dict[str, Any]:
+def rehearse(study: Study, data: Path, hubs: bool = False) -> dict[str, Any]:
     """Load the image tower and embed the texts, as a run would at its start.
 
-    Checkpoint and corpus are in the folder `data`.
+    Checkpoint and corpus are in the folder `data`; `hubs` is whether what is pinned may be fetched
+    from a hub.
 
     Raises:
         CheckpointError: The checkpoint is missing or another file than the study pins.
         ConfigurationError: An unknown tower, or class texts that cannot be told apart.
         DataError: The corpus cannot be read.
     """
-    tower = adapted_tower(study, data, torch.device("cpu"))
-    bank = make_bank(study, tower.tower.dim, data)
+    tower = adapted_tower(study, data, torch.device("cpu"), hubs)
+    bank = make_bank(study, tower.tower.dim, data, hubs)
     cosines = bank.classes @ bank.classes.T - 2.0 * torch.eye(len(bank.classes))
     return {
         "trained_weights": sum(weight.numel() for weight in tower.trainable().values()),

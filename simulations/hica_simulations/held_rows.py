@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from hica.below import below
 from hica.errors import ConfigurationError, DataError
 from hica.images.manifest import Record, read_manifest
 from hica_simulations.phantoms.sites import VERSION, SiteShift, draw_site
@@ -22,7 +23,8 @@ def source_manifests(simulation: Simulation, data: Path, phantoms: Path) -> dict
         raise ConfigurationError(f"--data {data}: no such folder; give the folder of the images")
     manifests = {}
     for site in simulation.sites:
-        manifest = data.resolve() / str(site.manifest)
+        key = f"simulation.sites {site.name}: manifest"
+        manifest = below(data.resolve(), str(site.manifest), key, ConfigurationError)
         if not manifest.is_file():
             raise ConfigurationError(
                 f"simulation.sites {site.name}: manifest: {site.manifest} does not exist below "

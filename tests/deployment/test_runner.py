@@ -35,7 +35,7 @@ from PIL import Image
 
 from hica.deployment.bundle import APP_ID, BUNDLE_FOLDER, BUNDLE_SHA256, build
 from hica.deployment.keys import read_public
-from hica.deployment.kit import Kit
+from hica.deployment.kit import Kit, study_text
 from hica.deployment.supervision import free_port
 from hica.study import Study, apply_overrides, validated
 from hica.wire.messages import Kind, Request
@@ -187,6 +187,7 @@ class Hospital:
         (folder / "kit.json").write_text(kit.model_dump_json())
         (folder / "ca.crt").write_bytes(self.coordinator.ca)
         (folder / "study.json").write_text(study().canonical_json())
+        (folder / "study.toml").write_text(study_text(study()))
 
     @property
     def manifest(self) -> Path:

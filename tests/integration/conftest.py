@@ -1,6 +1,7 @@
 """Whole small federations in one process."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -31,6 +32,9 @@ def federate_in() -> Callable[..., dict]:
         engine: Callable[..., None] = run_in_process,
     ) -> dict:
         forget_sessions()
+        if not folder.exists():  # sites answer every turn of a study once: in a new run, anew
+            for answers in [each for site in sites for each in site.parent.glob("state/*/answers")]:
+                shutil.rmtree(answers)
         weights = folder.parent
 
         def start() -> None:

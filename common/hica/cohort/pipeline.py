@@ -4,6 +4,7 @@ Key of a cached image: hash of its bytes and of its mask's, tower and transform,
 method, views. Whatever of these changes makes a new entry; nothing is ever stale.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hica.device import autocast, precision
+from hica.errors import DataError
 from hica.images.cache import TensorCache, key_of
 from hica.images.decode import read_bytes
 from hica.images.manifest import Record
@@ -23,6 +25,8 @@ from hica.regions import extract, to_grid
 from hica.regions.base import RegionMethod
 from hica.text.bank import TextBank
 from hica.towers.adaptation import AdaptedTower
+
+logger = logging.getLogger("hica")
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,27 @@ class Pipeline:
             for record in track(records, description, len(records))
         ]
         label_tensor = torch.tensor(list(labels), dtype=torch.long)
+        stacked = {
+            name: torch.stack([entry[name] for entry in entries or [self._black(views, zoomed)]])
+            for name in ("hidden", "weights", "valid")
+        }
         return Examples(
-            hidden=torch.stack([entry["hidden"] for entry in entries]),
-            region_weights=torch.stack([entry["weights"] for entry in entries]),
-            valid=torch.stack([entry["valid"] for entry in entries]).bool(),
+            hidden=stacked["hidden"][: len(entries)],
+            region_weights=stacked["weights"][: len(entries)],
+            valid=stacked["valid"][: len(entries)].bool(),
             labels=label_tensor,
             positives=bank.positives(label_tensor, [record.findings for record in records]),
             groups=tuple(record.group for record in records),
         )
+
+    def is_readable(self, record: Record, views: int, zoomed: int | None = None) -> bool:
+        """Whether an image can be prepared; why it cannot is said in the log."""
+        try:
+            self._entry(record, views, zoomed)
+        except DataError as error:
+            logger.error("left out: %s", error)
+            return False
+        return True
 
     def _entry(self, record: Record, views: int, zoomed: int | None) -> dict[str, Tensor]:
         """Cached tensors of one image: hidden [V, ...], weights [V, K, g, g], valid [V, K]."""
@@ -91,10 +108,21 @@ class Pipeline:
             *([] if zoomed is None else [f"region at {zoomed}"]),
         )
 
-    @torch.no_grad()
     def _compute(self, record: Record, views: int, zoomed: int | None) -> dict[str, Tensor]:
         """One image through views, regions and the frozen part of the tower."""
         pixels, mask, image_hash = pixels_of(record, self.tower.tower.preprocess, self.cache)
+        return self._prepared(pixels, mask, image_hash, views, zoomed)
+
+    def _black(self, views: int, zoomed: int | None) -> dict[str, Tensor]:
+        """A black image, for the shapes of a part that has no image."""
+        side = self.tower.tower.preprocess.size
+        black = torch.zeros(3, side, side, dtype=torch.uint8)
+        return self._prepared(black, None, "", views, zoomed)
+
+    @torch.no_grad()
+    def _prepared(
+        self, pixels: Tensor, mask: Tensor | None, image_hash: str, views: int, zoomed: int | None
+    ) -> dict[str, Tensor]:
         regions = extract(self.method, pixels, mask, self.region_count)
         view_pixels, view_regions = make_views(pixels, regions, views, image_hash, zoomed)
         region_weights, valid = to_grid(view_regions, self.tower.tower.grid, self.region_count)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hica.below import below
 from hica.regions import RegionMethod, build
 from hica.regions.base import Pixels
 from hica.regions.token_cut import PatchFeatures
@@ -15,21 +16,26 @@ from hica.towers import ImageTower
 
 
 def region_method(
-    study: Study, weights: Path, tower: ImageTower, device: torch.device
+    study: Study, weights: Path, tower: ImageTower, device: torch.device, hubs: bool = False
 ) -> RegionMethod:
     """The study's region method; `device` is where the tower is and the method's own model goes.
 
-    The tower is the one that was loaded, before anything of it is trained.
+    The tower is the one that was loaded, before anything of it is trained. `hubs` is whether what
+    is pinned may be fetched from a hub.
 
     Raises:
         ConfigurationError: A method without the weights it needs.
+        WeightsError: The path of its weights leads out of the folder `weights`.
     """
     regions = study.regions
     cuts = regions.method == "token-cut"
+    if regions.checkpoint is not None:
+        below(weights, regions.checkpoint, "regions.checkpoint")
     return build(
         regions.method,
         checkpoint=regions.checkpoint,
         weights=weights,
+        hubs=hubs,
         model=regions.model,
         patches=_frozen_patches(tower, device) if cuts else None,
         tower=tower.fingerprint,

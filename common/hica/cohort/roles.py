@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hica.cohort.private_draw import draw_units, place
 from hica.errors import ConfigurationError, DataError
 from hica.images.cache import key_of
 from hica.images.episodes import Episode, draw_episode, split_by_group
@@ -29,6 +30,9 @@ class Roles:
         notes: What the coordinator should know about this site's part, in words.
         rest_shares: [C] of the classes among the images that `rest` was drawn from; None: not
             known.
+        shots_told: [C] shots of each class as the coordinator is told: their numbers, in a private
+            study of patients and rounded (`hica.cohort.private_draw`).
+        pool_told: The same of the pool.
     """
 
     train: list[Record]
@@ -38,6 +42,8 @@ class Roles:
     episode: Episode
     notes: list[str]
     rest_shares: Vector | None
+    shots_told: list[int]
+    pool_told: int
 
     @property
     def shots(self) -> list[Record]:
@@ -50,8 +56,9 @@ def assign_roles(
 ) -> Roles:
     """Read a manifest (CSV) and say what each row is for.
 
-    `test_fraction` is the share of the patients held out, where the manifest has no `split` column;
-    `prevalence` is the share of each class at the site, empty where it is not known.
+    A private study draws patients, each by itself (`hica.cohort.private_draw`). `test_fraction` is
+    the share of the patients held out, where the manifest has no `split` column; `prevalence` is
+    the share of each class at the site, empty where it is not known.
 
     Raises:
         ConfigurationError: The prevalence is not of the study's classes.
@@ -60,7 +67,7 @@ def assign_roles(
     records = read_manifest(manifest)
     check_labels(records, study.class_names, str(manifest))
     notes: list[str] = []
-    train, test = _split(records, str(manifest), test_fraction, study.study.seed)
+    train, test = _split(records, str(manifest), test_fraction, study)
     patients, fewest = len({row.group for row in test}), study.federation.min_count
     if 0 < patients < fewest:
         test = []  # not to be trained on either: a later manifest may add to them
@@ -68,10 +75,10 @@ def assign_roles(
             f"holds out fewer patients than federation.min_count = {fewest}, of whom even an "
             "accuracy would tell too much: takes no part in the evaluation"
         )
-    episode = draw_episode(train, study.class_names, study.alignment.shots, study.study.seed)
+    episode, shots_told = _episode(train, study)
     if episode.shortfall:
         notes.append(
-            f"has fewer than {study.alignment.shots} training images of "
+            f"has fewer than {study.alignment.shots} training {_counted(study)} of "
             f"{', '.join(sorted(episode.shortfall))}: learns from all there are"
         )
     rest: list[Record] = []
@@ -79,8 +86,39 @@ def assign_roles(
     if prevalence:
         rest = _beyond_the_shots(site, study, train, episode, prevalence, notes)
         shares = _shares(study, train, episode, prevalence) if rest else None
-    pool = drawn(train, study.pretraining.max_images)
-    return Roles(train, pool, test, rest, episode, notes, shares)
+    pool, pool_told = _pool(train, study)
+    return Roles(train, pool, test, rest, episode, notes, shares, shots_told, pool_told)
+
+
+def _counted(study: Study) -> str:
+    """What shots are counted in."""
+    by_patient = study.privacy.is_private and study.privacy.unit == "patient"
+    return "patients" if by_patient else "images"
+
+
+def _episode(train: list[Record], study: Study) -> tuple[Episode, list[int]]:
+    """The shots, and how many of each class the coordinator is told of."""
+    classes, shots, seed = study.class_names, study.alignment.shots, study.study.seed
+    if not study.privacy.is_private:
+        episode = draw_episode(train, classes, shots, seed)
+        labels = [train[index].label for index in episode.indices]
+        return episode, [labels.count(name) for name in classes]
+    rows = {name: [i for i, record in enumerate(train) if record.label == name] for name in classes}
+    draws = [draw_units(train, rows[name], shots, seed, study.privacy.unit) for name in classes]
+    told = [draw.announced for draw in draws]
+    lacking = {name: shots - count for name, count in zip(classes, told, strict=True)}
+    shortfall = {name: count for name, count in lacking.items() if count}
+    return Episode([row for draw in draws for row in draw.rows], shortfall), told
+
+
+def _pool(train: list[Record], study: Study) -> tuple[list[Record], int]:
+    """The images whose labels are not used, and how many the coordinator is told of."""
+    most = study.pretraining.max_images
+    if not study.privacy.is_private:
+        pool = drawn(train, most)
+        return pool, len(pool)
+    draw = draw_units(train, range(len(train)), most, "pool", study.privacy.unit)
+    return [train[row] for row in draw.rows], draw.announced
 
 
 def drawn(rows: list[Record], count: int) -> list[Record]:
@@ -133,9 +171,10 @@ def _shares(
 
 
 def _split(
-    records: list[Record], manifest: str, test_fraction: float, seed: int
+    records: list[Record], manifest: str, test_fraction: float, study: Study
 ) -> tuple[list[Record], list[Record]]:
     """Training and test rows: the manifest's split where it has one, else by patient."""
+    seed = study.study.seed
     if any(record.split for record in records):
         train = [record for record in records if record.split != "test"]
         test = [record for record in records if record.split == "test"]
@@ -147,8 +186,12 @@ def _split(
             )
     else:
         labelled = [record for record in records if record.label]
-        _, held_out = split_by_group(labelled, test_fraction, seed)
-        groups = {labelled[index].group for index in held_out}
-        train = [record for record in records if record.group not in groups]
-        test = [record for record in records if record.group in groups]
+        if study.privacy.is_private:
+            names = {record.group for record in labelled}
+            held = {name for name in names if place(f"test {seed}", name) < test_fraction}
+        else:
+            _, held_out = split_by_group(labelled, test_fraction, seed)
+            held = {labelled[index].group for index in held_out}
+        train = [record for record in records if record.group not in held]
+        test = [record for record in records if record.group in held]
     return train, [record for record in test if record.label]

@@ -4,7 +4,6 @@ Errors a user can put right are printed without a traceback and end with their e
 else is a fault in the program and keeps its traceback.
 """
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import typer
 from typer.main import get_command
 
 from hica.errors import INTERRUPTED, HicaError
+from hica.printable import log_to_stderr, plain
 
 
 def run_app(
@@ -29,7 +29,7 @@ def run_app(
     help; arguments are by default those of the process; `on_interrupt` is printed after Ctrl-C.
     """
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")  # read when Flower is first imported
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    log_to_stderr("%(levelname)s %(name)s: %(message)s")
     sys.exit(_exit_code(app, name, sys.argv[1:] if arguments is None else arguments, on_interrupt))
 
 
@@ -45,7 +45,7 @@ def _exit_code(app: typer.Typer, name: str, arguments: Sequence[str], on_interru
         misuse.show()
         return misuse.exit_code
     except HicaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(plain(f"error: {error}"), file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         print(on_interrupt, file=sys.stderr)

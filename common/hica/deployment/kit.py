@@ -7,13 +7,14 @@ but all of it is trusted: it has to come by a way on which nobody can exchange i
     ca.crt        certificate of the coordinator's own authority
     kit.json      `Kit`
     study.json    the resolved study, byte for byte what its hash is taken of
-    study.toml    the same for people
+    study.toml    the same for people, who decide by it; see `_check_text`
     README.txt    what to do, step by step
 """
 
 import hashlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from importlib import metadata
@@ -26,12 +27,24 @@ from pydantic import Field, model_validator
 from hica.deployment.keys import PublicKey, parse_public
 from hica.errors import ConfigurationError
 from hica.storage import write_atomically
-from hica.study import Name, Section, Study, validated
+from hica.study import Name, Section, Study, read_toml, validated
 
 CA_CERTIFICATE = "ca.crt"
 KIT = "kit.json"
 STUDY = "study.json"
+TEXT = "study.toml"
 ROSTER = "keys.json"
+
+SHOWN_KEYS = 3
+"""Of the keys in which the text is another study than the hashed one."""
+_COMMENT = re.compile(
+    r'"""(?:\\[\s\S]|[^\\])*?"{3,5}'
+    r"|'''[\s\S]*?'{3,5}"
+    r'|"(?:\\.|[^"\\\n])*"'
+    r"|'[^'\n]*'"
+    r"|(#[^\n]*)"
+)
+"""A comment of a TOML text, as group 1; strings of all four forms are passed over whole."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -80,12 +93,11 @@ def write_kit(
     Raises:
         StorageError: It cannot be written.
     """
-    table = study.model_dump(mode="json", exclude_none=True)
     files = {
         CA_CERTIFICATE: ca_pem,
         KIT: kit.model_dump_json(indent=2, exclude_none=True).encode(),
         STUDY: study.canonical_json().encode(),
-        "study.toml": tomli_w.dumps(table, multiline_strings=True).encode(),
+        TEXT: study_text(study).encode(),
         "README.txt": instructions(kit).encode(),
     }
     if roster is not None:
@@ -97,7 +109,7 @@ def write_kit(
             entry.external_attr = 0o644 << 16  # may be unpacked by one user and read by another
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, content)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue(), mode=0o600)
 
 
 def read_kit(folder: Path) -> tuple[Kit, Study]:
@@ -105,7 +117,7 @@ def read_kit(folder: Path) -> tuple[Kit, Study]:
 
     Raises:
         ConfigurationError: A file is missing, damaged, of another kit, or of a version of hica
-            that reads another study from it.
+            that reads another study from it; or the text for people is another study.
     """
     _read(folder, CA_CERTIFICATE)
     kit = validated(Kit, _json(folder, KIT), str(folder / KIT))
@@ -120,12 +132,20 @@ def read_kit(folder: Path) -> tuple[Kit, Study]:
             f"({kit.keys_sha256[:12]}); unpack the start kit anew, all files of it into one folder"
         )
     study = _study(folder, kit)
+    _check_text(folder, study)
     if study.privacy.secure_aggregation and kit.keys_sha256 is None:
         raise ConfigurationError(
             f"{folder / KIT}: the study asks for secure aggregation, and the start kit has no list "
             "of the sites' keys; ask the coordinator for one with it"
         )
     return kit, study
+
+
+def study_text(study: Study) -> str:
+    """`study.toml`: the resolved study as people read it; a line break in a text is one there."""
+    table = study.model_dump(mode="json", exclude_none=True)
+    returns = "\\r" in study.canonical_json()  # over several lines, "\r\n" would become "\n"
+    return tomli_w.dumps(table, multiline_strings=not returns)
 
 
 def roster_json(keys: Mapping[str, PublicKey]) -> bytes:
@@ -239,6 +259,53 @@ def _study(folder: Path, kit: Kit) -> Study:
     if study.sha256 != kit.study_sha256:
         raise ConfigurationError(other_version)
     return study
+
+
+def _check_text(folder: Path, study: Study) -> None:
+    """Check that the text a person decides by is the study whose hash is approved.
+
+    Raises:
+        ConfigurationError: It is another study, names the first keys; or it has comments, which
+            could promise what the study does not hold.
+    """
+    path = folder / TEXT
+    found = _COMMENT.finditer(_read(folder, TEXT).decode(errors="replace"))
+    comment = next((match.group(1) for match in found if match.group(1)), None)
+    if comment is not None:
+        raise ConfigurationError(
+            f"{path}: has the comment {comment[:60]!r}, and what a comment says is no part of the "
+            "study. No start kit has comments: unpack yours anew, or ask the coordinator for it"
+        )
+    told = validated(Study, read_toml(path), str(path))
+    said, meant = (_settings(each.model_dump(mode="json")) for each in (told, study))
+    differ = [key for key in {**meant, **said} if said.get(key) != meant.get(key)]
+    if not differ:
+        return
+    words = "; ".join(
+        f"{key} = {_shown(said.get(key))}, in {STUDY} {_shown(meant.get(key))}"
+        for key in differ[:SHOWN_KEYS]
+    )
+    more = f"; and {len(differ) - SHOWN_KEYS} more" if len(differ) > SHOWN_KEYS else ""
+    raise ConfigurationError(
+        f"{path}: is another study than {STUDY}, whose hash is approved: {words}{more}. Do not "
+        "approve it: unpack the start kit anew, and if it is so there, ask the coordinator why"
+    )
+
+
+def _settings(value: Any, key: str = "") -> dict[str, Any]:
+    """A table with tables in it as one: dotted key → value."""
+    if not isinstance(value, dict | list):
+        return {key: value}
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    flat: dict[str, Any] = {} if value else {key: value}
+    for name, each in items:
+        flat |= _settings(each, f"{key}.{name}" if key else str(name))
+    return flat
+
+
+def _shown(value: Any) -> str:
+    """A setting as an error shows it."""
+    return "nothing" if value is None else f"{value!r}"[:60]
 
 
 def _json(folder: Path, name: str) -> Any:

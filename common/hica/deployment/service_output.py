@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from hica.errors import StorageError
+from hica.printable import plain
 
 FILES = 5
 FILE_BYTES = 5_000_000
@@ -107,5 +108,5 @@ def _rotate(log: Path) -> None:
 
 
 def _plain_text(line: bytes) -> str:
-    """A line without colours; bytes that are no text are replaced."""
-    return _COLOUR.sub("", line.decode(errors="replace")).rstrip()
+    """A line without colours and control characters; bytes that are no text are replaced."""
+    return plain(_COLOUR.sub("", line.decode(errors="replace")).rstrip())

@@ -49,7 +49,7 @@ class TensorCache:
             StorageError: The disk is full or may not be written; nothing half-written stays.
         """
         own = {name: _own(tensor.detach().cpu().contiguous()) for name, tensor in tensors.items()}
-        write_atomically(self._path(key), save(own), durable=False)
+        write_atomically(self._path(key), save(own), mode=0o600, durable=False)
 
     def _path(self, key: str) -> Path:
         return self.root / key[:2] / f"{key}.safetensors"

@@ -14,6 +14,9 @@ from hica.errors import MessageError
 Unit = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False, strict=True)]
 Count = Annotated[int, Field(ge=0, strict=True)]
 
+MOST_BINS = 1000
+"""Of calibration."""
+
 _STRICT = ConfigDict(extra="forbid")  # read by pydantic from __pydantic_config__ below
 
 
@@ -57,7 +60,7 @@ class SiteMetrics:
     ece: Unit
     confusion: tuple[tuple[Count, ...], ...] | None
     """Images by true class (row) and predicted one (column) [C, C]; None where a row is hidden."""
-    calibration: tuple[CalibrationBin, ...]
+    calibration: Annotated[tuple[CalibrationBin, ...], Field(max_length=MOST_BINS)]
     """Bins by rising confidence, each large enough to be shown."""
 
     def to_dict(self) -> dict[str, Any]:

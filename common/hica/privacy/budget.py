@@ -24,12 +24,14 @@ from hica.study import Study
 class Rounds:
     """The rounds of a study's step that a site trains by DP-SGD.
 
-    A round has `steps`; in each a unit takes part with probability q, the `sampling_rate`.
+    A round has `steps`; in each a unit takes part with probability q, the `sampling_rate`, and as
+    many as `expected` do on average, were there as many units as the coordinator is told.
     """
 
     sampling_rate: float
     steps: int
     rounds: int
+    expected: float
 
 
 def noisy_turns(study: Study) -> int:
@@ -86,10 +88,10 @@ def rounds_of(step: Training, study: Study, units: int) -> Rounds:
     A batch holds `batches` units on average, until each unit has been drawn `epochs` times.
     """
     if units == 0:
-        return Rounds(1.0, 0, 0)
+        return Rounds(1.0, 0, 0, 0.0)
     batch, epochs = step.batches(study)
     rate = min(1.0, batch / units)
-    return Rounds(rate, max(1, round(epochs / rate)), step.rounds(study))
+    return Rounds(rate, max(1, round(epochs / rate)), step.rounds(study), rate * units)
 
 
 @lru_cache

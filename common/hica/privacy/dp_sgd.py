@@ -23,7 +23,7 @@ from hica.method.examples import Examples
 from hica.method.local_training import Loss, adamw
 from hica.method.model import AlignmentModel
 from hica.privacy.gradients import Draw, per_unit_gradients
-from hica.privacy.noise import NoiseSource
+from hica.privacy.noise import NoiseSource, on_grid
 from hica.privacy.refusals import couples_images, reached, refusals
 from hica.wire.weight_names import BANK_CLASSES, BANK_FINDINGS
 
@@ -41,13 +41,11 @@ class PrivateSchedule:
         micro_batch: Rows (images times views) whose gradients are held at a time: memory, and
             nothing else.
         learning_rate: AdamW's, for the tower.
+        expected_units: B, by which the noisy sum is divided: q times a number of units that is
+            public, as q and `steps` that follow from it.
         bank_learning_rate: AdamW's, for the text bank.
         weight_decay: AdamW's, for the tower alone: the bank is held by `text_pull`.
         text_pull: Weight of ‖bank − anchor‖².
-        expected_units: B, by which the noisy sum is divided; None: q times the number of units.
-            The number of units is then told by the size of a step and is not protected, as little
-            as q and `steps` that were chosen by it. A site that has to hide it gives numbers that
-            do not depend on it.
     """
 
     steps: int
@@ -57,10 +55,10 @@ class PrivateSchedule:
     views: int
     micro_batch: int
     learning_rate: float
+    expected_units: float
     bank_learning_rate: float = 0.0
     weight_decay: float = 0.0
     text_pull: float = 0.0
-    expected_units: float | None = None
 
     def __post_init__(self) -> None:
         """Check the bounds that privacy rests on.
@@ -74,7 +72,7 @@ class PrivateSchedule:
             "max_norm finite and > 0": 0 < self.max_norm < float("inf"),
             "views ≥ 1": self.views >= 1,
             "micro_batch ≥ 1": self.micro_batch >= 1,
-            "expected_units > 0": self.expected_units is None or self.expected_units > 0,
+            "expected_units > 0": self.expected_units > 0,
         }
         wrong = [rule for rule, holds in in_range.items() if not holds]
         if wrong:
@@ -97,7 +95,7 @@ def train_privately(
 
     Args:
         model: Already on its device; its shared weights are changed.
-        examples: At least one, on any device.
+        examples: On any device; none is a site without patients.
         loss: Per-image loss in which no image sees another.
         schedule: Lengths, rates and noise.
         units: [n] whose each image is: the patient, or a name of its own.
@@ -111,13 +109,12 @@ def train_privately(
     if len(units) != len(examples):
         raise ValueError(f"{len(units)} units for {len(examples)} images")
     contrast = "batch" if couples_images(model, loss) else "bank"
-    problems = refusals(model, contrast, torch.zeros_like(examples.hidden[:1, 0]))
+    problems = refusals(model, contrast, examples.hidden.new_zeros((1, *examples.hidden.shape[2:])))
     if problems:
         raise ConfigurationError('privacy.mechanism = "dp-sgd": ' + "; ".join(problems))
     shared = model.shared()
     trained = {name: shared[name] for name in reached(model, loss)}
     members = members_of(units)
-    expected = schedule.expected_units or schedule.sampling_rate * len(members)
     deviation = schedule.noise_multiplier * schedule.max_norm
     optimiser = adamw(
         trained, schedule.learning_rate, schedule.bank_learning_rate, schedule.weight_decay
@@ -127,7 +124,10 @@ def train_privately(
         sums = clipped_sum(model, examples, loss, draw, schedule, list(trained))
         for name, parameter in trained.items():
             drawn = torch.from_numpy(noise.normal(tuple(parameter.shape))).to(parameter.device)
-            noisy = (sums[name].view_as(parameter) + deviation * drawn) / expected
+            noisy = (
+                on_grid(sums[name].view_as(parameter) + deviation * drawn, deviation)
+                / schedule.expected_units
+            )
             parameter.grad = noisy.to(parameter.dtype)
         if anchor is not None and schedule.text_pull > 0:
             _add_pull(trained, anchor, schedule.text_pull)

@@ -1,17 +1,37 @@
 """Where the noise of differential privacy comes from."""
 
+from __future__ import annotations
+
 import math
 import os
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-Numbers = NDArray[np.float64]
+if TYPE_CHECKING:  # the coordinator's run has no torch in memory
+    from torch import Tensor
 
+Numbers = NDArray[np.float64]
+Values = TypeVar("Values", Numbers, "Tensor")
+
+GRID = 2.0**-10
+"""Grid of what leaves, over the standard deviation of its noise: too fine to matter, and so coarse
+that the low bits of a noisy number, which can give it away (Mironov, 2012), are gone."""
 CHUNK = 1 << 18
 """Normals made at a time, so that a large model needs no second copy of itself in random bits."""
+
+
+def on_grid(noisy: Values, deviation: float) -> Values:
+    """Noisy numbers rounded to multiples of `GRID` of their noise's deviation, as a power of two.
+
+    Rounding comes after the noise, so it costs no privacy. Without noise nothing is rounded.
+    """
+    if deviation == 0:
+        return noisy
+    step = 2.0 ** math.floor(math.log2(deviation * GRID))
+    return (noisy / step).round() * step
 
 
 class NoiseSource(Protocol):
@@ -33,8 +53,8 @@ class SecureNoise:
     distribution. Of a single normal computed like this only some floating-point numbers can come
     out, and which ones differs with what it is added to, so that the low bits of a noisy number
     can give the number away (Mironov, 2012). Each normal is therefore half the sum of four, which
-    an attacker would have to tell apart first (Holohan & Braghin, 2021, as in Opacus' secure mode):
-    it makes the attack impractical and is no proof against it.
+    an attacker would have to tell apart first (Holohan & Braghin, 2021, as in Opacus' secure mode),
+    and what leaves is rounded (`on_grid`).
     """
 
     name = "secure"

@@ -1,16 +1,19 @@
 """Release: what stands between a step's exact answer and what leaves a site.
 
-    check → bound each patient → charge → noise
+    check → bound each patient → can it be paid for → noise
 
 In a private study the answer to a statistic is made anew from its rows, so that no patient moves it
-by more than its arrays declare; the ledger is charged before noise is drawn, for every request,
-whether or not the coordinator has asked the same before. DP-SGD is no noise on an answer: training
-is handed a private trainer. Masks of a secure sum come last (`hica_client.secure`).
+by more than its arrays declare. DP-SGD is no noise on an answer: training is handed a private
+trainer. Once images were looked at there is one outcome: what fails is answered as by a site that
+has no patients, and why stays in the site's log, since a refusal would tell of a patient. Masks of
+a secure sum come last (`hica_client.secure`).
 """
 
+import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ import torch
 from hica.errors import ConfigurationError, MessageError
 from hica.method.local_training import Schedule, train
 from hica.method.model import AlignmentModel
+from hica.method.pseudo_labels import ClusterSums
 from hica.privacy.accountant import Charge
 from hica.privacy.budget import Rounds, rounds_of, statistics_multiplier, training_multiplier
 from hica.privacy.dp_sgd import PrivateSchedule, train_privately
@@ -30,6 +34,8 @@ from hica.steps.step import Answer, Role, SiteData, Statistic, Step, Turn
 from hica.steps.training import Lesson, Trainer, Training
 from hica.study import Study
 from hica.wire.messages import Request
+
+logger = logging.getLogger("hica")
 
 EVERYONE = "everyone"
 """Against whom an answer is private that is so by itself."""
@@ -44,8 +50,8 @@ class Guarantee:
     """By what the answers of a site are private; the site decides, never the coordinator.
 
     Attributes:
-        charge: Charges the ledger with what is spent and against whom it holds; when it returns,
-            what was charged may leave.
+        charge: Called with what the answer costs and against whom it holds, before an image is
+            touched; raises where that cannot be paid for.
         noise: Where noise comes from.
         sum_over: Sites whose noise adds up, where only their sum is seen; None: the site's own
             noise must be enough.
@@ -74,7 +80,8 @@ def check_request(turn: Turn, request: Request, width: int) -> None:
     if strange:
         raise MessageError(f"{request.kind}: arrays missing or not asked for: {strange[:5]}")
     clusters = study.pretraining.clusters
-    if "centroids" in declared:  # fewer where the sites have fewer distinct ones, but never none
+    if "centroids" in declared and not study.privacy.is_private:
+        # Fewer where the sites have fewer distinct ones, but never none.
         clusters = min(clusters, max([1, *arrays["centroids"].shape[:1]]))
     sizes = Sizes(study, width, clusters)
     for name, array in declared.items():
@@ -112,7 +119,8 @@ def release(
             if private
             else _plain_trainer(data, request)
         )
-        return step.taught(data, model, request, trainer)
+        answer = step.taught(data, model, request, trainer)
+        return replace(answer, examples=data.told(step.role)) if private else answer
     if not private or not step.needs_noise:
         return step.answer(data, model, request)
     if not isinstance(step, Statistic):
@@ -138,20 +146,46 @@ def _noisy(
     moves = declared["sums"].moves
     if declared.keys() != {"sums", "counts"} or moves is None or declared["counts"].moves != moves:
         raise TypeError(f"{step.name} declares no bound on what one patient changes")
-    parts = step.rows(data, model, request)
-    clusters = len(request.arrays.get("centroids", ()))
-    groups, _ = Sizes(study, parts.rows.shape[1], clusters).of(declared["sums"])
-    units = units_of(study, data.examples(step.role).groups)
-    weights = unit_weights(units)
-    bounded = group_sums(parts.rows, parts.groups, groups, weights[parts.images])
     multiplier = statistics_multiplier(study)
     holds, share = EVERYONE, 1.0
     if guarantee.sum_over is not None:
         holds = f"the coordinator, of the sum over {guarantee.sum_over} sites or more"
         share = 1.0 / math.sqrt(guarantee.sum_over)
     guarantee.charge(Charge(multiplier), holds)
+    sizes = Sizes(study, model.centre.shape[1], study.pretraining.clusters)
+    try:
+        bounded = _bounded(step, data, model, request, sizes.of(declared["sums"])[0])
+    except ConfigurationError:
+        raise  # of the step, whatever the images
+    except Exception:
+        logger.exception("%s: %s: answered as by a site without patients", data.name, step.name)
+        bounded = ClusterSums(*(np.zeros(sizes.of(declared[name])) for name in ("sums", "counts")))
     deviation = multiplier * (moves * SENSITIVITY) * share
-    return Answer(noised(bounded, deviation, guarantee.noise())._asdict(), parts.examples)
+    return Answer(noised(bounded, deviation, guarantee.noise())._asdict(), data.told(step.role))
+
+
+def with_more_noise(
+    step: Step, study: Study, answer: Answer, sites: tuple[int, int], noise: NoiseSource
+) -> Answer:
+    """A noisy answer made for a sum over as many sites, for one over fewer.
+
+    `sites` are the number then and that now; variances add up to what is now needed.
+    """
+    then, now = sites
+    moves = {array.name: array for array in step.answers(study)}["sums"].moves or 0.0
+    share = math.sqrt(1.0 / now - 1.0 / then)
+    deviation = statistics_multiplier(study) * (moves * SENSITIVITY) * share
+    parts = ClusterSums(answer.arrays["sums"], answer.arrays["counts"])
+    return replace(answer, arrays=noised(parts, deviation, noise)._asdict())
+
+
+def _bounded(
+    step: Statistic, data: SiteData, model: AlignmentModel, request: Request, groups: int
+) -> ClusterSums:
+    """Sums and counts of each group, in which every unit has weight 1."""
+    parts = step.rows(data, model, request)
+    weights = unit_weights(units_of(request.study, data.examples(step.role).groups))
+    return group_sums(parts.rows, parts.groups, groups, weights[parts.images])
 
 
 def _plain_trainer(data: SiteData, request: Request) -> Trainer:
@@ -170,18 +204,29 @@ def _private_trainer(
 ) -> Trainer:
     """DP-SGD, charged first; the loss stays at the site, as it has no noise."""
     study = request.study
-    roles: tuple[Role, ...] = ("unlabelled", "labelled")
-    units = {role: _count(data, role) for role in roles}
+    trained = study.pretraining.rounds > 0
+    units: dict[Role, int] = {
+        "unlabelled": data.told("unlabelled") if trained else 0,
+        "labelled": data.told("labelled"),
+    }
     multiplier = training_multiplier(study, units)
     rounds = rounds_of(step, study, units[step.role])
 
     def trainer(model: AlignmentModel, lesson: Lesson) -> None:
         guarantee.charge(Charge(multiplier, rounds.sampling_rate, rounds.steps), EVERYONE)
-        views = lesson.examples.hidden.shape[1]
-        schedule = private_schedule(study, lesson.schedule, rounds, multiplier, model, views)
-        own = units_of(study, lesson.examples.groups)
-        noise = guarantee.noise()
-        train_privately(model, lesson.examples, lesson.loss, schedule, own, noise, lesson.pull)
+        examples, sent = lesson.examples, {k: v.detach().clone() for k, v in model.shared().items()}
+        schedule = private_schedule(
+            study, lesson.schedule, rounds, multiplier, model, examples.hidden.shape[1]
+        )
+        own = units_of(study, examples.groups)
+        train = partial(train_privately, model, loss=lesson.loss, schedule=schedule)
+        try:
+            train(examples=examples, units=own, noise=guarantee.noise(), anchor=lesson.pull)
+        except Exception:
+            logger.exception("%s: %s: answered as by a site without patients", data.name, step.name)
+            model.load_shared(sent)
+            nobody = examples.rows(torch.tensor([], dtype=torch.long))
+            train(examples=nobody, units=[], noise=guarantee.noise(), anchor=lesson.pull)
 
     return trainer
 
@@ -203,18 +248,11 @@ def private_schedule(
         views=views,
         micro_batch=rows_at_a_time(sum(each.numel() for each in model.shared().values())),
         learning_rate=plain.learning_rate,
+        expected_units=rounds.expected,
         bank_learning_rate=plain.bank_learning_rate,
         weight_decay=plain.weight_decay,
         text_pull=plain.text_pull,
     )
-
-
-def _count(data: SiteData, role: Role) -> int:
-    """How many units there are among the images of a role that the study trains on."""
-    wanted = role == "labelled" or data.study.pretraining.rounds
-    if not wanted or not data.size(role):
-        return 0
-    return len(set(units_of(data.study, data.examples(role).groups)))
 
 
 def rows_at_a_time(weights: int) -> int:

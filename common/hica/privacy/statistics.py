@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hica.method.pseudo_labels import ClusterSums, Labels, Matrix, Vector
-from hica.privacy.noise import NoiseSource
+from hica.privacy.noise import NoiseSource, on_grid
 from hica.steps.arrays import COUNT_SCALE
 
 SENSITIVITY = math.sqrt(1.0 + COUNT_SCALE**2)
@@ -33,7 +33,8 @@ def group_sums(rows: Matrix, groups: Labels, count: int, weights: Vector) -> Clu
     Rows longer than 1 are scaled to norm 1; `weights` [n] are those of `unit_weights`.
     """
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    bounded = rows / np.maximum(norms, 1.0)
+    # A number that is not finite would pass every bound: it counts as zero.
+    bounded = np.nan_to_num(rows / np.maximum(norms, 1.0), nan=0.0, posinf=0.0, neginf=0.0)
     inside = groups >= 0
     sums = np.zeros((count, rows.shape[1]))
     np.add.at(sums, groups[inside], bounded[inside] * weights[inside, None])
@@ -42,11 +43,12 @@ def group_sums(rows: Matrix, groups: Labels, count: int, weights: Vector) -> Clu
 
 
 def noised(parts: ClusterSums, deviation: float, noise: NoiseSource) -> ClusterSums:
-    """Sums and counts with independent normal noise on every number.
+    """Sums and counts with independent normal noise on every number, on a grid.
 
     `deviation` is σ·Δ, the standard deviation on sums; that on counts is 1 / `COUNT_SCALE` of it.
     """
+    finer = deviation / COUNT_SCALE
     return ClusterSums(
-        parts.sums + deviation * noise.normal(parts.sums.shape),
-        parts.counts + deviation / COUNT_SCALE * noise.normal(parts.counts.shape),
+        on_grid(parts.sums + deviation * noise.normal(parts.sums.shape), deviation),
+        on_grid(parts.counts + finer * noise.normal(parts.counts.shape), finer),
     )

@@ -47,6 +47,7 @@ def build(
     *,
     checkpoint: Path | str | None = None,
     weights: Path = Path(),
+    hubs: bool = False,
     model: str = "vit_b",
     patches: PatchFeatures | None = None,
     tower: str = "",
@@ -57,8 +58,9 @@ def build(
     Args:
         method: A key of `METHODS`.
         checkpoint: Weights below `weights`; for `sam`, `hf-sam` and `unet`. Of `hf-sam` it is a
-            folder, or where there is none the hub's name of a model.
+            folder, or where there is none the hub's `OWNER/NAME@COMMIT`.
         weights: The site's folder of weights.
+        hubs: Whether what is pinned may be fetched from a hub; for `hf-sam` only.
         model: Architecture of the checkpoint; for `sam` only.
         patches: Features by a tower that is not being trained; for `token-cut` only.
         tower: Fingerprint of that tower; for `token-cut` only.
@@ -85,7 +87,7 @@ def build(
             f'regions.checkpoint: regions.method = "{method}" needs the path of its weights'
         )
     if method == "hf-sam":
-        return HfSam(checkpoint, weights, device=device)
+        return HfSam(checkpoint, weights, hubs, device)
     if method == "unet":
         return UNet(weights / checkpoint, device=device)
     return Sam(weights / checkpoint, model=model, device=device)

@@ -13,12 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hica.errors import CheckpointError
+from hica import hub
+from hica.errors import WeightsError
+from hica.hub import stay_offline
 from hica.images.cache import file_sha256, key_of
+from hica.model_folder import look_through
 from hica.regions.base import Mask, Pixels
 
+KEY = "regions.checkpoint"
 # Of a model on the hub the second is fetched where there is none of the first.
-WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+WEIGHTS = (("*.json", "model*.safetensors"), ("*.json", "pytorch_model*.bin"))
 
 
 @dataclass(frozen=True)
@@ -30,8 +34,9 @@ class HfSam:
     read as safetensors or with `weights_only`; code that a model brings along is never run.
 
     Attributes:
-        checkpoint: A folder below `weights`, else the hub's `OWNER/NAME` or `OWNER/NAME@REVISION`.
+        checkpoint: A folder below `weights`, else the hub's `OWNER/NAME@COMMIT`.
         weights: The site's folder of weights.
+        hubs: Whether the latter may be fetched; else it must be in the hub's cache.
         device: Where the model runs, `cpu` or `cuda`.
         points_per_side: The image is prompted at a grid of this side; time grows with its square.
         min_predicted_iou: Masks the model itself rates lower are dropped.
@@ -39,12 +44,13 @@ class HfSam:
         max_overlap: IoU of two boxes above which they are taken for one thing found twice.
 
     Raises:
-        CheckpointError: At first use, when the model is neither a folder nor can be fetched, or is
+        WeightsError: At first use, when the model is neither a folder nor can be fetched, or is
             no segment-anything.
     """
 
     checkpoint: Path | str = field(repr=False)
     weights: Path = field(default=Path(), repr=False)
+    hubs: bool = field(default=False, repr=False)
     device: str = field(default="cpu", repr=False)
     points_per_side: int = 8
     min_predicted_iou: float = 0.88
@@ -54,7 +60,8 @@ class HfSam:
     @cached_property
     def version(self) -> str:
         """See `RegionMethod.version`; holds the hash of the model's files in place of its name."""
-        files = sorted(path for kind in ("*.json", *WEIGHTS) for path in self._folder.glob(kind))
+        kinds = dict.fromkeys(kind for kinds in WEIGHTS for kind in kinds)
+        files = sorted(path for kind in kinds for path in self._folder.glob(kind))
         digest = key_of(*(f"{path.name} {file_sha256(path)}" for path in files))
         return f"{self!r} {digest} v1"
 
@@ -101,6 +108,7 @@ class HfSam:
         """The image processor and the network."""
         from transformers import AutoImageProcessor, AutoModelForMaskGeneration
 
+        stay_offline()
         source: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             with torch.random.fork_rng(devices=[]):  # must not move the caller's seed
@@ -114,7 +122,7 @@ class HfSam:
         except Exception as error:  # transformers raises many kinds
             problem = _first_line(error)
         if problem:
-            raise CheckpointError(
+            raise WeightsError(
                 f"{self._folder}: not a whole model that makes masks ({problem}); it needs "
                 "config.json, preprocessor_config.json and model.safetensors of a SAM, MedSAM, "
                 "SAM-HQ or SAM 2; correct regions.checkpoint"
@@ -124,26 +132,19 @@ class HfSam:
     @cached_property
     def _folder(self) -> Path:
         """The model's files: the site's own folder, else the hub's, fetched or from its cache."""
-        from huggingface_hub import snapshot_download
-
         folder = self.weights / self.checkpoint
         if folder.is_dir():
+            look_through(folder, KEY)
             return folder
-        name, _, revision = str(self.checkpoint).partition("@")
         try:
-            for kind in WEIGHTS:
-                files = ["*.json", kind]
-                fetched = snapshot_download(name, revision=revision or None, allow_patterns=files)
-                if any(Path(fetched).glob(kind)):
-                    break
-        except Exception as error:  # the hub raises many kinds
-            raise CheckpointError(
-                f"regions.checkpoint: {folder} is no folder, and {self.checkpoint} could not be "
-                f"fetched from the hub ({_first_line(error)}); put a folder with config.json, "
-                "preprocessor_config.json and model.safetensors there, or fetch the model once "
-                f"with network: hf download {name}"
+            return hub.model(str(self.checkpoint), WEIGHTS, self.hubs, KEY)
+        except WeightsError as error:
+            name = str(self.checkpoint).partition("@")[0]
+            raise WeightsError(
+                f"{KEY}: {folder} is no folder; put a folder with config.json, "
+                "preprocessor_config.json and model.safetensors there, for example where there is "
+                f"a network by: hf download {name} --local-dir FOLDER. As a name of a hub: {error}"
             ) from None
-        return Path(fetched)
 
 
 def _first_line(error: Exception) -> str:

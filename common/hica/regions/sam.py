@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hica.errors import CheckpointError
+from hica.errors import WeightsError
 from hica.images.cache import file_sha256
 from hica.regions.base import Mask, Pixels
 
@@ -36,7 +36,7 @@ class Sam:
         min_stability: Masks that change more than this with the cutoff are dropped.
 
     Raises:
-        CheckpointError: At first use, when the checkpoint is missing, unreadable or of another
+        WeightsError: At first use, when the checkpoint is missing, unreadable or of another
             model.
     """
 
@@ -71,7 +71,7 @@ class Sam:
         try:
             network.load_state_dict(weights)
         except RuntimeError:
-            raise CheckpointError(
+            raise WeightsError(
                 f"{self.checkpoint}: not the weights of a segment-anything {self.model} model "
                 f"(regions.model); {_remedy(weights)}"
             ) from None
@@ -90,7 +90,7 @@ class Sam:
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError):
             weights = None
         if not isinstance(weights, dict):
-            raise CheckpointError(
+            raise WeightsError(
                 f"{self.checkpoint}: not a PyTorch state dict, or cut short; download it again and "
                 "compare its sha256 (regions.checkpoint)"
             )
@@ -98,7 +98,7 @@ class Sam:
 
     def _require_checkpoint(self) -> None:
         if not self.checkpoint.is_file():
-            raise CheckpointError(
+            raise WeightsError(
                 f"{self.checkpoint}: no such file; download the segment-anything {self.model} "
                 "checkpoint and set regions.checkpoint to its path, or choose another "
                 "regions.method"

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hica.errors import CheckpointError
+from hica.errors import WeightsError
 from hica.images.cache import file_sha256
 from hica.regions.base import Mask, Pixels, components
 from hica.towers.weights import load_weights, read_weights
@@ -45,7 +45,7 @@ class UNet:
         min_area: Smaller components, as a share of the image, are dropped.
 
     Raises:
-        CheckpointError: At first use, when the checkpoint is missing, unreadable or no plain U-Net.
+        WeightsError: At first use, when the checkpoint is missing, unreadable or no plain U-Net.
     """
 
     checkpoint: Path = field(repr=False)
@@ -82,7 +82,7 @@ class UNet:
         state = read_weights(self.checkpoint)
         shapes = _shapes(state)
         if shapes is None:
-            raise CheckpointError(
+            raise WeightsError(
                 f"{self.checkpoint}: not a plain U-Net of grey or RGB images; regions.checkpoint "
                 'must have the weights of github.com/milesial/Pytorch-UNet, "inc.double_conv.0" to '
                 '"outc.conv" (bilinear=False)'
@@ -96,7 +96,7 @@ class UNet:
 
     def _require_checkpoint(self) -> None:
         if not self.checkpoint.is_file():
-            raise CheckpointError(
+            raise WeightsError(
                 f"{self.checkpoint}: no such file; put the state dict of a U-Net there and set "
                 "regions.checkpoint to its path below the site's folder of weights, or choose "
                 "another regions.method"

@@ -100,7 +100,8 @@ def weighted_change(
     `most` is the largest number of images that an answer may stand for.
     """
     changes = {
-        name: value.astype(np.float64) - sent[name].astype(np.float64)
+        # What has diverged adds nothing: a norm that is not finite would spoil all the rest.
+        name: np.nan_to_num(value - sent[name].astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
         for name, value in answer.arrays.items()
     }
     norm = float(np.sqrt(sum(float(np.square(change).sum()) for change in changes.values())))

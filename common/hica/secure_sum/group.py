@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from hica.deployment.keys import PublicKey
 from hica.errors import MessageError
-from hica.secure_sum.sharing import context
-from hica.secure_sum.wire import MOST_SITES, SignedKeys
+from hica.secure_sum.sharing import committed, context
+from hica.secure_sum.wire import MOST_SITES, Promise, SignedKeys
 
 FEWEST_SITES = 3
 """In a sum. Of two, each could take its own part off the sum, which it learns from the next
@@ -107,6 +107,37 @@ def survivors_statement(
     return context("survivors", transcript, question, list(dealers), list(survivors))
 
 
+def promise_statement(
+    transcript: str, dealer: str, commitment: bytes, shares: Sequence[bytes]
+) -> bytes:
+    """What a site signs of what it deals."""
+    return context("promise", transcript, dealer, commitment.hex(), [s.hex() for s in shares])
+
+
+def promised(transcript: str, dealer: str, holder: str, shares: bytes) -> bytes:
+    """The commitment to the pair of shares that one site deals to another."""
+    return committed(shares, context("promised shares", transcript, dealer, holder))
+
+
+def check_promise(group: Group, dealer: str, promise: Promise, registered: PublicKey) -> None:
+    """Check that a site itself made this promise, in this session, to every site of the group.
+
+    Raises:
+        MessageError: It did not.
+    """
+    if len(promise.shares) != len(group.keys):
+        raise MessageError(
+            f"{dealer!r} has committed to shares for {len(promise.shares)} sites, there are "
+            f"{len(group.keys)}"
+        )
+    statement = promise_statement(group.transcript, dealer, promise.commitment, promise.shares)
+    if not is_signed(registered, promise.signature, statement):
+        raise MessageError(
+            f"what {dealer!r} commits to is not signed by its registered key for this session: "
+            "somebody may be between the sites, or it has a new key and all need a new start kit"
+        )
+
+
 def pair_purpose(transcript: str, question: str, one: str, other: str) -> bytes:
     """What the mask of two sites is for; the same at both, if both were asked the same.
 
@@ -119,6 +150,11 @@ def pair_purpose(transcript: str, question: str, one: str, other: str) -> bytes:
 def self_purpose(transcript: str, site: str) -> bytes:
     """What a self-mask's seed is for."""
     return context("self mask", transcript, site)
+
+
+def shares_purpose(transcript: str, sender: str, addressee: str) -> bytes:
+    """What an envelope is for: shares of one site for one other."""
+    return context("shares", transcript, sender, addressee)
 
 
 def mask_key_purpose(session: str, site: str) -> bytes:

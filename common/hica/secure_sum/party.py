@@ -16,12 +16,16 @@ from hica.secure_sum.group import (
     SIGNING,
     Group,
     Threshold,
+    check_promise,
     is_signed,
     keys_statement,
     make_group,
     mask_key_purpose,
     pair_purpose,
+    promise_statement,
+    promised,
     self_purpose,
+    shares_purpose,
     survivors_statement,
     verified,
 )
@@ -39,7 +43,7 @@ from hica.secure_sum.sharing import (
     split,
     unseal,
 )
-from hica.secure_sum.wire import Deal, SignedKeys, Unmasking
+from hica.secure_sum.wire import Deal, Promise, SignedKeys, Unmasking
 
 
 class Step(IntEnum):
@@ -52,6 +56,21 @@ class Step(IntEnum):
     MASKED = 4
     SURVIVORS = 5
     UNMASKED = 6
+
+
+class DealtWrongError(MessageError):
+    """Shares that are not those their dealer has committed to; with what shows it to anyone.
+
+    `key` opens the one envelope that they came in, and no other. Only its sender can have sealed
+    it, so that this tells nothing of a site that has dealt rightly.
+    """
+
+    def __init__(self, dealer: str, key: bytes) -> None:
+        super().__init__(
+            f"the shares of {dealer!r} are not those it has committed to: the sum has to be made "
+            "without it"
+        )
+        self.proof = {"dealer": dealer, "key": key.hex()}
 
 
 class Party:
@@ -145,37 +164,49 @@ class Party:
         self._group = group
         self_shares = split(self._self_seed, group.threshold, group.sites)
         mask_shares = split(self._mask_seed, group.threshold, group.sites)
+        pairs = {site: self_shares[site] + mask_shares[site] for site in group.sites}
         self._own = (self_shares[self.site], mask_shares[self.site])
         sealed = {
-            site: seal(
-                self_shares[site] + mask_shares[site],
-                self._envelope_key(self.site, site),
-                self._envelope(self.site, site),
-            )
-            for site in group.sites
+            site: seal(pair, self._envelope_key(self.site, site), self._envelope(self.site, site))
+            for site, pair in pairs.items()
             if site != self.site
         }
-        purpose = self_purpose(group.transcript, self.site)
-        return Deal(commitment(self._self_seed, purpose), sealed)
+        return Deal(self._promise(group, pairs), sealed)
 
-    def receive(self, sealed: Mapping[str, bytes]) -> None:
+    def _promise(self, group: Group, pairs: Mapping[str, bytes]) -> Promise:
+        """What this site commits to: its self-mask's seed, and the shares that everyone gets."""
+        transcript = group.transcript
+        seed = commitment(self._self_seed, self_purpose(transcript, self.site))
+        shares = tuple(promised(transcript, self.site, site, pair) for site, pair in pairs.items())
+        statement = promise_statement(transcript, self.site, seed, shares)
+        return Promise(seed, shares, self._key.sign(statement, SIGNING))
+
+    def receive(self, sealed: Mapping[str, bytes], promises: Mapping[str, Promise]) -> None:
         """Exchange 2, first half: open the shares that were sealed for this site.
 
+        Each is held against what its dealer has committed to, `promises`.
+
         Raises:
-            MessageError: A sender is not of the session, an envelope cannot be opened, or too few
-                sites have dealt.
+            DealtWrongError: A dealer's shares are others than those it has committed to.
+            MessageError: A sender is not of the session, an envelope cannot be opened, a promise is
+                missing or not its dealer's, or too few sites have dealt.
         """
         self._advance(Step.RECEIVED)
         group = self.group
         for site, envelope in sealed.items():
             if site == self.site or site not in group.keys:
                 raise MessageError(f"shares of {site!r}, which is no other site of this session")
+            if site not in promises:
+                raise MessageError(f"shares of {site!r}, and nothing of what it commits to")
+            check_promise(group, site, promises[site], self._registered[site])
+            key = self._envelope_key(site, self.site)
             try:
-                content = unseal(
-                    envelope, self._envelope_key(site, self.site), self._envelope(site, self.site)
-                )
+                content = unseal(envelope, key, self._envelope(site, self.site))
             except MessageError as error:
                 raise MessageError(f"the sealed shares of {site!r}: {error}") from None
+            given = promised(group.transcript, site, self.site, content)
+            if given != promises[site].shares[group.sites.index(self.site)]:
+                raise DealtWrongError(site, key)
             self._received[site] = (content[:SHARE_BYTES], content[SHARE_BYTES:])
         if len(self.dealers) < group.threshold:
             raise MessageError(
@@ -267,7 +298,7 @@ class Party:
         )
 
     def _envelope(self, sender: str, addressee: str) -> bytes:
-        return context("shares", self.group.transcript, sender, addressee)
+        return shares_purpose(self.group.transcript, sender, addressee)
 
     def _envelope_key(self, sender: str, addressee: str) -> bytes:
         """The key of one envelope: of sender and addressee, in this direction."""

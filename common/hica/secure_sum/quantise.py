@@ -12,8 +12,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hica.errors import MessageError
-
 logger = logging.getLogger("hica")
 
 Integers = NDArray[np.uint32] | NDArray[np.uint64]
@@ -59,14 +57,13 @@ def quantise(values: NDArray[Any], range_: Range, sites: int, name: str = "value
     """Values of any shape as integers: the same for the same values, as a repeated round must be.
 
     Negative ones are 2^bits − |q|. `sites` is how many may be in the sum; `name` is that of the
-    array, for errors.
-
-    Raises:
-        MessageError: A value is not finite.
+    array, for the log. A value that is not finite counts as zero: a refusal would tell of this
+    site alone.
     """
     exact = np.asarray(values, dtype=np.float64)
     if not np.isfinite(exact).all():
-        raise MessageError(f"{name} holds NaN or infinite values, which cannot be summed")
+        logger.error("%s: values that are not finite count as zero in the sum", name)
+        exact = np.nan_to_num(exact, nan=0.0, posinf=0.0, neginf=0.0)
     clipped = exact.clip(-range_.limit, range_.limit)
     beyond = int((clipped != exact).sum())
     if beyond:

@@ -21,6 +21,8 @@ from hica.errors import MessageError
 
 SEED_BYTES = 16
 SHARE_BYTES = 16
+DIGEST_BYTES = 32
+"""Of a commitment."""
 TAG_BYTES = 16
 NONCE = bytes(12)
 """May be fixed: the key of an envelope seals that one only."""
@@ -28,7 +30,7 @@ NONCE = bytes(12)
 
 def context(purpose: str, *parts: object) -> bytes:
     """Unambiguous bytes of what a key, a signature or an envelope is for."""
-    return json.dumps(["hica secure sum 1", purpose, *parts], sort_keys=True).encode()
+    return json.dumps(["hica secure sum 2", purpose, *parts], sort_keys=True).encode()
 
 
 def new_seed() -> bytes:
@@ -90,6 +92,18 @@ def combine(shares: Mapping[str, bytes], threshold: int, sites: Sequence[str]) -
 def commitment(seed: bytes, purpose: bytes) -> bytes:
     """What tells a seed from any other and nothing about it: 32 bytes."""
     return hashlib.sha256(purpose + derived(seed, purpose)).digest()
+
+
+def committed(shares: bytes, purpose: bytes) -> bytes:
+    """What tells a pair of shares from any other, each by itself: 32 bytes for either.
+
+    A share is 16 random bytes, so that this tells nothing about it.
+    """
+    one, other = shares[:SHARE_BYTES], shares[SHARE_BYTES:]
+    return b"".join(
+        hashlib.sha256(purpose + sign + each).digest()
+        for sign, each in ((b"1", one), (b"2", other))
+    )
 
 
 def seal(content: bytes, key: bytes, purpose: bytes) -> bytes:

@@ -9,22 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-
 from hica.errors import MessageError
-from hica.secure_sum.sharing import SHARE_BYTES, TAG_BYTES
-from hica.study import Name
+from hica.secure_sum.sharing import DIGEST_BYTES, SHARE_BYTES, TAG_BYTES
+from hica.wire.records import read_name
 
 SESSION_BYTES = 16
 KEY_BYTES = 32
-COMMITMENT_BYTES = 32
 SEALED_BYTES = 2 * SHARE_BYTES + TAG_BYTES
 SIGNATURE_BYTES = (64, 104)
 """Of ECDSA over P-384 in DER: shorter only with a chance that never comes up."""
 MOST_SITES = 100
-"""In one sum: every site is told the sealed shares of all, which is 100 bytes for each pair."""
+"""In one sum: every site is told the sealed shares of all and the commitments to them, which is
+some 300 bytes for each pair."""
 
-_NAME = TypeAdapter(Name)
 Value = TypeVar("Value")
 
 
@@ -66,22 +63,56 @@ class SignedKeys:
 
 
 @dataclass(frozen=True)
-class Deal:
-    """Exchange 1: a site's sealed shares by addressee; a commitment to its self-mask's seed."""
+class Promise:
+    """What a dealer commits to, before anyone has a share: all hold its shares against it.
+
+    Attributes:
+        commitment: To its self-mask's seed.
+        shares: To the two shares of each site of the group, in the order of names; its own, too.
+        signature: ECDSA P-384 with SHA-384 over `hica.secure_sum.group.promise_statement`.
+    """
 
     commitment: bytes
-    sealed: dict[str, bytes]
+    shares: tuple[bytes, ...]
+    signature: bytes
 
     def to_json(self) -> dict[str, Any]:
         """For a header."""
-        return {"commitment": self.commitment.hex(), "sealed": _hexed(self.sealed)}
+        return {
+            "commitment": self.commitment.hex(),
+            "shares": [each.hex() for each in self.shares],
+            "signature": self.signature.hex(),
+        }
 
     @classmethod
     def from_json(cls, table: Any) -> Self:
         """Read from a header; a MessageError names the field that is wrong."""
-        fields = _fields(table, "shares", {"commitment", "sealed"})
+        fields = _fields(table, "promise", {"commitment", "shares", "signature"})
+        shares = read_list(fields["shares"], "shares")
         return cls(
-            read_hex(fields["commitment"], "commitment", COMMITMENT_BYTES),
+            read_hex(fields["commitment"], "commitment", DIGEST_BYTES),
+            tuple(read_hex(each, "shares", 2 * DIGEST_BYTES) for each in shares),
+            read_hex(fields["signature"], "signature", *SIGNATURE_BYTES),
+        )
+
+
+@dataclass(frozen=True)
+class Deal:
+    """Exchange 1: a site's sealed shares by addressee, and what it has committed to."""
+
+    promise: Promise
+    sealed: dict[str, bytes]
+
+    def to_json(self) -> dict[str, Any]:
+        """For a header."""
+        return {"promise": self.promise.to_json(), "sealed": _hexed(self.sealed)}
+
+    @classmethod
+    def from_json(cls, table: Any) -> Self:
+        """Read from a header; a MessageError names the field that is wrong."""
+        fields = _fields(table, "shares", {"promise", "sealed"})
+        return cls(
+            Promise.from_json(fields["promise"]),
             read_table(fields["sealed"], "sealed", read_sealed),
         )
 
@@ -111,17 +142,14 @@ class Unmasking:
         )
 
 
+def read_promises(value: Any) -> dict[str, Promise]:
+    """What every dealer has committed to, by site; else a MessageError names the field."""
+    return read_table(value, "promises", Promise.from_json)
+
+
 def read_session(value: Any) -> str:
     """The number of a session, 32 hexadecimal digits; else a MessageError."""
     return read_hex(value, "session", SESSION_BYTES).hex()
-
-
-def read_name(value: Any) -> str:
-    """A site's name; else a MessageError."""
-    try:
-        return _NAME.validate_python(value, strict=True)
-    except ValidationError:
-        raise MessageError(f"{str(value)[:64]!r} is no name of a site") from None
 
 
 def read_names(value: Any, field: str) -> tuple[str, ...]:
@@ -144,6 +172,11 @@ def read_table(value: Any, field: str, read: Callable[[Any], Value]) -> dict[str
     if not isinstance(value, dict) or len(value) > MOST_SITES:
         raise MessageError(f"{field} is no table of at most {MOST_SITES} sites")
     return {read_name(site): read(value[site]) for site in sorted(value)}
+
+
+def signature_of(table: Any) -> bytes:
+    """Exchange 3: a site's signature over who is in the sum; else a MessageError."""
+    return read_signature(_fields(table, "survivors", {"signature"})["signature"])
 
 
 def read_signature(value: Any) -> bytes:

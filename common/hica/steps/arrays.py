@@ -35,6 +35,8 @@ class Array:
         low: Smallest value that can be right.
         high: Largest.
         moves: The most that one patient changes it, as L2 norm; None: without bound.
+        each: Of counts, the most that one image adds to all of them together; of sums, the largest
+            number, without sign, in the row of anything that is counted; None: not said.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Array:
     low: float
     high: float
     moves: float | None = None
+    each: float | None = None
 
     @property
     def largest(self) -> float:
@@ -67,14 +70,21 @@ class Array:
 WEIGHTS_ARRAY = "shared.*"
 
 
-def sums(shape: tuple[str | int, ...], largest: float, moves: float | None = None) -> Array:
-    """Sums over a site's images."""
-    return Array("sums", shape, "float64", -largest, largest, moves)
+def sums(
+    shape: tuple[str | int, ...],
+    largest: float,
+    moves: float | None = None,
+    each: float = LARGEST_UNIT,
+) -> Array:
+    """Sums over a site's images, of unit rows where nothing else is said."""
+    return Array("sums", shape, "float64", -largest, largest, moves, each)
 
 
-def counts(groups: str | int, largest: float, moves: float | None = None) -> Array:
+def counts(
+    groups: str | int, largest: float, moves: float | None = None, each: float = 1.0
+) -> Array:
     """How many images are in each sum."""
-    return Array("counts", (groups,), "float64", 0.0, largest, moves)
+    return Array("counts", (groups,), "float64", 0.0, largest, moves, each)
 
 
 CENTROIDS = Array("centroids", ("clusters", "width"), "float64", -LARGEST_UNIT, LARGEST_UNIT)

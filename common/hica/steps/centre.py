@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hica.method.pseudo_labels import Matrix, Vector, within_sphere
-from hica.steps.arrays import COUNT_SCALE, LARGEST_FEATURE, Array, counts, sums
+from hica.steps.arrays import COUNT_SCALE, LARGEST_FEATURE, LARGEST_UNIT, Array, counts, sums
 from hica.steps.state import State
 from hica.steps.step import Answer, Received, Rows, SiteData, Stage, Statistic, Turn
 from hica.study import Study
@@ -56,13 +56,15 @@ class Centre(Statistic):
     def answers(self, study: Study) -> tuple[Array, ...]:
         """Sums and counts of images (row 0) and of regions (row 1); a patient is in both."""
         most = float(self.most_images(study) * study.regions.count)
+        private = study.privacy.is_private  # its rows are unit, and one is the mean of all regions
+        each = (LARGEST_UNIT, 2.0) if private else (LARGEST_FEATURE, 1.0 + study.regions.count)
         parts = [
-            sums((2, "width"), LARGEST_FEATURE * most, math.sqrt(2.0)),
-            counts(2, LARGEST_FEATURE * most, math.sqrt(2.0)),
+            sums((2, "width"), LARGEST_FEATURE * most, math.sqrt(2.0), each[0]),
+            counts(2, LARGEST_FEATURE * most, math.sqrt(2.0), each[1]),
         ]
         if study.alignment.scaling == "global":
-            largest = LARGEST_FEATURE**2 * most
-            parts.append(Array("squares", (2, "width"), "float64", 0.0, largest))
+            one = LARGEST_FEATURE**2
+            parts.append(Array("squares", (2, "width"), "float64", 0.0, one * most, each=one))
         return tuple(parts)
 
     def answer(self, data: SiteData, model: AlignmentModel, request: Request) -> Answer:

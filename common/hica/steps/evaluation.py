@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hica.errors import MessageError
 from hica.method.evaluation import site_metrics
 from hica.method.site_metrics import SiteMetrics
 from hica.method.stratified import combine
@@ -33,6 +34,7 @@ class Evaluation(Step):
     kind = "evaluate.metrics"
     role = "test"
     leaves = "accuracy, AUROC, confusion counts and calibration on your held-out patients"
+    details = None
     in_sum = False
     needs_noise = False
 
@@ -57,8 +59,10 @@ class Evaluation(Step):
         return Answer({}, len(examples), metrics.to_dict(), keep)
 
     def check(self, study: Study, state: State, reply: Reply, sites: int = 1) -> None:
-        """Refuse metrics that cannot be read."""
-        metrics_of(study, reply)
+        """Refuse metrics that cannot be read, or are of more images than stand behind them."""
+        n = metrics_of(study, reply).n
+        if n > reply.examples:
+            raise MessageError(f"metrics of {n} images, {reply.examples} stand behind them")
 
     def combine(self, state: State, received: Received) -> State:
         """Metrics over all sites, beside those of each."""

@@ -25,6 +25,7 @@ from hica.errors import ConfigurationError
 from hica.steps.arrays import Array
 from hica.steps.state import State, Weights
 from hica.study import Study
+from hica.wire.details import Details, Nothing
 from hica.wire.messages import Arrays, Reply, Request
 
 if TYPE_CHECKING:  # the coordinator's run has no torch in memory
@@ -129,6 +130,12 @@ class SiteData(Protocol):
     def size(self, part: Part) -> int:
         """How many images a part has."""
 
+    def told(self, role: Role) -> int:
+        """How many images of a role the coordinator is told of; patients, in a private study.
+
+        There they are rounded, and count as public (`hica.cohort.private_draw`).
+        """
+
     def examples(self, part: Part) -> Examples:
         """Some of the site's images in their training views."""
 
@@ -201,6 +208,7 @@ class Step(ABC):
         kind: Flower's message type of its requests; empty: the coordinator does it alone.
         role: Sites without images of it are not asked.
         leaves: What an answer tells, in words, for who approves.
+        details: What an answer tells beside its arrays; None: `check` reads it.
         centred: Whether it needs the centre of the features.
         in_sum: Whether only the sum of the answers is needed, which secure aggregation gives.
         needs_noise: Whether an answer tells of patients, so that a private study puts noise on it;
@@ -211,6 +219,7 @@ class Step(ABC):
     kind: str
     role: Role
     leaves: str
+    details: type[Details] | None = Nothing
     centred = True
     in_sum = True
     needs_noise = True

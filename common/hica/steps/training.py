@@ -20,6 +20,7 @@ from hica.steps.arrays import LARGEST_CHANGE, WEIGHTS_ARRAY, Array
 from hica.steps.state import WEIGHTS, State, weights_of
 from hica.steps.step import Answer, Kept, Received, SiteData, Stage, Step, Turn, Update
 from hica.study import Study
+from hica.wire.details import Trained
 from hica.wire.messages import Reply, Request
 
 if TYPE_CHECKING:  # the coordinator's run has no torch in memory
@@ -65,6 +66,7 @@ class Training(Step):
     sums are allowed. Otherwise the rule takes single updates, as LoRA's mean and krum need them.
     """
 
+    details = Trained
     stage: Stage
 
     @abstractmethod

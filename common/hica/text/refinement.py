@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hica.below import below
 from hica.errors import ConfigurationError
 from hica.progress import track
 from hica.text.bank import ClassTexts, embed, finding_names
@@ -226,7 +227,8 @@ def _batches(count: int, steps: int, generator: torch.Generator) -> Iterator[lis
 def _located(source: str, root: Path) -> tuple[Path, str]:
     """Path and column of `file.csv:COLUMN`; of any other file the path and no column."""
     stem, separator, column = source.rpartition(".csv:")
-    return (root / f"{stem}.csv", column) if separator else (root / source, "")
+    name = f"{stem}.csv" if separator else source
+    return below(root, name, "text.corpus", ConfigurationError), column if separator else ""
 
 
 def _text(path: Path) -> str:

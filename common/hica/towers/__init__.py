@@ -31,23 +31,28 @@ def load_image_tower(
     mean: Colour | None = None,
     std: Colour | None = None,
     seed: int = 0,
+    weights: Path = Path(),
+    hubs: bool = False,
 ) -> ImageTower:
     """Build an image tower; the same arguments give the same weights on every machine.
 
     Args:
         image: `tiny`, `timm/NAME`, or a name open_clip takes.
-        pretrained: Tag of weights that timm or open_clip fetch.
+        pretrained: Tag of weights that timm or open_clip know; needs `sha256`.
         checkpoint: Weights on disk; goes before `pretrained`.
-        sha256: Expected hash of `checkpoint`, in hex.
+        sha256: Expected hash of `checkpoint`, or of the file of `pretrained`, in hex.
         pad_type: timm's; `same` for weights converted from TensorFlow.
         image_size: Side S in pixels; default the model's own.
         mean: Mean of the colours in 0..1; default the model's own.
         std: Their standard deviation; default the model's own.
         seed: What weights are drawn from where neither `pretrained` nor `checkpoint` gives them;
             only `train = "full"` makes sense of drawn weights.
+        weights: Folder below which a `local-dir:` lies.
+        hubs: Whether what is pinned may be fetched from a hub.
 
     Raises:
-        CheckpointError: Weights that are missing, of another hash or of another model.
+        WeightsError: Weights that are missing, of another hash or of another model, not pinned, or
+            not here and not to be fetched.
         ConfigurationError: A model that is not known or cannot be cut into patches.
     """
     if image == "tiny":
@@ -64,7 +69,9 @@ def load_image_tower(
 
         half = (0.5, 0.5, 0.5)
         return TinyImageTower(seed, Preprocess(64, mean or half, std or half, "bilinear", "squash"))
-    wanted = Wanted(pretrained, checkpoint, sha256, pad_type, image_size, mean, std, seed)
+    wanted = Wanted(
+        pretrained, checkpoint, sha256, pad_type, image_size, mean, std, seed, weights, hubs
+    )
     if image.startswith("timm/"):
         from hica.towers.timm_tower import load_timm
 
@@ -87,15 +94,19 @@ def load_text_tower(
     sha256: str | None = None,
     vocabulary: list[str],
     seed: int = 0,
+    weights: Path = Path(),
+    hubs: bool = False,
 ) -> TextTower:
     """Build a text tower: `tiny`, `same` (the text side of `image`), or a name open_clip takes.
 
     `pretrained` is open_clip's tag of the weights; `checkpoint`, with `same` only, are weights on
-    disk of the whole pair, and `sha256` their hash in hex; without either weights are drawn from
-    `seed`. The `tiny` tower knows the words of the texts in `vocabulary`.
+    disk of the whole pair, and `sha256` the hash in hex of either; without them weights are drawn
+    from `seed`. The `tiny` tower knows the words of the texts in `vocabulary`. `weights` and `hubs`
+    as in `load_image_tower`.
 
     Raises:
-        CheckpointError: Weights that are missing, of another hash or of another model.
+        WeightsError: Weights that are missing, of another hash or of another model, not pinned, or
+            not here and not to be fetched.
         ConfigurationError: A model that is not known, or `same` where the image tower has no pair.
     """
     if text == "tiny":
@@ -110,10 +121,16 @@ def load_text_tower(
     from hica.towers.openclip import load_text
 
     same = text == "same"
-    return load_text(
-        image if same else text,
-        pretrained=pretrained,
-        checkpoint=checkpoint if same else None,
-        sha256=sha256 if same else None,
+    wanted = Wanted(
+        pretrained,
+        checkpoint if same else None,
+        sha256 if same or text == image else None,  # the hash is of the image tower's pair
+        pad_type="",
+        image_size=None,
+        mean=None,
+        std=None,
         seed=seed,
+        weights=weights,
+        hubs=hubs,
     )
+    return load_text(image if same else text, wanted)

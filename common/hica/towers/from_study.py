@@ -4,31 +4,48 @@ from pathlib import Path
 
 import torch
 
+from hica.below import below
 from hica.study import Study
 from hica.towers import load_image_tower
 from hica.towers.adaptation import AdaptedTower, adapt
 from hica.towers.layered import LayeredTower
 
 
-def adapted_tower(study: Study, weights: Path, device: torch.device) -> AdaptedTower:
-    """The study's image tower with its adaptation: the same at the coordinator and at every site.
+def checkpoint_of(study: Study, weights: Path) -> Path | None:
+    """The study's weights file below the folder `weights`; None where it names none.
 
     Raises:
-        CheckpointError: The checkpoint is missing below `weights`, or is another file than the
-            study pins.
+        WeightsError: Its path leads out of the folder.
+    """
+    name = study.model.checkpoint
+    return below(weights, name, "model.checkpoint") if name else None
+
+
+def adapted_tower(
+    study: Study, weights: Path, device: torch.device, hubs: bool = False
+) -> AdaptedTower:
+    """The study's image tower with its adaptation: the same at the coordinator and at every site.
+
+    `hubs` is whether what is pinned may be fetched from a hub.
+
+    Raises:
+        WeightsError: The weights are missing below the folder `weights`, are others than the study
+            pins, or are not here and not to be fetched.
         ConfigurationError: An unknown tower, or a way of training it does not offer.
     """
     settings = study.model
     tower = load_image_tower(
         settings.image,
         pretrained=settings.pretrained,
-        checkpoint=weights / settings.checkpoint if settings.checkpoint else None,
+        checkpoint=checkpoint_of(study, weights),
         sha256=settings.sha256,
         pad_type=settings.pad_type,
         image_size=settings.image_size,
         mean=settings.mean,
         std=settings.std,
         seed=study.study.seed,
+        weights=weights,
+        hubs=hubs,
     )
     if settings.layers:
         tower = LayeredTower(tower, settings.layers, settings.maps)

@@ -1,8 +1,10 @@
 """Towers of open_clip's contrastive pairs: built-in names, `hf-hub:…` and `local-dir:…`.
 
 The transform comes with the weights (`visual.preprocess_cfg`), so that the two cannot drift apart.
+Nothing that comes with a model runs code: see `hica.towers.openclip_config`.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,26 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from hica.errors import CheckpointError, ConfigurationError
+from hica import hub
+from hica.below import below
+from hica.errors import ConfigurationError, WeightsError
+from hica.hub import stay_offline
 from hica.images.preprocess import Preprocess
+from hica.model_folder import look_through
 from hica.towers.base import Encoded, ImageTower, TextTower
+from hica.towers.openclip_config import CONFIG, read_config
 from hica.towers.timm_tower import TimmTower
 from hica.towers.weights import Colour, Wanted, check_hash, draw_weights, fingerprint
+
+LOCAL, HUB = "local-dir:", "hf-hub:"
+_TEXTS = ("*.json", "*.txt", "*.model")
+FILES = (
+    (*_TEXTS, "open_clip_model.safetensors"),
+    (*_TEXTS, "open_clip_pytorch_model.bin"),
+)
+"""What is fetched of a model on a hub: the second where there is none of the first."""
+OF_A_TAG = ("mean", "std", "interpolation", "resize_mode")
+"""What open_clip takes of a tag's own settings for the transform."""
 
 
 class OpenCLIPImageTower(ImageTower):
@@ -122,12 +139,10 @@ def load_image(name: str, wanted: Wanted) -> ImageTower:
     """Build the image side of a pair.
 
     Raises:
-        CheckpointError: Weights that are missing, of another hash or of another model.
+        WeightsError: Weights that are missing, of another hash or of another model.
         ConfigurationError: open_clip does not know the model, or its patches cannot be used.
     """
-    pair = _create(
-        name, wanted.pretrained, wanted.checkpoint, wanted.sha256, wanted.image_size, wanted.seed
-    )
+    pair = _create(_source(name, wanted, "model.image"), wanted)
     visual: Any = pair.visual
     preprocess = _preprocess(visual.preprocess_cfg, name, wanted.mean, wanted.std)
     if isinstance(visual, VisionTransformer):
@@ -140,80 +155,136 @@ def load_image(name: str, wanted: Wanted) -> ImageTower:
     )
 
 
-def load_text(
-    name: str,
-    *,
-    pretrained: str | None,
-    checkpoint: Path | None,
-    sha256: str | None,
-    seed: int,
-) -> OpenCLIPTextTower:
-    """Build the text side of a pair; arguments as in `hica.towers.load_text_tower`.
+def load_text(name: str, wanted: Wanted) -> OpenCLIPTextTower:
+    """Build the text side of a pair; of `wanted` all but what is for images is used.
 
     Raises:
-        CheckpointError: Weights or a tokenizer that are missing, or of another model.
+        WeightsError: Weights or a tokenizer that are missing, or of another model.
         ConfigurationError: open_clip does not know the model.
     """
-    text = _create(name, pretrained, checkpoint, sha256, None, seed).text
-    return OpenCLIPTextTower(text, _tokenizer(name), name)
+    source = _source(name, wanted, "model.text")
+    text = _create(source, wanted).text
+    return OpenCLIPTextTower(text, _tokenizer(source), name)
 
 
-def _tokenizer(name: str) -> Any:
+@dataclass(frozen=True)
+class _Source:
+    """Where a pair comes from: a folder that was looked through, or open_clip's own list."""
+
+    name: str
+    """As the study has it."""
+    key: str
+    """The setting that has it."""
+    folder: Path | None
+    model: dict[str, Any]
+    """Parameters of its constructor."""
+
+
+def _source(name: str, wanted: Wanted, key: str) -> _Source:
+    """Find a pair and read its configuration."""
+    stay_offline()
+    if name.startswith(LOCAL):
+        folder = below(wanted.weights, name.removeprefix(LOCAL), key)
+        if not (folder / CONFIG).is_file():
+            raise WeightsError(
+                f"{key}: {folder / CONFIG}: no such file; a local-dir:FOLDER below the folder of "
+                f"weights needs {CONFIG}, weights and a tokenizer"
+            )
+        look_through(folder, key)
+        return _Source(name, key, folder, read_config(folder, key))
+    if name.startswith(HUB):
+        folder = hub.model(name.removeprefix(HUB), FILES, wanted.hubs, key)
+        return _Source(name, key, folder, read_config(folder, key))
+    listed = name.replace("/", "-")
+    if listed not in open_clip.list_models():
+        raise ConfigurationError(
+            f'model: "{name}" is not a model that open_clip knows; use tiny, timm/NAME, a name '
+            f"from open_clip.list_models(), {HUB}OWNER/NAME@COMMIT or {LOCAL}FOLDER"
+        )
+    return _Source(name, key, None, open_clip.get_model_config(listed))
+
+
+def _tokenizer(source: _Source) -> Any:
+    """The pair's tokenizer, from its folder or from this machine; no code comes with it."""
+    closed: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    from_transformers = bool(source.model["text_cfg"].get("hf_tokenizer_name"))
     try:
-        tokenizer = open_clip.get_tokenizer(name)
+        tokenizer = open_clip.get_tokenizer(
+            f"{LOCAL}{source.folder}" if source.folder else source.name,
+            **(closed if from_transformers else {}),
+        )
         # transformers makes an empty tokenizer, to which all words are one, of a missing file.
         one, two = tokenizer(["mass"]), tokenizer(["lungs"])
         problem = "it takes different words for the same" if one.equal(two) else ""
     except Exception as error:  # transformers and its hub raise many kinds
         problem = str(error)
     if problem:
-        raise CheckpointError(
-            f"{name}: its tokenizer could not be loaded ({problem}); "
-            "a local-dir: needs tokenizer.json beside open_clip_config.json"
+        raise WeightsError(
+            f"{source.name}: its tokenizer could not be loaded ({problem}); a {LOCAL}FOLDER needs "
+            f"tokenizer.json beside {CONFIG}; it is taken from nowhere else"
         )
     return tokenizer
 
 
-def _create(
-    name: str,
-    pretrained: str | None,
-    checkpoint: Path | None,
-    sha256: str | None,
-    image_size: int | None,
-    seed: int,
-) -> Any:
-    """The pair; weights from `checkpoint`, else the name's folder or `pretrained`, else `seed`."""
+def _create(source: _Source, wanted: Wanted) -> Any:
+    """The pair; weights from the checkpoint, else the folder or the tag, else the seed."""
+    name, checkpoint = source.name, wanted.checkpoint
     if checkpoint is not None:
-        check_hash(checkpoint, sha256)
-    has_scheme = name.startswith(("hf-hub:", "local-dir:"))
-    if not has_scheme and name.replace("/", "-") not in open_clip.list_models():
-        raise ConfigurationError(
-            f'model: "{name}" is not a model that open_clip knows; use tiny, timm/NAME, a name '
-            "from open_clip.list_models(), hf-hub:OWNER/NAME or local-dir:FOLDER"
-        )
-    fetched = checkpoint is None and (has_scheme or pretrained is not None)
+        check_hash(checkpoint, wanted.sha256)
+    tag: dict[str, Any] = {}
+    file: Path | None = None
+    if checkpoint is None and source.folder is None and wanted.pretrained is not None:
+        tag = open_clip.get_pretrained_cfg(name.replace("/", "-"), wanted.pretrained)
+        file = _file_of_tag(tag, source, wanted)
+    given = checkpoint is None and (source.folder is not None or file is not None)
+    settings = source.model
+    if source.folder is not None:
+        # Nothing but what was checked: these go before what open_clip reads in the file again.
+        vision = {**settings["vision_cfg"], "timm_model_pretrained": False}
+        if wanted.image_size is not None:
+            vision["image_size"] = wanted.image_size
+        settings = {**settings, "vision_cfg": vision}
     try:
         with torch.random.fork_rng(devices=[]):
             pair = open_clip.create_model(
-                name,
-                pretrained=None if has_scheme or not fetched else pretrained,
-                load_weights=fetched,
-                require_pretrained=fetched,
+                f"{LOCAL}{source.folder}" if source.folder else name,
+                pretrained=str(file) if file else None,
+                load_weights=given,
+                require_pretrained=given,
                 pretrained_text=False,
                 force_custom_text=True,
-                force_image_size=image_size,
+                force_image_size=wanted.image_size,
+                force_preprocess_cfg={key: tag[key] for key in OF_A_TAG if key in tag},
+                **(settings if source.folder else {}),
             )
             if checkpoint is not None:
                 open_clip.load_checkpoint(pair, str(checkpoint), strict=True)
     except Exception as error:  # open_clip, transformers and the hub raise many kinds
-        source = checkpoint or (f"{name}, {pretrained}" if pretrained else name)
-        raise CheckpointError(
-            f"{source}: no weights of {name} could be loaded ({error}); check the name, the tag "
-            "and the network, or fetch the folder elsewhere and use local-dir:FOLDER"
+        found = checkpoint or file or name
+        raise WeightsError(
+            f"{found}: no weights of {name} could be loaded ({error}); check {source.key}, or "
+            f"put the whole folder of the model below the folder of weights and use {LOCAL}FOLDER"
         ) from None
-    if checkpoint is None and not fetched:
-        draw_weights(pair, seed)
+    if checkpoint is None and not given:
+        draw_weights(pair, wanted.seed)
     return pair
+
+
+def _file_of_tag(tag: dict[str, Any], source: _Source, wanted: Wanted) -> Path:
+    """The weights file of one of open_clip's tags, fetched if that is allowed, its hash checked."""
+    owner_and_name, _, file = str(tag.get("hf_hub") or "").rpartition("/")
+    if not owner_and_name:
+        raise WeightsError(
+            f'model.pretrained = "{wanted.pretrained}": no weights of {source.name} on a hub; '
+            "fetch them elsewhere and give model.checkpoint and model.sha256"
+        )
+    files = [file] if file else [files[-1] for files in FILES]
+    if file.endswith((".bin", ".pth")):
+        files = [f"{file[:-4]}.safetensors", file]
+    key = f'model.pretrained = "{wanted.pretrained}"'
+    path = hub.weights_file(owner_and_name, files, wanted.sha256, wanted.hubs, key)
+    check_hash(path, wanted.sha256)
+    return path
 
 
 def _preprocess(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -20,12 +21,15 @@ from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from hica.errors import CheckpointError, ConfigurationError
+from hica import hub
+from hica.errors import ConfigurationError, WeightsError
+from hica.hub import stay_offline
 from hica.images.preprocess import Preprocess
 from hica.towers.base import Encoded, ImageTower
 from hica.towers.weights import (
     Colour,
     Wanted,
+    check_hash,
     draw_weights,
     fingerprint,
     load_weights,
@@ -170,7 +174,7 @@ def load_timm(model: str, wanted: Wanted) -> TimmTower:
     """Build a timm tower.
 
     Raises:
-        CheckpointError: Weights that are missing, of another hash or of another model.
+        WeightsError: Weights that are missing, of another hash or of another model.
         ConfigurationError: timm does not know the model, or it does not take `pad_type`.
     """
     name = f"timm/{model}"
@@ -184,8 +188,9 @@ def load_timm(model: str, wanted: Wanted) -> TimmTower:
         arguments["img_size"] = wanted.image_size
     if wanted.pad_type:
         arguments["pad_type"] = wanted.pad_type
+    stay_offline()
     if tag and wanted.checkpoint is None:
-        trunk = _fetched(f"{model}.{tag}", arguments)
+        trunk = _pretrained(f"{model}.{tag}", arguments, _file_of_tag(defaults, name, wanted))
     else:
         trunk = _created(model, arguments)
         draw_weights(trunk, wanted.seed)
@@ -221,11 +226,14 @@ def _check_name(model: str, tag: str) -> None:
         )
 
 
-def _created(model: str, arguments: dict[str, Any], pretrained: bool = False) -> nn.Module:
-    """A timm model; torch's own generator is left where it was."""
+def _created(model: str, arguments: dict[str, Any], weights: Path | None = None) -> nn.Module:
+    """A timm model, with the weights of a file; torch's own generator is left where it was."""
+    if weights is not None:
+        overlay = {"file": str(weights), "custom_load": False}
+        arguments = {**arguments, "pretrained": True, "pretrained_cfg_overlay": overlay}
     with torch.random.fork_rng(devices=[]):
         try:
-            trunk: nn.Module = timm.create_model(model, pretrained=pretrained, **arguments)
+            trunk: nn.Module = timm.create_model(model, **arguments)
         except TypeError as error:
             raise ConfigurationError(
                 f'model.image = "timm/{model}" does not take these settings ({error}); '
@@ -234,14 +242,29 @@ def _created(model: str, arguments: dict[str, Any], pretrained: bool = False) ->
     return trunk
 
 
-def _fetched(model: str, arguments: dict[str, Any]) -> nn.Module:
-    """A timm model with the weights of its tag, from the hub or the hub's cache on disk."""
+def _pretrained(model: str, arguments: dict[str, Any], weights: Path) -> nn.Module:
+    """A timm model with the weights of its tag, read from their file."""
     try:
-        return _created(model, arguments, pretrained=True)
+        return _created(model, arguments, weights)
     except ConfigurationError:
         raise
-    except Exception as error:  # the hub and its transport raise many kinds
-        raise CheckpointError(
-            f"timm/{model}: weights could not be fetched ({error}); check the network, or give "
-            "model.checkpoint and model.sha256"
+    except Exception as error:  # timm raises many kinds
+        raise WeightsError(
+            f"{weights}: not weights of timm/{model} ({error}); give model.checkpoint and "
+            "model.sha256"
         ) from None
+
+
+def _file_of_tag(defaults: dict[str, Any], name: str, wanted: Wanted) -> Path:
+    """The weights file of one of timm's tags, fetched if that is allowed, its hash checked."""
+    key = f'model.image = "{name}", model.pretrained'
+    repository = defaults.get("hf_hub_id")
+    if not repository:
+        raise WeightsError(
+            f"{key}: no weights on a hub; fetch them elsewhere and give model.checkpoint and "
+            "model.sha256"
+        )
+    files = [defaults.get("hf_hub_filename") or "model.safetensors"]
+    path = hub.weights_file(str(repository), files, wanted.sha256, wanted.hubs, key)
+    check_hash(path, wanted.sha256)
+    return path

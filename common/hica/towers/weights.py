@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hica.errors import CheckpointError
+from hica.errors import WeightsError
 from hica.images.cache import file_sha256
 from hica.printable import listed
 
@@ -32,6 +32,8 @@ class Wanted:
     mean: Colour | None
     std: Colour | None
     seed: int
+    weights: Path = Path()
+    hubs: bool = False
 
 
 @torch.no_grad()
@@ -69,15 +71,15 @@ def check_hash(path: Path, sha256: str | None) -> None:
     """Check that a weights file exists and, where a hash is pinned, that it is the one meant.
 
     Raises:
-        CheckpointError: Names the file, both hashes and the remedy.
+        WeightsError: Names the file, both hashes and the remedy.
     """
     if not path.is_file():
-        raise CheckpointError(
+        raise WeightsError(
             f"{path}: no such weights file; put it there or correct model.checkpoint"
         )
     found = file_sha256(path)
     if sha256 is not None and found != sha256:
-        raise CheckpointError(
+        raise WeightsError(
             f"{path}: these are other weights than the study's\n"
             f"  expected sha256 {sha256}\n  found sha256    {found}\n"
             "ask the coordinator for the file, or correct model.sha256 in the study"
@@ -92,7 +94,7 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     expected hash of the file, in hex.
 
     Raises:
-        CheckpointError: The file is missing, of another hash, or not a state dict.
+        WeightsError: The file is missing, of another hash, or not a state dict.
     """
     check_hash(path, sha256)
     try:
@@ -102,7 +104,7 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise CheckpointError(
+        raise WeightsError(
             f"{path}: not a weights file that can be read ({error}); "
             "save a plain state dict as .safetensors, .pth or .pt"
         ) from None
@@ -111,7 +113,7 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
             state = state[wrapper]
     tensors = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
     if not tensors:
-        raise CheckpointError(f"{path}: holds no state dict; save model.state_dict() instead")
+        raise WeightsError(f"{path}: holds no state dict; save model.state_dict() instead")
     return {
         name.removeprefix("module."): value.float() if value.is_floating_point() else value
         for name, value in state.items()
@@ -122,7 +124,7 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], source: Path, name
     """Load a state dict whole: nothing missing, nothing left over.
 
     Raises:
-        CheckpointError: Names the file, the model and the first keys or shapes that do not match.
+        WeightsError: Names the file, the model and the first keys or shapes that do not match.
     """
     own = module.state_dict()
     both = own.keys() & state.keys()
@@ -134,7 +136,7 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], source: Path, name
     }
     problems = [f"{kind}: {listed(sorted(keys))}" for kind, keys in differing.items() if keys]
     if problems:
-        raise CheckpointError(
+        raise WeightsError(
             f"{source}: not weights of {name}\n  " + "\n  ".join(problems) + "\n"
             "use the model these weights were made for, or other weights"
         )

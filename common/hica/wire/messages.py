@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hica.errors import MessageError
+from hica.errors import HicaError, MessageError
 from hica.study import Study
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -59,17 +59,24 @@ class Reply:
 
 
 class SiteError(MessageError):
-    """A site that says in words why it could not do what was asked; `error` names the class."""
+    """A site that says in words why it could not do what was asked; `error` names the class.
 
-    def __init__(self, site: str, reason: str, error: str) -> None:
+    `accuses` is what it says to show that another site is at fault, not checked yet.
+    """
+
+    def __init__(self, site: str, reason: str, error: str, accuses: object = None) -> None:
         super().__init__(f"failed at the site: {reason}")
         self.site = site
         self.error = error
+        self.accuses: Mapping[str, Any] = accuses if isinstance(accuses, dict) else {}
 
 
 def failure(kind: str, site: str, round_: int, reason: str, error: Exception) -> Reply:
     """The reply of a site that could not do what was asked."""
-    return Reply(kind, site, round_, details={"failed": reason, "error": type(error).__name__})
+    details: dict[str, Any] = {"failed": reason, "error": type(error).__name__}
+    if isinstance(error, HicaError) and error.proof is not None:
+        details["proof"] = dict(error.proof)
+    return Reply(kind, site, round_, details=details)
 
 
 def spec_of(arrays: Mapping[str, NDArray[Any]]) -> Spec:

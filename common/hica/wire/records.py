@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from hica.errors import MessageError
-from hica.study import Study, validated
+from hica.study import Name, Study, validated
 from hica.wire.messages import Arrays, Reply, Request, SiteError, Spec
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised whenever a message of one version would be misread by the other."""
+
+_NAME = TypeAdapter(Name)
 
 MAX_TEXT_BYTES = 4_000_000
 MAX_HEADER_BYTES = 4096
@@ -77,16 +80,25 @@ def decode_reply(record: RecordDict, kind: str, round_: int, spec: Spec) -> Repl
         raise MessageError(f"answers round {header['round']}, asked was round {round_}")
     if not 0 < len(header["site"]) <= 64:
         raise MessageError("site name must have 1 to 64 characters")
+    read_name(header["site"])
     if not 0 <= header["examples"] <= 10**9:
         raise MessageError(f"claims {header['examples']} examples")
     if "failed" in header["details"]:
         details = header["details"]
         reason, error = (str(details.get(name, ""))[:1000] for name in ("failed", "error"))
-        raise SiteError(header["site"], reason, error)
+        raise SiteError(header["site"], reason, error, details.get("proof"))
     arrays = _arrays(record, spec)
     return Reply(
         kind, header["site"], header["round"], header["examples"], header["details"], arrays
     )
+
+
+def read_name(value: Any) -> str:
+    """A site's name, as a study may hold one; else a MessageError."""
+    try:
+        return _NAME.validate_python(value, strict=True)
+    except ValidationError:
+        raise MessageError(f"{str(value)[:64]!r} is no name of a site") from None
 
 
 def payload_bytes(record: RecordDict) -> int:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from hica.printable import plain
 from hica_server.findings.apply import apply_findings, read_study
 from hica_server.findings.draft import read_reviewed, refuse_existing, write_draft
 from hica_server.findings.propose import Kind, propose
@@ -35,9 +36,13 @@ def draft(
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME_OR_FOLDER", help="Causal language model: a folder, or a name in the hub."
+            metavar="FOLDER_OR_NAME",
+            help="Causal language model: a folder, or OWNER/NAME@COMMIT of a hub.",
         ),
     ] = None,
+    hubs: Annotated[
+        bool, typer.Option("--hubs", help="Fetch the model from a hub where it is not here.")
+    ] = False,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -54,7 +59,7 @@ def draft(
     """
     study = read_study(study_file)
     refuse_existing(out, "choose another --out")  # before a model is asked for minutes
-    made, left_out = propose(study, source, model, seed)
+    made, left_out = propose(study, source, model, seed, hubs)
     write_draft(out, made, study)
     if json_:
         told = made.source.model_dump(mode="json")
@@ -64,10 +69,10 @@ def draft(
         )
         return
     for name, findings in made.findings.items():
-        print(f"{name}: {len(findings)} proposed: {', '.join(findings)}")
+        print(plain(f"{name}: {len(findings)} proposed: {', '.join(findings)}"))
     for name, lines in left_out.items():
         for line, reason in lines:
-            print(f"{name}: left out {line[:80]!r}: {reason}")
+            print(plain(f"{name}: left out {line[:80]!r}: {reason}"))
     print(
         f"{out}: read every phrase, set reviewed_by, then: "
         f"hica-server findings apply {study_file} {out}"

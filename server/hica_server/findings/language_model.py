@@ -30,15 +30,16 @@ what is there, never what is absent. Do not explain, and do not name diagnoses."
 class LanguageModel:
     """A causal language model with its tokenizer. `name` is that in the hub, or of the folder."""
 
-    def __init__(self, name: str) -> None:
-        """Load a model by its name in the hub, or from a folder in the hub's layout.
+    def __init__(self, name: str, hubs: bool = False) -> None:
+        """Load a model from a folder in the hub's layout, or by its OWNER/NAME@COMMIT in the hub.
 
-        Such a folder holds config.json, a tokenizer and *.safetensors.
+        Such a folder holds config.json, a tokenizer and *.safetensors. `hubs` is whether the model
+        may be fetched.
 
         Raises:
             CheckpointError: There is no such model here, or it cannot be used; with the remedy.
         """
-        folder = locate(name)
+        folder = locate(name, hubs)
         self.name = folder.name if Path(name).is_dir() else name
         self._tokenizer, self._model = load(folder, self.name)
         self.sha256 = folder_sha256(folder)

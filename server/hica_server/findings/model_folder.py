@@ -1,14 +1,22 @@
 """A language model on disk: found, loaded and hashed.
 
-Code that comes with a model is never run, and weights are read from safetensors only. Only a model
-that is named as in the Hugging Face hub is fetched from there, and nothing of a study is sent.
+Code that comes with a model is never run, and weights are read from safetensors only. From a hub
+only a model that is named with its commit is fetched, where that is allowed; nothing of a study is
+sent.
 """
 
 import hashlib
 from pathlib import Path
 from typing import Any
 
-from hica.errors import CheckpointError
+from hica import hub
+from hica.errors import CheckpointError, WeightsError
+from hica.hub import stay_offline
+from hica.model_folder import look_through
+
+KEY = "--model"
+OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf")
+"""Other formats, some of which could run code."""
 
 
 def folder_sha256(folder: Path) -> str:
@@ -20,25 +28,23 @@ def folder_sha256(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def locate(name: str) -> Path:
-    """The folder of a model: itself, or the hub's copy on this machine, fetched if need be.
+def locate(name: str, hubs: bool = False) -> Path:
+    """The folder of a model: itself, or the hub's copy on this machine, fetched if `hubs` allows.
 
     Raises:
-        CheckpointError: There is neither; with the remedy.
+        WeightsError: There is neither, or the folder holds what would run code; with the remedy.
     """
-    from huggingface_hub import snapshot_download
-
     if Path(name).is_dir():
-        return Path(name).resolve()
+        folder = Path(name).resolve()
+        look_through(folder, KEY)
+        return folder
     try:
-        # Neither folders below, which hold other formats, nor weights that could run code.
-        unused = ["*/*", "*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.gguf", "*.py"]
-        return Path(snapshot_download(name, ignore_patterns=unused))
-    except Exception as error:  # the hub raises many kinds, of several libraries
-        raise CheckpointError(
-            f"{name}: no such folder, and no model of that name from the Hugging Face hub "
-            f"({_first_line(error)}); correct --model, or fetch the model where there is a network "
-            "(hf download NAME --local-dir FOLDER) and give its folder"
+        return hub.model(name, [("*", "*.safetensors")], hubs, KEY, left_out=OTHER_WEIGHTS)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{name}: no such folder, and no model of that name that can be used: correct {KEY}, "
+            "or fetch the model where there is a network (hf download NAME --local-dir FOLDER) and "
+            f"give its folder. {error}"
         ) from None
 
 
@@ -52,6 +58,7 @@ def load(folder: Path, name: str) -> tuple[Any, Any]:
 
     from hica.device import select_device
 
+    stay_offline()
     if not list(folder.glob("*.safetensors")):
         raise CheckpointError(
             f"{name}: no *.safetensors in its folder; other formats can run code when they are "

@@ -14,10 +14,13 @@ LeftOut = dict[str, list[tuple[str, str]]]
 """Class name → lines of a model's answer that are no findings, each with the reason."""
 
 
-def propose(study: Study, kind: Kind, model: str | None, seed: int | None) -> tuple[Draft, LeftOut]:
+def propose(
+    study: Study, kind: Kind, model: str | None, seed: int | None, hubs: bool = False
+) -> tuple[Draft, LeftOut]:
     """Findings for every class of a study, not yet read by anybody.
 
-    `model` is the name or folder of a language model, for that source only. Without `seed`, random
+    `model` is the folder or name of a language model, for that source only; by its name it may be
+    fetched from a hub if `hubs` says so. Without `seed`, random
     words take the study's, and a language model takes the likeliest token each time.
 
     Raises:
@@ -26,7 +29,7 @@ def propose(study: Study, kind: Kind, model: str | None, seed: int | None) -> tu
     """
     if (kind == "language-model") != (model is not None):
         raise ConfigurationError(
-            "--source language-model and --model NAME_OR_FOLDER belong together: give both or none"
+            "--source language-model and --model FOLDER_OR_NAME belong together: give both or none"
         )
     today = datetime.datetime.now(datetime.UTC).date()
     if kind == "template":
@@ -36,7 +39,7 @@ def propose(study: Study, kind: Kind, model: str | None, seed: int | None) -> tu
         return Draft.of(Source(kind=kind, seed=seed, date=today), random_findings(study, seed)), {}
     from hica_server.findings.language_model import PROMPT, LanguageModel
 
-    asked = LanguageModel(model or "")
+    asked = LanguageModel(model or "", hubs)
     outputs = asked.findings(study, seed)
     findings: Findings = {name: output.findings for name, output in outputs.items()}
     source = Source(

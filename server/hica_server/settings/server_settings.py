@@ -59,6 +59,8 @@ class DataSection(Section):
     """`[data]`: weights and corpus of the study, relative to `server.toml`."""
 
     folder: Path = Path("data")
+    hubs: bool = False
+    """Whether weights that the study pins may be fetched from a hub where they are not there."""
 
 
 class PortsSection(Section):
@@ -100,5 +102,6 @@ def load_settings(root: Path) -> ServerSettings:
     """
     path = Folder(root).settings
     settings = validated(ServerSettings, read_toml(path) if path.exists() else {}, str(path))
-    data = DataSection(folder=root.resolve() / settings.data.folder)
+    folder = root.resolve() / settings.data.folder
+    data = settings.data.model_copy(update={"folder": folder})
     return settings.model_copy(update={"data": data})

@@ -11,6 +11,8 @@ from flwr.supercore import sql_mixin
 from flwr.supercore.constant import SQLITE_PRAGMAS
 from flwr.superlink.cli import flower_superlink
 
+from hica.storage import keep_private
+
 DATABASE = (
     ("busy_timeout", "25000"),  # milliseconds; who asks waits for 30 s
     ("cache_size", "-8000"),  # kB of each connection: updates are read once
@@ -21,6 +23,7 @@ DATABASE = (
 
 def main() -> NoReturn:
     """Run the SuperLink with these settings until it is told to end."""
+    keep_private()
     vars(sql_mixin)["SQLITE_PRAGMAS"] = (*SQLITE_PRAGMAS, *DATABASE)
     flower_superlink()
     sys.exit()

@@ -142,6 +142,12 @@ class StubSite:
     def size(self, part: str) -> int:
         return len(self.parts.get(part, ()))
 
+    def told(self, role: str) -> int:
+        if role == "test" or not self.study.privacy.is_private or role not in self.parts:
+            return self.size(role)
+        groups = self.parts[role].groups
+        return len(groups if self.study.privacy.unit == "image" else set(groups))
+
     def examples(self, part: str) -> Examples:
         self.looked.append(part)
         return self.parts[part]

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from hica.errors import StorageError
-from hica.storage import replacing, write_atomically
+from hica.storage import keep_private, open_to_others, replacing, write_atomically
 
 
 def full_disk(*args, **kwargs):
@@ -91,3 +91,37 @@ def test_the_file_that_was_there_is_kept_where_it_is_asked_for(tmp_path):
         with replacing(path, previous=previous) as part:
             part.write_bytes(data)
     assert (path.read_bytes(), previous.read_bytes()) == (b"two", b"one")
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def test_files_of_a_private_process_are_closed(tmp_path, umask):
+    keep_private()
+    write_atomically(tmp_path / "a" / "b.bin", b"x")
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "a" / "b.bin").stat().st_mode & 0o777 == 0o600
+    assert open_to_others(tmp_path / "a") == ""
+
+
+def test_an_open_folder_is_told_with_the_remedy(tmp_path, umask):
+    folder = tmp_path / "my state"
+    assert open_to_others(folder) == ""  # there is none
+    write_atomically(folder / "b.bin", b"x")
+    write_atomically(folder / "c.bin", b"x", mode=0o600)
+    (folder / "link").symlink_to("/etc/passwd")
+    assert open_to_others(folder) == (
+        f"{folder}: others on this machine can read it, and 1 files and folders in it. "
+        f"Run: chmod -R go= '{folder}'"
+    )
+    assert open_to_others(folder, 0o022, "change") == ""
+    folder.chmod(0o770)
+    assert f"can change it, and 0 files and folders in it. Run: chmod -R go-w '{folder}'" in (
+        open_to_others(folder, 0o022, "change")
+    )
+    folder.chmod(0o700)
+    assert open_to_others(folder) == ""  # a closed folder closes what is in it

@@ -1,6 +1,7 @@
 """A site that has its start kit and its key."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -8,8 +9,16 @@ import pytest
 
 from hica.deployment import keys
 from hica.deployment.bundle import BUNDLE_SHA256
-from hica.deployment.kit import Kit
+from hica.deployment.kit import Kit, study_text
 from hica.study import Study
+
+
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """Files are for their owner alone, as all processes of the client make them."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture
@@ -33,6 +42,7 @@ def unpack_kit() -> Callable[..., Kit]:
         (folder / "ca.crt").write_bytes(ca)
         (folder / "kit.json").write_text(kit.model_dump_json())
         (folder / "study.json").write_text(study.canonical_json())
+        (folder / "study.toml").write_text(study_text(study))
         return kit
 
     return unpack

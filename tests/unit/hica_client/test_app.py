@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -5,17 +6,17 @@ import pytest
 import torch
 from flwr.app import Message
 
-from hica.errors import HicaError, MessageError
+from hica.errors import MessageError, StorageError
 from hica.method.model import AlignmentModel
 from hica.method.site_metrics import SiteMetrics
-from hica.privacy.accountant import Charge
+from hica.privacy.budget import statistics_multiplier
 from hica.privacy.noise import SecureNoise
 from hica.steps.alignment import ALIGNMENT
 from hica.steps.calibration import CALIBRATION
 from hica.steps.centre import CENTRE
 from hica.steps.clusters import ASSIGN, LLOYD
 from hica.steps.evaluation import EVALUATION
-from hica.steps.plan import plan, turn_of
+from hica.steps.plan import plan
 from hica.steps.pretraining import PRETRAINING
 from hica.steps.prototypes import PROTOTYPES
 from hica.steps.state import Bank, State
@@ -23,7 +24,8 @@ from hica.text.bank import TextBank
 from hica.wire.checkpoint import has_state, load_state
 from hica.wire.messages import Kind, Request, SiteError, spec_of
 from hica.wire.records import decode_reply, encode_request
-from hica_client.app import app, forget_sessions, guarantee, without_folders
+from hica_client import app as the_app
+from hica_client.app import app, forget_sessions, noise_of, sum_over_of, without_folders
 from hica_client.ledger import verify
 from hica_client.session import Session
 from hica_client.site import load_site
@@ -35,6 +37,9 @@ SUMS = {"sums": ((2, DIM), "float64"), "counts": ((2,), "float64")}
 
 class Asker:
     """One site, its ClientApp, and the requests a coordinator would send it."""
+
+    forgets = True
+    """Whether the site forgets what it has answered, as no site does: each turn is asked anew."""
 
     def __init__(self, site_file, study):
         self.site_file, self.study = site_file, study
@@ -62,6 +67,8 @@ class Asker:
         Arrays are added to those that every request has, or take their place; None takes one away.
         """
         forget_sessions()
+        if self.forgets:
+            shutil.rmtree(self.state / "answers", ignore_errors=True)
         payload = {} if kind == Kind.CAPABILITIES else {**self.payload, **arrays}
         payload = {name: value for name, value in payload.items() if value is not None}
         request = Request(kind, self.study, round_, settings or {}, payload)
@@ -259,7 +266,9 @@ def test_a_request_that_is_no_turn_of_the_plan_is_not_answered(ask, round_, sett
 @pytest.mark.parametrize(
     ("content", "words"), [(None, "no such weights file"), (b"other", "expected sha256 aaaa")]
 )
-def test_missing_and_wrong_weights_are_a_reason(draw_site, toy_study, tmp_path, content, words):
+def test_missing_and_wrong_weights_are_a_reason(
+    draw_site, toy_study, tmp_path, caplog, content, words
+):
     study = toy_study(
         "model.image=timm/test_efficientnet",
         "model.checkpoint=weights.safetensors",
@@ -271,10 +280,11 @@ def test_missing_and_wrong_weights_are_a_reason(draw_site, toy_study, tmp_path, 
     with InProcessGrid(app, nodes, {}) as grid:
         request = encode_request(Request(Kind.CAPABILITIES, study))
         [answer] = grid.send_and_receive([Message(request, 1, "query.capabilities")])
-    with pytest.raises(SiteError, match=words) as error:
+    with pytest.raises(SiteError, match="not those that the study names or pins") as error:
         decode_reply(answer.content, Kind.CAPABILITIES, 0, {})
-    assert "CheckpointError" in str(error.value)
+    assert "WeightsError" in str(error.value)
     assert str(tmp_path) not in str(error.value)
+    assert words in caplog.text and words not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -324,63 +334,143 @@ def test_what_a_run_of_the_study_never_asks_for_is_not_answered(draw_site, toy_s
 # --- A private study -----------------------------------------------------------------------------
 
 
-def guarantee_of(site_file, study, step, round_=0, **policy):
-    """What the site's answers to a step are private by."""
-    site = load_site(site_file)
-    site = site.model_copy(update={"policy": site.policy.model_copy(update=policy)})
-    session = Session(site, study)
-    session.run_id = 77
-    settings = next(turn.settings for turn in plan(study) if turn.step is step)
-    request = Request(step.kind, study, round_, dict(settings))
-    return guarantee(session, request, turn_of(request)), site
+@pytest.fixture
+def ask_privately(draw_site, toy_study):
+    """A site that has a budget, asked in a private study; more settings of its policy."""
+
+    def ask_privately(*overrides, policy='max_epsilon = 9.0\nnoise = "seeded"'):
+        path = draw_site("north")
+        path.write_text(path.read_text() + f"[policy]\n{policy}\n")
+        study = toy_study(*PRIVATE, "privacy.mechanism=dp-sgd", "pretraining.rounds=0", *overrides)
+        ask = Asker(path, study)
+        ask.forgets = False
+        return ask
+
+    return ask_privately
 
 
-@pytest.mark.parametrize(("rate", "mechanism"), [(1.0, "gaussian"), (0.25, "sampled gaussian")])
-def test_what_is_spent_is_in_the_ledger_of_the_site(draw_site, toy_study, rate, mechanism):
-    study = toy_study(*PRIVATE, "privacy.mechanism=dp-sgd", "privacy.unit=image")
-    given, site = guarantee_of(draw_site("north"), study, CENTRE, max_epsilon=3.0, noise="seeded")
-    given.charge(Charge(4.0, rate, 3), "everyone")
-    [entry] = verify(site.ledger)
+def test_what_is_spent_is_in_the_ledger_of_the_site(ask_privately):
+    ask = ask_privately("privacy.unit=image")
+    ask(CENTRE.kind, SUMS)
+    [entry] = verify(load_site(ask.site_file).ledger)
     expected = {
-        "study": study.sha256,
-        "run_id": 77,
+        "study": ask.study.sha256,
         "round": 0,
         "kind": "train.moments",
-        "mechanism": mechanism,
+        "mechanism": "gaussian",
         "unit": "image",
         "holds": "everyone",
         "noise": "seeded",
-        "noise_multiplier": 4.0,
-        "sampling_rate": rate,
-        "steps": 3,
+        "sampling_rate": 1.0,
+        "steps": 1,
+        "audited": 0,
     }
     assert {name: entry[name] for name in expected} == expected
+    assert entry["noise_multiplier"] == statistics_multiplier(ask.study)
+    assert len(entry["question"]) == 64
 
 
-def test_what_would_pass_the_site_s_own_limit_is_not_charged(draw_site, toy_study):
-    study = toy_study(*PRIVATE, "privacy.mechanism=dp-sgd")
-    given, site = guarantee_of(draw_site("north"), study, CENTRE, max_epsilon=0.1)
-    with pytest.raises(HicaError, match="max_epsilon"):
-        given.charge(Charge(1.0), "everyone")
-    assert not verify(site.ledger)
+def test_what_would_pass_the_site_s_own_limit_is_not_charged(ask_privately):
+    ask = ask_privately(policy="max_epsilon = 0.1")
+    assert "beyond policy.max_epsilon = 0.1" in ask.failure(CENTRE.kind)
+    assert not verify(load_site(ask.site_file).ledger)
+    assert not list(ask.state.glob("answers/*"))
+
+
+@pytest.mark.parametrize("noise", ["secure", "seeded"])
+def test_the_same_question_has_the_same_answer_and_costs_nothing_more(ask_privately, noise):
+    ask = ask_privately(policy=f'max_epsilon = 9.0\nnoise = "{noise}"')
+    first, again = (ask(CENTRE.kind, SUMS) for _ in range(2))  # each time a new process
+    for name in SUMS:
+        np.testing.assert_array_equal(first.arrays[name], again.arrays[name])
+    assert first.examples == again.examples
+    assert len(verify(load_site(ask.site_file).ledger)) == 1
+
+
+def test_another_question_in_the_place_of_one_that_was_answered_is_refused(ask_privately):
+    ask = ask_privately()
+    ask(CENTRE.kind, SUMS)
+    changed = ask.payload["shared.tower.adapter.up.weight"] + 1
+    words = ask.failure(CENTRE.kind, **{"shared.tower.adapter.up.weight": changed})
+    assert "centre was answered here to another question, and each turn of a study is" in words
+    assert len(verify(load_site(ask.site_file).ledger)) == 1
+
+
+@pytest.mark.parametrize("point", ["before it is charged", "after it is charged"])
+def test_an_answer_that_was_kept_and_did_not_leave_is_charged_once(
+    ask_privately, monkeypatch, point
+):
+    """The process is killed between answer and charge, or between charge and reply."""
+    ask = ask_privately()
+    real = the_app.charge
+
+    def killed(*arguments):
+        if point == "after it is charged":
+            real(*arguments)
+        raise StorageError("killed")
+
+    monkeypatch.setattr(the_app, "charge", killed)
+    assert "killed" in ask.failure(CENTRE.kind)
+    monkeypatch.setattr(the_app, "charge", real)
+    ask(CENTRE.kind, SUMS)
+    assert len(verify(load_site(ask.site_file).ledger)) == 1
+
+
+def test_where_the_answer_is_lost_it_is_charged_again(ask_privately):
+    """New noise is a new release, whatever the question."""
+    ask = ask_privately("alignment.rounds=1")
+    ask(CENTRE.kind, SUMS)
+    shutil.rmtree(ask.state)
+    ask(CENTRE.kind, SUMS)
+    assert len(verify(load_site(ask.site_file).ledger)) == 2
 
 
 def test_the_site_decides_where_noise_comes_from(draw_site, toy_study):
     study = toy_study(*PRIVATE, "privacy.mechanism=dp-sgd")
-    path = draw_site("north")
-    assert isinstance(guarantee_of(path, study, CENTRE)[0].noise(), SecureNoise)
-    drawn = [
-        guarantee_of(path, study, step, noise="seeded")[0].noise().normal((5,)).tolist()
-        for step in (CENTRE, CENTRE, PROTOTYPES)
-    ]
+    site = load_site(draw_site("north"))
+    assert isinstance(noise_of(Session(site, study), "q"), SecureNoise)
+    seeded = site.model_copy(update={"policy": site.policy.model_copy(update={"noise": "seeded"})})
+    session = Session(seeded, study)
+    drawn = [noise_of(session, name).normal((5,)).tolist() for name in ("q", "q", "r")]
     assert drawn[0] == drawn[1] != drawn[2]  # as the question is the same, or another
 
 
 def test_noise_is_shared_out_only_where_a_sum_is_all_that_is_seen(draw_site, toy_study):
     secure = ["privacy.secure_aggregation=true", "privacy.noise=distributed"]
     study = toy_study(*PRIVATE, "privacy.mechanism=dp-sgd", *secure)
-    path = draw_site("north")
-    assert guarantee_of(path, study, EVALUATION)[0].sum_over is None
-    assert guarantee_of(path, study, ASSIGN)[0].sum_over is None
+    session = Session(load_site(draw_site("north")), study)
+    turns = {turn.step: turn for turn in plan(study)}
+    assert sum_over_of(session, turns[EVALUATION]) is None
+    assert sum_over_of(session, turns[ASSIGN]) is None
     with pytest.raises(MessageError, match="takes no part in that session of a secure sum"):
-        guarantee_of(path, study, CENTRE)
+        sum_over_of(session, turns[CENTRE])
+
+
+# --- Every turn once -----------------------------------------------------------------------------
+
+
+def test_a_turn_of_a_study_without_privacy_is_answered_once_too(ask):
+    ask.forgets = False
+    bank = np.ascontiguousarray(ask.payload["shared.bank.classes"][::-1])
+    settings = turn_settings(ask.study, ALIGNMENT)
+    first = ask(ALIGNMENT.kind, ask.spec, settings=settings)
+    again = ask(ALIGNMENT.kind, ask.spec, settings=settings)
+    assert first.details == again.details
+    for name, value in first.arrays.items():
+        np.testing.assert_array_equal(value, again.arrays[name])
+    words = ask.failure(ALIGNMENT.kind, settings, **{"shared.bank.classes": bank})
+    assert "alignment 1/2 was answered here to another question" in words
+
+
+def test_lloyd_steps_are_as_many_questions_as_the_plan_has_of_them(ask):
+    ask.forgets = False
+    settings = {"step": "lloyd"}
+    spec = {"sums": ((3, DIM), "float64"), "counts": ((3,), "float64")}
+    rows = np.eye(DIM)[:12].reshape(4, 3, DIM)
+    for centroids in (rows[0], rows[1], rows[0]):  # two in the plan
+        ask(LLOYD.kind, spec, settings=settings, centroids=centroids)
+    assert "clusters was answered" in ask.failure(LLOYD.kind, settings, centroids=rows[2])
+
+
+def turn_settings(study, step):
+    return dict(next(turn.settings for turn in plan(study) if turn.step is step))

@@ -11,7 +11,14 @@ from hica.steps.plan import STEPS, kinds_asked
 from hica.wire.messages import Kind
 from hica_client.approval import approved, decisions
 from hica_client.cli import main
-from hica_client.consent import BESIDE_STEPS, privacy_words, region_words, show
+from hica_client.consent import (
+    BESIDE_STEPS,
+    OF_A_HUB,
+    privacy_words,
+    region_words,
+    show,
+    tower_words,
+)
 from hica_client.site import load_site
 
 
@@ -86,13 +93,28 @@ def test_noise_that_is_enough_in_the_sum_only_is_told(toy_study):
         ),
         (
             ["regions.method=hf-sam", "regions.checkpoint=wanglab/medsam-vit-base"],
-            "hf-sam, weights wanglab/medsam-vit-base: unless the site has a folder of this name, "
-            "fetched from the model hub",
+            f"hf-sam, weights wanglab/medsam-vit-base: a folder of this name, else {OF_A_HUB}",
         ),
     ],
 )
 def test_weights_that_would_be_fetched_are_told(toy_study, changes, words):
     assert region_words(toy_study(*changes)) == words
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([], "tiny, weights as built in"),
+        (["model.checkpoint=w.pt", f"model.sha256={'0' * 64}"], "tiny, weights w.pt"),
+        (
+            ["model.image=ViT-B-32", "model.pretrained=openai"],
+            f"ViT-B-32, weights openai: {OF_A_HUB}",
+        ),
+        (["model.image=hf-hub:a/b"], f"hf-hub:a/b, weights of that name: {OF_A_HUB}"),
+    ],
+)
+def test_weights_of_the_tower_that_would_be_fetched_are_told(toy_study, changes, words):
+    assert tower_words(toy_study(*changes)) == words
 
 
 def test_every_kind_is_explained():

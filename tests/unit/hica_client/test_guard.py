@@ -24,7 +24,7 @@ from hica.steps.alignment import ALIGNMENT
 from hica.steps.centre import CENTRE
 from hica.steps.plan import steps_of
 from hica.wire.messages import Kind, Reply, Request, SiteError, failure
-from hica.wire.records import decode_reply, encode_reply, encode_request, payload_bytes
+from hica.wire.records import PROTOCOL, decode_reply, encode_reply, encode_request, payload_bytes
 from hica_client import app as client
 from hica_client import egress
 from hica_client.approval import approve, decisions, revoke
@@ -180,9 +180,12 @@ def test_a_message_that_is_an_error_or_of_another_kind_than_it_says(site, study)
         ("[]", "header is not a JSON object"),
         (" " * 4_000_001, "at most 4000000 are read"),
         ({"protocol": 99}, "protocol 99"),
-        ({"protocol": 2, "kind": "train.align", "round": "3"}, "'round' is missing or no int"),
         (
-            {"protocol": 2, "kind": "train.align", "round": 3, "study": {}, "settings": {}},
+            {"protocol": PROTOCOL, "kind": "train.align", "round": "3"},
+            "'round' is missing or no int",
+        ),
+        (
+            {"protocol": PROTOCOL, "kind": "train.align", "round": 3, "study": {}, "settings": {}},
             "study received: study: Field required",
         ),
     ],

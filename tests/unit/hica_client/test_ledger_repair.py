@@ -12,7 +12,8 @@ from hica.errors import BudgetError, DataError
 from hica.privacy.accountant import epsilon
 from hica_client import audit, chain, ledger_repair
 from hica_client.audit import Event
-from hica_client.ledger import Release, Spending, charge, spendings, verify
+from hica_client.ledger import Budget, Release, Spending, spendings, verify
+from hica_client.ledger import charge as ledger_charge
 from hica_client.ledger_repair import repair
 
 DELTA = 1e-5
@@ -33,7 +34,13 @@ def _a_second_an_entry(monkeypatch):
     monkeypatch.setattr(chain, "datetime", Clock)
 
 
-def release(number):
+def charge(path, each, most, delta, **options):
+    """Charge it, under a site's budget and a study's that is never reached."""
+    budget = Budget(max_epsilon=most, delta=delta, study_epsilon=1e9, study_delta=delta)
+    return ledger_charge(path, each, budget, **options)
+
+
+def release(number, audited=0):
     """Charges of three kinds and two studies in turn."""
     kind = number % 3
     return Release(
@@ -41,6 +48,8 @@ def release(number):
         run_id=7,
         round=number,
         kind=KINDS[kind],
+        question=f"{number:064x}",
+        audited=audited,
         mechanism="gaussian",
         unit="patient",
         holds="everyone",
@@ -61,7 +70,7 @@ class Site:
             self.send(number)
 
     def charge(self, number):
-        charge(self.ledger, release(number), MUCH, DELTA)
+        charge(self.ledger, release(number, audit.position(self.log)), MUCH, DELTA)
 
     def send(self, number, kind="", decision="sent"):
         each = release(number)
@@ -184,6 +193,23 @@ def test_a_lost_end_without_a_head_is_told_by_the_audit_log(site):
     with pytest.raises(DataError, match=words):
         site.repair()
     assert (site.ledger.read_bytes(), site.files()) == before
+
+
+def test_a_clock_that_was_set_back_hides_no_answer(tmp_path, monkeypatch):
+    """The order of the audit log decides what came after the last proven charge, not the time."""
+    seconds = count()
+
+    class Backward:
+        @staticmethod
+        def now(zone):
+            return datetime(2026, 1, 1, tzinfo=UTC) - timedelta(hours=next(seconds))
+
+    monkeypatch.setattr(chain, "datetime", Backward)
+    site = Site(tmp_path, 6)
+    site.head.unlink()
+    site.ledger.write_bytes(b"".join(site.lines()[:4]))
+    with pytest.raises(DataError, match=r"an answer to train\.clusters, round 4"):
+        site.repair()
 
 
 def test_a_ledger_that_is_gone_with_its_head_is_told_by_the_audit_log(site):

@@ -12,8 +12,9 @@ from hica.deployment import keys
 from hica.deployment.keys import read_public
 from hica.deployment.kit import roster_json
 from hica.method.model import AlignmentModel
-from hica.secure_sum.collector import Collector
+from hica.secure_sum.collector import Collector, LiarError
 from hica.secure_sum.forms import masked_spec, threshold_of, values_of
+from hica.secure_sum.sharing import seal
 from hica.secure_sum.wire import Deal, SignedKeys, Unmasking
 from hica.steps.alignment import ALIGNMENT
 from hica.steps.centre import CENTRE
@@ -24,6 +25,7 @@ from hica.steps.state import Bank, State
 from hica.text.bank import TextBank
 from hica.wire.messages import Kind, Request, SiteError, spec_of
 from hica.wire.records import decode_reply, encode_request
+from hica_client import secure
 from hica_client.app import app, forget_sessions, session_for
 from hica_client.site import load_site
 from hica_simulations.grid import InProcessGrid
@@ -107,6 +109,7 @@ class Federation:
         self.part = {
             "session": number,
             "sealed": {a: {d: e.hex() for d, e in row.items()} for a, row in sealed.items()},
+            "promises": {d: each.to_json() for d, each in self.collector.promises.items()},
         }
 
     def masked(self, site, step, spec, settings=None, round_=0, **arrays):
@@ -284,6 +287,32 @@ def test_lists_of_keys_are_read_strictly(federation, refused, listed):
         sites.told("north", Kind.SHARES, {"session": NUMBER, "keys": listed})
 
 
+@pytest.mark.parametrize("promises", [None, [], {"west": 3}, {"west": {"shares": []}}])
+def test_promises_are_read_strictly(federation, refused, promises):
+    sites = federation()
+    sites.begin()
+    sites.part["promises"] = promises
+    with refused("promise"):
+        sites.masked("north", ALIGNMENT, sites.spec(), {"rate": 1.0})
+
+
+def test_who_has_dealt_wrong_shares_is_shown_to_the_coordinator(federation):
+    sites = federation()
+    sites.begin()
+    file = sites.files["west"]
+    session = session_for(file, load_site(file), Request(ALIGNMENT.kind, sites.study))
+    party = secure._participation(session).party
+    key, envelope = party._envelope_key("west", "north"), party._envelope("west", "north")
+    wrong = seal(bytes(32), key, envelope)
+    sites.collector._deals["west"].sealed["north"] = wrong
+    sites.part["sealed"]["north"]["west"] = wrong.hex()
+    with pytest.raises(SiteError, match="the shares of 'west' are not those it has com") as failed:
+        sites.masked("north", ALIGNMENT, sites.spec(), {"rate": 1.0})
+    assert failed.value.accuses == {"dealer": "west", "key": key.hex()}
+    with pytest.raises(LiarError, match="'west' has dealt wrong shares"):
+        sites.collector.check_accusation("north", failed.value.accuses)
+
+
 @pytest.mark.parametrize("sealed", [None, [], {}, {"north": 3}, {"north": {"west": "zz"}}])
 def test_envelopes_are_read_strictly(federation, refused, sealed):
     sites = federation()
@@ -326,10 +355,16 @@ def test_the_same_question_is_answered_again_in_the_same_group_only(federation, 
     words = r"the same question was answered together with east, north, south, west, now the sum "
     with refused(words):
         sites.finish(CENTRE)
-    sites.begin("04" * 16)  # another question is another matter
+    forget_sessions()  # every site is started again, and is asked in another round
+    sites.begin("04" * 16)
     sites.collect(CENTRE, SUMS, round_=1)
     listed = {"session": sites.number, "survivors": sites.collector.survivors}
-    assert sites.told("north", Kind.SURVIVORS, listed, 1)["signature"]
+    with refused(words):
+        sites.told("north", Kind.SURVIVORS, listed, 1)
+    sites.begin("05" * 16)  # another question is another matter
+    sites.collect(CENTRE, SUMS, round_=2, scale=np.full((2, DIM), 2.0, np.float32))
+    listed = {"session": sites.number, "survivors": sites.collector.survivors}
+    assert sites.told("north", Kind.SURVIVORS, listed, 2)["signature"]
 
 
 def test_a_question_whose_sum_was_never_uncovered_may_be_answered_in_another_group(federation):

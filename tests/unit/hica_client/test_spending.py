@@ -5,7 +5,8 @@ import pytest
 from hica.privacy.accountant import Charge, epsilon
 from hica_client.chain import FIRST
 from hica_client.cli import main
-from hica_client.ledger import Release, charge, verify
+from hica_client.ledger import Budget, Release, verify
+from hica_client.ledger import charge as ledger_charge
 from hica_client.site import load_site
 from hica_client.spending import MOST_STEPS, _most, spending
 
@@ -14,12 +15,19 @@ FIRST_STUDY, SECOND_STUDY = "ab" * 32, "cd" * 32
 TRAINING, CENTRE = Charge(1.7, 0.26, 40), Charge(5.0)
 
 
+def charge(path, each, most, delta, **options):
+    """Charge it, under a site's budget and a study's that is never reached."""
+    budget = Budget(max_epsilon=most, delta=delta, study_epsilon=1e9, study_delta=delta)
+    return ledger_charge(path, each, budget, **options)
+
+
 def release(study, spent, holds="everyone", **fields):
     return Release(
         study=study,
         run_id=7,
         round=1,
         kind="train.align",
+        question="12" * 32,
         mechanism="gaussian" if spent.sampling_rate == 1 else "sampled gaussian",
         unit="patient",
         holds=holds,

@@ -100,7 +100,8 @@ class FakeSite:
         self.name, self.step, self.dim = name, step, dim
         self.counts = {"labelled": labelled, "unlabelled": unlabelled, "test": test}
         draws = np.random.default_rng(sum(name.encode()))
-        self.features = draws.normal(size=(unlabelled, dim))
+        rows = draws.normal(size=(unlabelled, dim))
+        self.features = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1.0)
         self.labels = np.arange(labelled) % 2
         self.requests: list[Request] = []
         self.changes: dict[str, Callable[[Reply], Reply]] = {}
@@ -119,7 +120,8 @@ class FakeSite:
         empty = Reply(request.kind, self.name, request.round)
         kind = request.kind
         if kind == Kind.CAPABILITIES:
-            told = {"tower": "good", "device": "cpu", "classes": {}, "notes": []}
+            classes = dict.fromkeys(request.study.class_names)
+            told = {"tower": "good", "device": "cpu", "classes": classes, "notes": []}
             return replace(empty, details={**self.counts, **told})
         if kind == CENTRE.kind:
             sums = np.stack([self.features.sum(axis=0), np.zeros(self.dim)])
@@ -128,7 +130,7 @@ class FakeSite:
             if request.study.alignment.scaling == "global":
                 squares = np.square(self.features).sum(axis=0)
                 arrays["squares"] = np.stack([squares, np.zeros(self.dim)])
-            return replace(empty, arrays=arrays)
+            return replace(empty, examples=len(self.features), arrays=arrays)
         if kind == LLOYD.kind:
             if request.settings["step"] == "assign":
                 return empty
@@ -136,12 +138,12 @@ class FakeSite:
                 parts = site_start(self.features, request.study.pretraining.clusters, 0)
             else:
                 parts = cluster_sums(self.features, request.arrays["centroids"])
-            return replace(empty, arrays=parts._asdict())
+            return replace(empty, examples=len(self.features), arrays=parts._asdict())
         if kind == PROTOTYPES.kind:
             shots = self.features[: len(self.labels)]
             sums = np.stack([shots[self.labels == c].sum(axis=0) for c in range(2)])
             counts = np.bincount(self.labels, minlength=2).astype(float)
-            return replace(empty, arrays={"sums": sums, "counts": counts})
+            return replace(empty, examples=len(shots), arrays={"sums": sums, "counts": counts})
         if kind == CALIBRATION.kind:
             scores = self.features[: len(self.labels), :2]
             parts = curvature(scores, self.labels, request.arrays["bias"])
@@ -152,7 +154,7 @@ class FakeSite:
             groups = [str(i) for i in range(len(truth))]
             sure = np.eye(2)[truth] * 0.8 + 0.1
             metrics = site_metrics(sure, truth, groups, 2, seed=0, min_count=1)
-            return replace(empty, details=metrics.to_dict())
+            return replace(empty, examples=len(truth), details=metrics.to_dict())
         arrays = {
             name: value + np.float32(self.step)
             for name, value in request.arrays.items()

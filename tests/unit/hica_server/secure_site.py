@@ -10,7 +10,7 @@ from hica.deployment.keys import PublicKey
 from hica.errors import MessageError
 from hica.secure_sum.forms import integers_of, question_of, threshold_of
 from hica.secure_sum.party import Party
-from hica.secure_sum.wire import SignedKeys
+from hica.secure_sum.wire import SignedKeys, read_promises
 from hica.steps.plan import turn_of
 from hica.steps.step import Answer
 from hica.wire.messages import Kind, Reply, Request, failure
@@ -78,7 +78,10 @@ class SecureSite:
         if request.kind == Kind.CAPABILITIES or not (step := turn_of(request).step).in_sum:
             return reply
         sealed = told["sum"]["sealed"][self.name]
-        self.party.receive({site: bytes.fromhex(each) for site, each in sealed.items()})
+        self.party.receive(
+            {site: bytes.fromhex(each) for site, each in sealed.items()},
+            read_promises(told["sum"]["promises"]),
+        )
         sites = len(self.party.group.keys)
         answer = Answer(reply.arrays, reply.examples, reply.details)
         arrays = integers_of(step, answer, request.study, request.arrays, sites)

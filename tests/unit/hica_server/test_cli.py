@@ -148,6 +148,19 @@ def test_validate_with_data_embeds_the_texts(run_command, tmp_path):
     assert -1 <= summary["nearest_class_texts"] < 0.95
 
 
+@pytest.mark.parametrize("flags", [(), ("--hubs",)])
+def test_validate_asks_a_hub_only_where_it_is_told_to(run_command, tmp_path, monkeypatch, flags):
+    asked = []
+
+    def rehearse(study, data, hubs):
+        asked.append(hubs)
+        return {}
+
+    monkeypatch.setattr("hica_server.summary.rehearse", rehearse)
+    assert run_command("validate", EXAMPLE, "--data", tmp_path, *flags)[0] == 0
+    assert asked == [bool(flags)]
+
+
 def test_validate_with_data_finds_class_texts_that_cannot_be_told_apart(
     run_command, study, tmp_path
 ):

@@ -221,8 +221,14 @@ def test_an_update_too_far_from_what_was_sent_is_refused(meet, make_site):
     [
         (lambda reply: replace(reply, examples=0), "no example stands behind"),
         (lambda reply: replace(reply, details={}), "loss is None"),
-        (lambda reply: replace(reply, details={"loss": float("nan")}), "loss is nan"),
-        (lambda reply: replace(reply, details={"loss": "low"}), "loss is 'low'"),
+        (
+            lambda reply: replace(reply, details={"loss": float("nan")}),
+            "details: loss: Input should be a finite number",
+        ),
+        (
+            lambda reply: replace(reply, details={"loss": "low"}),
+            "details: loss: Input should be a valid number",
+        ),
         (
             lambda reply: replace(
                 reply, arrays={**reply.arrays, "shared.tower.weight": np.full((2, 3), np.nan, "f")}
@@ -413,7 +419,7 @@ def test_intercepts_take_the_newton_steps_of_pooled_scores(meet, make_site):
         run.take(CALIBRATION, number)
         pooled = newton_step(pooled, [curvature(scores, labels, pooled)], 0.1)
         np.testing.assert_allclose(run.learnt.bias, pooled, rtol=0, atol=1e-13)
-    assert np.abs(pooled).max() > 0.01
+    assert np.abs(pooled).max() > 0.005
     np.testing.assert_array_equal(sites[0].requests[1].arrays["bias"], np.zeros(2))
     assert (run.last["stage"], run.last["round"]) == ("calibration", 2)
 

@@ -107,11 +107,12 @@ def test_sites_are_met_by_name_and_what_they_tell_is_kept(lobby, make_site):
     [
         ({"tower": "evil" * 10}, "another image tower (evilevilevil, expected good)"),
         ({"tower": None}, "another image tower (None"),
-        ({"labelled": None}, "'labelled' is missing or no int"),
-        ({"test": "many"}, "'test' is missing or no int"),
-        ({"classes": []}, "'classes' is missing or no dict"),
-        ({"device": None}, "'device' is missing or no str"),
-        ({"notes": None}, "'notes' is missing or no list"),
+        ({"labelled": None}, "details: labelled: Field required"),
+        ({"test": "many"}, "details: test: Input should be a valid integer"),
+        ({"test": True}, "details: test: Input should be a valid integer"),
+        ({"classes": []}, "details: classes: Input should be a valid dictionary"),
+        ({"device": None}, "details: device: Field required"),
+        ({"notes": None}, "details: notes: Field required"),
     ],
 )
 def test_a_site_that_cannot_take_part_is_refused_and_the_reason_recorded(

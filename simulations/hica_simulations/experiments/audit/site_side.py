@@ -5,7 +5,6 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -65,8 +64,6 @@ def round_change(
         multiplier = setting.multiplier(units) * setting.noise_scale
         views = examples.hidden.shape[1]
         schedule = private_schedule(study, plain, rounds, multiplier, start.model, views)
-        # The number of units is public: the schedule is set for it, whoever takes part.
-        schedule = replace(schedule, expected_units=rounds.sampling_rate * units)
         whose = units_of(study, examples.groups)
         train_privately(start.model, examples, start.loss, schedule, whose, noise, start.anchor)
     else:

@@ -39,6 +39,7 @@ def compare_dp_sgd(
         views=1,
         micro_batch=batch_size,
         learning_rate=1e-4,
+        expected_units=batch_size,
         bank_learning_rate=1e-4,
     )
     loss = alignment_loss(0.1, 0.5, 0.5, 0.2, "all", "bank")

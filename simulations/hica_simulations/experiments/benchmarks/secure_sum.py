@@ -22,6 +22,7 @@ from hica.secure_sum.collector import Collector
 from hica.secure_sum.group import Threshold
 from hica.secure_sum.party import Party
 from hica.secure_sum.quantise import Integers, Range, quantise, restore
+from hica.secure_sum.wire import Promise
 from hica_simulations.experiments.benchmarks.timing import Figure, alternate, clock, ratio
 
 SITES, COORDINATOR = "sites", "coordinator"
@@ -82,7 +83,7 @@ class Federation:
         staying = dict(list(parties.items())[lost:])
         for name, party in staying.items():
             with self._noting(SITES):
-                masked = self._masked(party, sealed[name])
+                masked = self._masked(party, sealed[name], collector.promises)
             with self._noting(COORDINATOR):
                 collector.add(name, {"weights": masked})
         names = list(staying)
@@ -93,9 +94,11 @@ class Federation:
             totals = collector.total(shares)
             return restore(totals["weights"], RANGE, self.sites)
 
-    def _masked(self, party: Party, sealed: dict[str, bytes]) -> Integers:
+    def _masked(
+        self, party: Party, sealed: dict[str, bytes], promises: dict[str, Promise]
+    ) -> Integers:
         """A site's change as masked integers."""
-        party.receive(sealed)
+        party.receive(sealed, promises)
         integers = quantise(0.5 * (self.trained.astype(np.float64) - self.sent), RANGE, self.sites)
         party.mask({"weights": integers}, QUESTION)
         return integers

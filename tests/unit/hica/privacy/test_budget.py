@@ -94,11 +94,11 @@ def test_without_statistics_training_has_the_whole_budget():
 
 def test_batches_become_probabilities_and_epochs_steps():
     asked = study(alignment={"batch_size": 16, "local_epochs": 3, "rounds": 4})
-    assert rounds_of(ALIGNMENT, asked, 64) == Rounds(0.25, 12, 4)
-    assert rounds_of(ALIGNMENT, asked, 10) == Rounds(1.0, 3, 4)
+    assert rounds_of(ALIGNMENT, asked, 64) == Rounds(0.25, 12, 4, 16.0)
+    assert rounds_of(ALIGNMENT, asked, 10) == Rounds(1.0, 3, 4, 10.0)
     assert rounds_of(ALIGNMENT, asked, 0).rounds == 0
     asked = study(pretraining={"batch_size": 8, "local_epochs": 2, "rounds": 7})
-    assert rounds_of(PRETRAINING, asked, 32) == Rounds(0.25, 8, 7)
+    assert rounds_of(PRETRAINING, asked, 32) == Rounds(0.25, 8, 7, 8.0)
 
 
 def test_a_site_without_images_of_a_stage_has_the_whole_budget_for_the_other():

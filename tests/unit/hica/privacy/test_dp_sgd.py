@@ -18,7 +18,7 @@ from hica.privacy.dp_sgd import (
     train_privately,
 )
 from hica.privacy.gradients import per_image_gradients
-from hica.privacy.noise import SeededNoise
+from hica.privacy.noise import SeededNoise, on_grid
 
 LOSS = alignment_loss(0.1, 0.5, 0.3, 0.2, "all", "bank")
 EXACT = PrivateSchedule(
@@ -29,6 +29,7 @@ EXACT = PrivateSchedule(
     views=2,
     micro_batch=3,
     learning_rate=1e-2,
+    expected_units=4.0,
     bank_learning_rate=3e-2,
 )
 UNITS = ["p", "q", "p", "r", "s"]
@@ -201,7 +202,14 @@ def test_a_gradient_that_is_not_finite_counts_as_none(adapter, new_examples) -> 
 
 def test_an_empty_draw_runs_nothing_and_adds_noise_alone(model, new_examples, monkeypatch) -> None:
     examples = new_examples(model, UNITS)
-    schedule = replace(EXACT, steps=2, sampling_rate=0.5, noise_multiplier=2.0, max_norm=3.0)
+    schedule = replace(
+        EXACT,
+        steps=2,
+        sampling_rate=0.5,
+        expected_units=2.0,
+        noise_multiplier=2.0,
+        max_norm=3.0,
+    )
     monkeypatch.setattr(gradients, "per_image_gradients", None)
     expected = {name: value.clone() for name, value in weights_of(model).items()}
     train_privately(model, examples, LOSS, schedule, UNITS, NobodyTakesPart(5))
@@ -213,8 +221,9 @@ def test_an_empty_draw_runs_nothing_and_adds_noise_alone(model, new_examples, mo
         [{"params": tower, "lr": 1e-2}, {"params": bank, "lr": 3e-2}], weight_decay=0.0
     )
     for _ in range(2):
-        for value in expected.values():  # σ·C / (q · patients)
-            value.grad = torch.from_numpy(noise.normal(tuple(value.shape))) * 2.0 * 3.0 / (0.5 * 4)
+        for value in expected.values():  # σ·C on its grid / (q · patients)
+            drawn = torch.from_numpy(noise.normal(tuple(value.shape))) * 2.0 * 3.0
+            value.grad = on_grid(drawn, 6.0) / (0.5 * 4)
         optimiser.step()
     for name, value in weights_of(model).items():
         torch.testing.assert_close(value, expected[name], rtol=0, atol=1e-12)

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hica.errors import ConfigurationError, HicaError, MessageError
+from hica.privacy import dp_sgd, noise
 from hica.privacy.accountant import Charge
 from hica.privacy.budget import rounds_of, statistics_multiplier, training_multiplier
 from hica.privacy.release import (
@@ -21,6 +22,7 @@ from hica.privacy.release import (
     release,
     rows_at_a_time,
     units_of,
+    with_more_noise,
 )
 from hica.privacy.statistics import SENSITIVITY
 from hica.steps.alignment import ALIGNMENT, schedule_of
@@ -79,6 +81,12 @@ class Books:
     @property
     def guarantee(self):
         return Guarantee(self.charge, self.noise, self.sum_over)
+
+
+@pytest.fixture(autouse=True)
+def _fine_grid(monkeypatch):
+    """So fine that what leaves without noise is exact."""
+    monkeypatch.setattr(noise, "GRID", 2.0**-45)
 
 
 @pytest.fixture
@@ -208,6 +216,15 @@ def test_centroids_that_are_not_as_declared_are_refused(check, step, centroids, 
     assert words in str(error.value)
 
 
+def test_of_a_private_study_there_are_as_many_centroids_as_it_says(check, private):
+    """A start that is drawn has them all; one less would be an index out of range for a patient."""
+    for step in (LLOYD, ASSIGN, PRETRAINING):
+        with pytest.raises(
+            MessageError, match=r"'centroids' has shape \(2, 128\).*expected \(3, 128\)"
+        ):
+            check(step, private(), centroids=np.zeros((2, 128)))
+
+
 def test_there_may_be_fewer_centroids_than_the_study_wants(check):
     """Where sites have fewer distinct ones of their own."""
     check(LLOYD, centroids=np.zeros((2, 128)))
@@ -306,7 +323,7 @@ def test_images_of_a_patient_share_its_weight_unless_an_image_is_the_unit(
     found = released(site, PROTOTYPES)[0]
     expected = {"patient": [0.5 + 1, 0.5 + 1], "image": [2.0, 2.0]}[unit]
     assert found.arrays["counts"].tolist() == expected
-    assert found.examples == 4
+    assert found.examples == {"patient": 3, "image": 4}[unit]
     groups = site.parts["labelled"].groups
     names = {"patient": ["a", "a", "b", "c"], "image": ["0", "1", "2", "3"]}[unit]
     assert units_of(site.study, groups) == names
@@ -316,14 +333,14 @@ def test_sums_of_clusters_are_in_the_subspace_that_the_study_names(private, new_
     site = new_site(private("privacy.cluster_dimensions=5"))
     found = released(site, LLOYD)[0]
     assert found.arrays["sums"].shape == (3, 5) and found.arrays["counts"].sum() == 4.0
-    assert found.examples == 6
+    assert found.examples == 4
 
 
 def test_a_private_centre_is_of_all_images_and_none_is_kept(private, new_site, released):
     site = new_site(private())
     found = released(site, CENTRE)[0]
     assert found.arrays["counts"].tolist() == pytest.approx([4.0, 4.0 - 1.0])  # p1 has no region
-    assert (found.examples, found.keep, found.details) == (6, {}, {})
+    assert (found.examples, found.keep, found.details) == (4, {}, {})
     assert "centre" not in site.looked
 
 
@@ -339,7 +356,7 @@ def ready(private, new_site, ask):
 
 
 @pytest.mark.parametrize("step", [CENTRE, LLOYD, PROTOTYPES, ALIGNMENT, PRETRAINING])
-def test_the_ledger_is_charged_before_noise_is_drawn(ready, released, step):
+def test_what_is_spent_is_asked_for_before_noise_is_drawn(ready, released, step):
     assert released(ready, step)[1].done == ["charge", "noise"]
 
 
@@ -352,14 +369,6 @@ def test_where_the_ledger_refuses_nothing_is_released(ready, released, step):
     assert books.done == ["charge"]
     for name, value in ready.model.shared().items():  # and nothing was trained
         assert torch.equal(value, before[name])
-
-
-@pytest.mark.parametrize("step", [CENTRE, ALIGNMENT])
-def test_the_same_question_is_charged_again(ready, released, step):
-    books = Books()
-    for _ in range(2):
-        released(ready, step, books)
-    assert len(books.spent) == 2 and books.spent[0] == books.spent[1]
 
 
 @pytest.mark.parametrize("step", [EVALUATION, ASSIGN])
@@ -385,12 +394,12 @@ def test_without_privacy_the_exact_answer_leaves(new_site, toy_study, released, 
 # --- Steps without a form with noise -------------------------------------------------------------
 
 
-def refuses(step, site, error, words):
+def refuses(step, site, error, words, done=()):
     books = Books()
     request = Request(step.kind, site.study, 0, {}, site.asked_with().arrays())
     with pytest.raises(error, match=words):
         release(step, site, site.model, request, books.guarantee)
-    assert books.done == []
+    assert books.done == list(done)
 
 
 def test_a_step_without_a_noisy_form_is_refused_in_a_private_study(ready):
@@ -422,7 +431,7 @@ class Unbounded(Statistic):
 
 def test_a_statistic_whose_rows_are_not_known_is_refused(ready):
     words = "unbounded: nothing bounds what one patient changes of it"
-    refuses(Unbounded(), ready, ConfigurationError, words)
+    refuses(Unbounded(), ready, ConfigurationError, words, ["charge"])  # and no noise
 
 
 @pytest.mark.parametrize(
@@ -449,7 +458,61 @@ def test_rows_longer_than_they_may_be_are_made_shorter(ready):
     assert found.arrays["counts"].tolist() == [4.0]
 
 
+def test_a_site_whose_images_fail_is_answered_for_as_one_without_patients(
+    ready, released, monkeypatch, caplog
+):
+    """A refusal would tell that a patient is there whose image makes it fail."""
+    expected = {name: np.zeros_like(v) for name, v in released(ready, PROTOTYPES)[0].arrays.items()}
+    monkeypatch.setattr(type(PROTOTYPES), "rows", lambda *_: 1 / 0)
+    found, books = released(ready, PROTOTYPES)
+    assert found.examples == 4 and books.done == ["charge", "noise"]
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found.arrays[name], value)
+    assert "answered as by a site without patients" in caplog.text
+
+
+def test_more_noise_makes_the_noise_of_fewer_sites(private, new_site, released):
+    study = private()
+    site = new_site(study)
+    exact = released(site, CENTRE)[0].arrays["sums"]
+    three = released(site, CENTRE, Books(noise=1.0, sum_over=3))[0]
+    two = with_more_noise(CENTRE, study, three, (3, 2), Constant(1.0)).arrays["sums"]
+    first, more = three.arrays["sums"] - exact, two - three.arrays["sums"]
+    deviation = statistics_multiplier(study) * moves_of(CENTRE, study) * SENSITIVITY
+    np.testing.assert_allclose(first**2 + more**2, deviation**2 / 2, rtol=1e-9)
+
+
 # --- Training ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [ALIGNMENT, PRETRAINING])
+def test_training_that_fails_is_answered_for_as_by_a_site_without_patients(
+    private, new_site, ask, released, monkeypatch, caplog, step
+):
+    def site():
+        made = new_site(private())
+        made.keep(ASSIGN.answer(made, made.model, ask(made.study, ASSIGN, made.asked_with())).keep)
+        return made
+
+    class Nobody(Constant):
+        def uniform(self, n):
+            return np.ones(n)  # no unit is in any step
+
+    books = Books()
+    books.source = Nobody(0.5)
+    expected = released(site(), step, books)[0]
+    calls = []
+
+    def fails(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise IndexError("of one patient only")
+        return real(*arguments)
+
+    real = dp_sgd.clipped_sum
+    monkeypatch.setattr(dp_sgd, "clipped_sum", fails)
+    found = released(site(), step, Books(noise=0.5))[0]
+    assert same(found, expected) and "answered as by a site without patients" in caplog.text
 
 
 def align(site, round_=0, rate=1.0):
@@ -497,7 +560,7 @@ def test_a_private_round_is_charged_as_the_budget_counts_it(
     assert books.spent == [Charge(multiplier, rounds.sampling_rate, rounds.steps)]
     assert books.holds == [EVERYONE]
     assert found.details == {}  # a loss would need noise, too
-    assert found.examples == 4
+    assert found.examples == shots
 
 
 def test_images_of_a_stage_that_the_study_has_not_are_not_looked_at(private, new_site, released):

@@ -87,7 +87,7 @@ class Table:
         """Exchange 1."""
         self.deals = {name: self.parties[name].deal(self.signed) for name in self.here}
         for name, deal in self.deals.items():
-            self.collector.check_deal(name, deal)
+            self.collector.check_deal(name, deal, self.registered[name])
         self.sealed = self.collector.take_deals(self.deals)
         return self.deals
 
@@ -100,7 +100,7 @@ class Table:
         """Exchange 2."""
         self.masked = {}
         for name in self.here:
-            self.parties[name].receive(self.sealed[name])
+            self.parties[name].receive(self.sealed[name], self.collector.promises)
             self.masked[name] = self.integers(name)
             self.parties[name].mask(self.masked[name], self.questions[name])
             self.collector.add(name, self.masked[name])
@@ -117,8 +117,8 @@ class Table:
         self.shares = {
             name: self.parties[name].unmask(self.survivors, self.signatures) for name in self.here
         }
-        for each in self.shares.values():
-            self.collector.check_unmasking(each)
+        for name, each in self.shares.items():
+            self.collector.check_unmasking(name, each)
         return self.shares
 
     def total(self) -> dict[str, np.ndarray]:

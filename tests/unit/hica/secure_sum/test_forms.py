@@ -3,6 +3,7 @@ import pytest
 
 from hica.errors import ConfigurationError, MessageError
 from hica.secure_sum.forms import (
+    LOSS,
     in_sum,
     integers_of,
     masked_spec,
@@ -99,10 +100,18 @@ def test_more_examples_than_a_site_may_have_are_refused(study):
         integers_of(PRETRAINING, update(0.1, examples=51)[0], fifty, sent, 3)
 
 
-def test_training_that_diverged_is_refused(study):
-    for answer, sent in (update(np.nan), update(0.1, loss=float("nan"))):
-        with pytest.raises(MessageError, match="NaN or infinite"):
-            integers_of(ALIGNMENT, answer, study(), sent, 3)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_training_that_diverged_adds_nothing(study, bad):
+    """A refusal would name the site: that its data make weights of the coordinator's diverge."""
+    answer, sent = update(bad)
+    found, still = (
+        integers_of(ALIGNMENT, each, study(), sent, 3) for each in (answer, update(0.0)[0])
+    )
+    assert found.keys() == still.keys()
+    for name in found:
+        np.testing.assert_array_equal(found[name], still[name])
+    lost = integers_of(ALIGNMENT, update(0.1, loss=float("nan"))[0], study(), sent, 3)
+    assert not lost[LOSS].any()
 
 
 def test_an_update_without_examples_is_none(study):

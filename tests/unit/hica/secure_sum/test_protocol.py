@@ -7,12 +7,18 @@ import pytest
 from scipy.stats import chi2
 
 from hica.errors import MessageError
-from hica.secure_sum.collector import Collector
-from hica.secure_sum.group import SIGNING, Threshold, keys_statement, pair_purpose
+from hica.secure_sum.collector import Collector, LiarError
+from hica.secure_sum.group import (
+    SIGNING,
+    Threshold,
+    keys_statement,
+    pair_purpose,
+    promise_statement,
+)
 from hica.secure_sum.masks import add_mask
-from hica.secure_sum.party import Party
+from hica.secure_sum.party import DealtWrongError, Party
 from hica.secure_sum.quantise import restore
-from hica.secure_sum.sharing import agreed
+from hica.secure_sum.sharing import agreed, commitment, seal
 from hica.secure_sum.wire import SignedKeys
 
 from .conftest import KEYS, QUESTION, RANGES, SESSION, STUDY, new_key
@@ -228,38 +234,60 @@ def test_a_changed_envelope_is_refused_by_its_senders_name(table, refused):
     sealed = session.sealed["north"]
     sealed["west"] = bytes([sealed["west"][0] ^ 1]) + sealed["west"][1:]
     with refused("the sealed shares of 'west': was changed on its way"):
-        session.parties["north"].receive(sealed)
+        session.parties["north"].receive(sealed, session.collector.promises)
 
 
 def test_an_envelope_for_another_site_or_of_another_sender_cannot_be_opened(table, refused):
     session = table(4).until("mask")
     with refused("the sealed shares of 'west'"):
         session.parties["north"].receive(
-            {**session.sealed["north"], "west": session.sealed["east"]["west"]}
+            {**session.sealed["north"], "west": session.sealed["east"]["west"]},
+            session.collector.promises,
         )
     with refused("the sealed shares of 'east'"):
         session.parties["south"].receive(
-            {**session.sealed["south"], "east": session.sealed["south"]["west"]}
+            {**session.sealed["south"], "east": session.sealed["south"]["west"]},
+            session.collector.promises,
         )
 
 
 def test_sites_that_were_told_different_keys_cannot_read_each_other(table, refused):
     session = table(5).until("deal")
     fewer = [k for k in session.signed if k.site != "centre"]
-    sealed = session.parties["west"].deal(session.signed).sealed["north"]
+    deal = session.parties["west"].deal(session.signed)
     session.parties["north"].deal(fewer)
-    with refused("the sealed shares of 'west'"):
-        session.parties["north"].receive({"west": sealed})
+    with refused("'west' has committed to shares for 5 sites, there are 4"):
+        session.parties["north"].receive({"west": deal.sealed["north"]}, {"west": deal.promise})
 
 
 def test_envelopes_of_strangers_and_too_few_are_refused(table, refused):
     session = table(4).until("mask")
     with refused("shares of 'nowhere', which is no other site of this session"):
-        session.parties["north"].receive({**session.sealed["north"], "nowhere": bytes(48)})
+        session.parties["north"].receive(
+            {**session.sealed["north"], "nowhere": bytes(48)}, session.collector.promises
+        )
     with refused("shares of 'south', which is no other"):
-        session.parties["south"].receive({"south": bytes(48)})
+        session.parties["south"].receive({"south": bytes(48)}, session.collector.promises)
     with refused("shares of 2 sites, at least 3 of 4 must stay"):
-        session.parties["east"].receive({"west": session.sealed["east"]["west"]})
+        session.parties["east"].receive(
+            {"west": session.sealed["east"]["west"]}, session.collector.promises
+        )
+
+
+def test_shares_without_their_dealers_own_promise_are_refused(table, refused):
+    session = table(4).until("mask")
+    promises, forged = session.collector.promises, new_key()[0]
+    with refused("shares of 'west', and nothing of what it commits to"):
+        session.parties["north"].receive(
+            session.sealed["north"], {k: v for k, v in promises.items() if k != "west"}
+        )
+    other = replace(promises["west"], signature=forged.sign(b"", SIGNING))
+    with refused("what 'west' commits to is not signed by its registered key for this session"):
+        session.parties["south"].receive(session.sealed["south"], {**promises, "west": other})
+    with refused("what 'east' commits to is not signed"):
+        session.parties["west"].receive(
+            session.sealed["west"], {**promises, "east": promises["north"]}
+        )
 
 
 # --- Who is in the sum ---------------------------------------------------------------------------
@@ -340,7 +368,13 @@ def test_of_each_site_one_kind_of_share_is_given_and_only_once(table, refused):
 @pytest.mark.parametrize("step", ["deal", "receive", "mask", "sign", "unmask"])
 def test_no_step_before_its_time(table, step, refused):
     party = table(4).parties["north"]
-    arguments = {"deal": [[]], "receive": [{}], "mask": [{}, ""], "sign": [[]], "unmask": [[], {}]}
+    arguments = {
+        "deal": [[]],
+        "receive": [{}, {}],
+        "mask": [{}, ""],
+        "sign": [[]],
+        "unmask": [[], {}],
+    }
     with refused(r"out of order: .* this site has done made"):
         getattr(party, step)(*arguments[step])
 
@@ -361,14 +395,72 @@ def test_no_step_a_second_time_even_if_it_was_refused(table, refused):
 # --- Sites that lie to the coordinator -----------------------------------------------------------
 
 
-def test_a_wrong_share_is_noticed_and_there_is_no_sum(table, refused):
-    for field, lost in (("self_masks", []), ("mask_keys", ["west"])):
-        session = table(5).run_until_unmasked({"mask": lost})
-        liar = session.shares["east"]
-        wrong = {name: bytes(16) for name in getattr(liar, field)}
-        session.shares["east"] = replace(liar, **{field: wrong})
-        with refused("do not give what it has dealt"):
-            session.total()
+@pytest.mark.parametrize(("field", "lost"), [("self_masks", []), ("mask_keys", ["west"])])
+def test_a_wrong_share_is_refused_and_the_sum_is_made_of_the_others(table, refused, field, lost):
+    session = table(7, share=0.6).run_until_unmasked({"mask": lost})
+    dealer = next(iter(getattr(session.shares["east"], field)))
+    shares = getattr(session.shares["east"], field)
+    liar = replace(session.shares["east"], **{field: {**shares, dealer: bytes(16)}})
+    with refused(f"sends another share than '{dealer}' has dealt to it"):
+        session.collector.check_unmasking("east", liar)
+    del session.shares["east"]
+    assert_sum(session, session.total())
+
+
+def dealt_wrong(session, dealer, holder):
+    """What a dealer deals that seals other shares for one site than it has committed to."""
+    deal, party = session.deals[dealer], session.parties[dealer]
+    envelope = party._envelope(dealer, holder)
+    wrong = seal(bytes(32), party._envelope_key(dealer, holder), envelope)
+    return replace(deal, sealed={**deal.sealed, holder: wrong})
+
+
+def test_who_deals_wrong_shares_is_shown_by_the_site_that_has_them(table):
+    session = table(5).until("mask")
+    session.deals["west"] = dealt_wrong(session, "west", "north")
+    sealed = session.collector.take_deals(session.deals)
+    with pytest.raises(DealtWrongError, match="the shares of 'west' are not those it has") as told:
+        session.parties["north"].receive(sealed["north"], session.collector.promises)
+    assert told.value.proof["dealer"] == "west"
+    with pytest.raises(LiarError, match="'west' has dealt wrong shares") as liar:
+        session.collector.check_accusation("north", told.value.proof)
+    assert liar.value.site == "west"
+
+
+def test_nobody_can_accuse_a_site_that_has_dealt_rightly(table):
+    session = table(5).until("mask")
+    key = session.parties["north"]._envelope_key("west", "north").hex()
+    for proof in (
+        {},
+        {"dealer": "west"},
+        {"dealer": "nowhere", "key": key},
+        {"dealer": "north", "key": key},
+        {"dealer": "west", "key": key},  # it opens the envelope, and all is right there
+        {"dealer": "west", "key": "00" * 32},
+        {"dealer": "east", "key": key},
+        {"dealer": 3, "key": None},
+    ):
+        session.collector.check_accusation("north", proof)
+
+
+@pytest.mark.parametrize("lost", [[], ["west"]])
+def test_who_commits_to_shares_of_another_seed_is_named_and_there_is_no_sum(table, lost):
+    session = table(5)
+    west = session.parties["west"]
+    west._self_seed, west._mask_seed = bytes(16), bytes(16)  # after its mask key was made of it
+    session.until("mask")
+    promise = session.deals["west"].promise
+    other = commitment(bytes(range(16)), b"")
+    statement = promise_statement(west.group.transcript, "west", other, promise.shares)
+    signature = KEYS["west"][0].sign(statement, SIGNING)
+    promise = replace(promise, commitment=other, signature=signature)
+    session.deals["west"] = replace(session.deals["west"], promise=promise)
+    session.sealed = session.collector.take_deals(session.deals)
+    session.lose(lost)
+    for step in ("mask", "sign", "unmask"):
+        getattr(session, step)()
+    with pytest.raises(LiarError, match="'west' has dealt wrong shares"):
+        session.total()
 
 
 def test_deals_and_shares_that_do_not_fit_are_refused(table, refused):
@@ -377,10 +469,17 @@ def test_deals_and_shares_that_do_not_fit_are_refused(table, refused):
     lacking = replace(deal, sealed={"east": deal.sealed["east"]})
     with refused("shares are missing, or of strangers: south, west"):
         session.collector.check_deal("north", lacking)
+    fewer = replace(deal, promise=replace(deal.promise, shares=deal.promise.shares[1:]))
+    with refused("commitments are missing, or of strangers"):
+        session.collector.check_deal("north", fewer)
+    with refused("'north' has committed to shares for 3 sites, there are 4"):
+        session.collector.check_deal("north", fewer, session.registered["north"])
+    with refused("what 'north' commits to is not signed"):
+        session.collector.check_deal("north", deal, session.registered["west"])
     session = table(4).run_until_unmasked()
     shares = session.shares["north"]
     with refused("shares that do not fit who is in the sum"):
-        session.collector.check_unmasking(replace(shares, mask_keys={"west": bytes(16)}))
+        session.collector.check_unmasking("north", replace(shares, mask_keys={"west": bytes(16)}))
     with refused("not a site whose numbers are still missing"):
         session.collector.add("north", session.masked["north"])
 

@@ -5,6 +5,7 @@ import pytest
 from hica.errors import MessageError
 from hica.secure_sum.wire import (
     Deal,
+    Promise,
     SignedKeys,
     Unmasking,
     read_list,
@@ -12,20 +13,22 @@ from hica.secure_sum.wire import (
     read_session,
     read_signature,
     read_table,
+    signature_of,
 )
 
 KEYS = SignedKeys("north", bytes(range(32)), bytes(32), bytes(100))
-DEAL = Deal(bytes(32), {"east": bytes(48), "west": bytes(range(48))})
+PROMISE = Promise(bytes(32), (bytes(64), bytes(range(64))), bytes(100))
+DEAL = Deal(PROMISE, {"east": bytes(48), "west": bytes(range(48))})
 UNMASKING = Unmasking({"east": bytes(16)}, {"west": bytes(range(16))})
 BAD_HEX = ["", "00", 3, None, ["00"], "zz", "0", b"00", "AB" * 32, "00" * 31, "00" * 33]
 
 
-@pytest.mark.parametrize("sent", [KEYS, DEAL, UNMASKING])
+@pytest.mark.parametrize("sent", [KEYS, PROMISE, DEAL, UNMASKING])
 def test_everything_is_read_as_it_was_sent(sent):
     assert type(sent).from_json(json.loads(json.dumps(sent.to_json()))) == sent
 
 
-@pytest.mark.parametrize("sent", [KEYS, DEAL, UNMASKING])
+@pytest.mark.parametrize("sent", [KEYS, PROMISE, DEAL, UNMASKING])
 @pytest.mark.parametrize("change", ["missing", "more", "list", "none", "text"])
 def test_tables_have_exactly_their_fields(sent, change):
     table = sent.to_json()
@@ -48,7 +51,17 @@ def test_signatures_have_a_length_that_p_384_has(value):
     with pytest.raises(MessageError, match="signature"):
         SignedKeys.from_json({**KEYS.to_json(), "signature": value})
     with pytest.raises(MessageError, match="signature"):
+        Promise.from_json({**PROMISE.to_json(), "signature": value})
+    with pytest.raises(MessageError, match="signature"):
         read_signature(value)
+    with pytest.raises(MessageError, match="signature"):
+        signature_of({"signature": value})
+
+
+@pytest.mark.parametrize("table", [None, {}, [], {"signature": "00" * 100, "more": 1}])
+def test_an_answer_that_signs_is_a_signature_and_no_more(table):
+    with pytest.raises(MessageError, match="survivors: no table of signature"):
+        signature_of(table)
 
 
 NAMES = ["", " a", "a" * 65, "a\n", "a\x00", "ü", 3, None, ["a"], "-a"]
@@ -68,7 +81,9 @@ def test_names_are_those_that_a_study_may_hold(name):
 @pytest.mark.parametrize("value", BAD_HEX)
 def test_what_was_dealt_is_read_strictly(value):
     with pytest.raises(MessageError, match="commitment"):
-        Deal.from_json({**DEAL.to_json(), "commitment": value})
+        Promise.from_json({**PROMISE.to_json(), "commitment": value})
+    with pytest.raises(MessageError, match="shares"):
+        Promise.from_json({**PROMISE.to_json(), "shares": [value]})
     with pytest.raises(MessageError, match="sealed"):
         Deal.from_json({**DEAL.to_json(), "sealed": {"east": value}})
     for field in ("self_masks", "mask_keys"):

@@ -96,9 +96,28 @@ def test_weights_that_cannot_be_fetched(monkeypatch) -> None:
     def refuse(*_args, **_kwargs):
         raise OSError("no route to host")
 
-    monkeypatch.setattr("hica.towers.timm_tower.timm.create_model", refuse)
-    with pytest.raises(CheckpointError, match=r"no route to host.*give model.checkpoint"):
-        load_image_tower("timm/mobilenetv2_100", pretrained="ra_in1k")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    with pytest.raises(CheckpointError, match=r"no route to host.*below the folder of weights"):
+        load_image_tower("timm/mobilenetv2_100", pretrained="ra_in1k", sha256="0" * 64, hubs=True)
+
+
+def test_weights_of_a_tag_are_read_from_the_file_that_is_pinned(monkeypatch, tmp_path) -> None:
+    donor = timm.create_model("test_efficientnet", num_classes=1000)
+    path = tmp_path / "model.safetensors"
+    save_file(donor.state_dict(), path)
+    asked = []
+
+    def fetch(repository, file, local_files_only):
+        asked.append((repository, file, local_files_only))
+        return str(path)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fetch)
+    pinned = {"pretrained": "r160_in1k", "sha256": file_sha256(path)}
+    tower = load_image_tower("timm/test_efficientnet", **pinned)
+    assert torch.equal(tower.trunk.conv_stem.weight, donor.conv_stem.weight)
+    assert asked == [("timm/test_efficientnet.r160_in1k", "model.safetensors", True)]
+    with pytest.raises(CheckpointError, match="other weights than the study's"):
+        load_image_tower("timm/test_efficientnet", pretrained="r160_in1k", sha256="0" * 64)
 
 
 def test_setting_the_model_does_not_take() -> None:

@@ -30,7 +30,9 @@ def test_a_name_is_looked_for_in_the_cache_of_the_hub(cache, save_model):
     (there / "refs" / "main").write_text(commit)
     (there / "snapshots").mkdir()
     save_model("oval shape").rename(there / "snapshots" / commit)
-    assert locate("owner/little") == there / "snapshots" / commit
+    assert locate(f"owner/little@{commit}") == there / "snapshots" / commit
+    with pytest.raises(CheckpointError, match="not pinned"):
+        locate("owner/little")
 
 
 @pytest.mark.parametrize("name", ["owner/little", "little", "no/such/folder", "/no/such"])

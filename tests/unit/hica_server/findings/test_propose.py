@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hica.errors import ConfigurationError
+from hica.errors import ConfigurationError, WeightsError
 from hica_server.findings.language_model import PROMPT
 from hica_server.findings.propose import propose
 
@@ -37,3 +37,17 @@ def test_a_language_model_says_how_to_ask_it_again(study, save_model, seed):
 def test_a_model_belongs_to_its_source(study, kind, model):
     with pytest.raises(ConfigurationError, match="belong together"):
         propose(study, kind, model, None)
+
+
+def test_a_model_of_a_hub_is_fetched_only_where_that_is_allowed(study, monkeypatch):
+    asked = []
+
+    def locate(name, hubs):
+        asked.append((name, hubs))
+        raise WeightsError("not here")
+
+    monkeypatch.setattr("hica_server.findings.language_model.locate", locate)
+    for hubs in (False, True):
+        with pytest.raises(WeightsError):
+            propose(study, "language-model", "owner/name@0", None, hubs)
+    assert asked == [("owner/name@0", False), ("owner/name@0", True)]
