@@ -22,14 +22,15 @@ from hica.privacy.release import Guarantee, check_request, release, with_more_no
 from hica.secure_sum.forms import question_of
 from hica.seeds import derived_seed
 from hica.steps.plan import check_asked, step_kinds, turn_of
-from hica.steps.state import State
+from hica.steps.sent import check_sent
+from hica.steps.state import State, weights_of
 from hica.steps.step import Answer, Turn
 from hica.wire.messages import Kind, Reply, Request, failure
 from hica.wire.records import decode_request, encode_reply
 from hica_client.answers import Kept
 from hica_client.audit import position
 from hica_client.ledger import Budget, Release, afford, charge
-from hica_client.secure import EXCHANGES, group_of, masked, receive
+from hica_client.secure import EXCHANGES, check_kept, group_of, masked, receive
 from hica_client.session import Session
 from hica_client.site import Site, load_site
 
@@ -124,10 +125,13 @@ def answer(session: Session, request: Request) -> Reply:
     if secure:
         receive(session, request, turn.step)
     check_request(turn, request, session.width)
+    check_sent(turn, study, session.start, weights_of(request.arrays))
     question = question_of(request)
     kept = session.answers.find(turn, question)
     again = kept is not None
     if kept is None:
+        if secure:
+            check_kept(session, request, turn.step)
         kept = fresh(session, request, turn, question)
         session.answers.keep(turn, question, kept)
     if kept.release:
@@ -170,7 +174,7 @@ def fresh(session: Session, request: Request, turn: Turn, question: str) -> Kept
     given = Guarantee(pay, lambda: noise_of(session, question), sum_over)
     model = session.model(State.from_arrays(request.arrays), turn.step.centred)
     found = release(turn.step, session, model, request, given)
-    session.keep(found.keep)
+    session.keep(found.keep, question)
     return Kept(found, spent[0] if spent else None, sum_over)
 
 

@@ -34,7 +34,7 @@ from hica.secure_sum.wire import (
 from hica.steps.step import Answer, Step
 from hica.steps.training import Training
 from hica.wire.checkpoint import write_json
-from hica.wire.messages import Kind, Reply, Request
+from hica.wire.messages import KEPT, Kind, Reply, Request
 from hica_client.session import Session
 
 GROUPS = "groups.json"
@@ -112,7 +112,29 @@ def receive(session: Session, request: Request, step: Step) -> None:
     present = _participation(session)
     present.question = question_of(request)
     by_round = isinstance(step, Training)  # the order of its batches is drawn by round
-    present.content = present.question if by_round else question_of(replace(request, round=0))
+    alone = {name: value for name, value in request.settings.items() if name != KEPT}
+    content = question_of(replace(request, round=0, settings=alone))
+    present.content = present.question if by_round else content
+
+
+def check_kept(session: Session, request: Request, step: Step) -> None:
+    """Refuse where the answer would depend on what was kept of another question than elsewhere.
+
+    A coordinator could have told every site centroids of its own, or weights, so that the updates
+    of all but one are next to nothing, and their sum is that one's.
+
+    Raises:
+        MessageError: Names what was kept.
+    """
+    told = request.settings.get(KEPT)
+    for name in step.needs(session.study):
+        own = session.kept_of(name)
+        if own is not None and not (isinstance(told, dict) and told.get(name) == own):
+            raise MessageError(
+                f"what this site has kept ({name}) is of another question than that of the sum: it "
+                "was away when the others were asked, or was asked something else. It takes part "
+                "again once all have been asked anew"
+            )
 
 
 def masked(

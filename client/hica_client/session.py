@@ -31,8 +31,10 @@ from hica.steps.state import State
 from hica.steps.step import Part, Role
 from hica.study import Study
 from hica.text.bank import TextBank
+from hica.towers.adaptation import AdaptedTower
 from hica.towers.from_study import adapted_tower
 from hica.wire.checkpoint import has_state, load_state, save_state
+from hica.wire.weight_names import BANK_CLASSES, BANK_FINDINGS
 from hica_client.answers import Answers
 from hica_client.site import Site
 
@@ -104,14 +106,35 @@ class Session:
         return Answers(self.state / "answers", self.study)
 
     @cached_property
+    def _tower_and_start(self) -> tuple[AdaptedTower, dict[str, NDArray[Any]]]:
+        """The adapted tower, and a copy of what of it will be trained."""
+        data = self.site.data
+        adapted = adapted_tower(self.study, data.weights, self.device, data.hubs)
+        weights = adapted.trainable().items()
+        return adapted, {f"tower.{name}": w.detach().cpu().numpy().copy() for name, w in weights}
+
+    @cached_property
     def pipeline(self) -> Pipeline:
         """Tower, regions and cache; the tower is on the site's device."""
         regions, weights = self.study.regions, self.site.data.weights
-        hubs = self.site.data.hubs
-        adapted = adapted_tower(self.study, weights, self.device, hubs)
+        hubs, adapted = self.site.data.hubs, self._tower_and_start[0]
         method = region_method(self.study, weights, adapted.tower, self.device, hubs)
         cache = TensorCache(self.site.data.cache)
         return Pipeline(adapted, method, regions.count, cache, self.device)
+
+    @property
+    def start(self) -> dict[str, NDArray[Any]]:
+        """The trained weights before any training, by name; of a trained text bank zeros."""
+        start = self._tower_and_start[1]
+        if self.study.alignment.train_text_bank:
+            rows = {
+                BANK_CLASSES: len(self.study.classes),
+                BANK_FINDINGS: len(self.study.finding_names),
+            }
+            start = start | {
+                name: np.zeros((number, self.width), np.float32) for name, number in rows.items()
+            }
+        return start
 
     @property
     def tower_fingerprint(self) -> str:
@@ -228,10 +251,14 @@ class Session:
         records = self.rows(part)
         return self.texts.positives(labels, [records[row].findings for row in rows.tolist()])
 
-    def keep(self, kept: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
-        """Write site state that later rounds of this study depend on."""
+    def keep(self, kept: Mapping[str, Mapping[str, NDArray[Any]]], question: str) -> None:
+        """Write site state that later rounds depend on, and of which question it is."""
         for name, arrays in kept.items():
-            save_state(self.state, name, arrays, {})
+            save_state(self.state, name, arrays, {"question": question})
+
+    def kept_of(self, name: str) -> str | None:
+        """Hash of the question that site state is of; None where nothing was kept."""
+        return load_state(self.state, name)[1]["question"] if self.has_kept(name) else None
 
     def has_kept(self, name: str) -> bool:
         """See `SiteData.has_kept`."""

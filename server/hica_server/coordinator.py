@@ -14,13 +14,13 @@ from flwr.serverapp import Grid
 from hica.deployment.keys import PublicKey
 from hica.errors import FederationError, MessageError
 from hica.privacy.budget import noise_deviation
-from hica.secure_sum.forms import mean_update, threshold_of
+from hica.secure_sum.forms import mean_update, question_of, threshold_of
 from hica.steps.arrays import WEIGHTS_ARRAY, Sizes
 from hica.steps.state import WEIGHTS, State, weights_of
 from hica.steps.step import Received, Statistic, Turn
 from hica.steps.training import ALL_SITES, Training
 from hica.study import Study
-from hica.wire.messages import Reply, Request, Spec, spec_of
+from hica.wire.messages import KEPT, Reply, Request, Spec, spec_of
 from hica_server.aggregation import Aggregator, make_aggregator
 from hica_server.exchange import GO_ON, Keep, Limits, Outcome, exchange
 from hica_server.participants import Participants, Roster, with_absent
@@ -77,7 +77,10 @@ class Coordinator:
 
     def _learn(self, learnt: State, received: Received, outcome: Outcome) -> None:
         """Go on from a state that was checked."""
-        self.state.learnt, turn = learnt, received.turn
+        turn, kept = received.turn, {}
+        if turn.step.keeps and self._study.privacy.secure_aggregation:
+            kept = dict.fromkeys(turn.step.keeps, question_of(self._request(turn)))
+        self.state.learnt, self.state.kept = learnt, self.state.kept | kept
         self._note(turn.step.name, turn.round, outcome, **turn.step.told(received))
 
     def _combined(self, received: Received) -> State:
@@ -221,7 +224,12 @@ class Coordinator:
         """A request with all that a restarted site needs."""
         learnt = self.state.learnt
         arrays = learnt.arrays() | turn.step.asked(self._study, learnt)
-        return Request(turn.step.kind, self._study, turn.round, dict(turn.settings), arrays)
+        settings = dict(turn.settings)
+        needs = turn.step.needs(self._study)
+        if self._study.privacy.secure_aggregation and needs:
+            kept = self.state.kept
+            settings[KEPT] = {name: kept[name] for name in needs if name in kept}
+        return Request(turn.step.kind, self._study, turn.round, settings, arrays)
 
     def _spec(self, turn: Turn) -> Spec:
         """Names, shapes and types of an answer's arrays."""

@@ -32,6 +32,8 @@ class RunState:
     """What each site said it can take part in."""
     rounds: list[dict[str, Any]] = field(default_factory=list)
     """One entry per exchange, for the report."""
+    kept: dict[str, str] = field(default_factory=dict)
+    """What sites keep in a study of secure sums, by name: hash of the question that it is of."""
     tower: str = ""
     """Fingerprint of the image tower all sites must have."""
     text_bank_sha256: str = ""
@@ -61,6 +63,7 @@ class RunState:
             "done": self.done,
             "sites": self.sites,
             "rounds": self.rounds,
+            "kept": self.kept,
             "evaluations": learnt.evaluations,
             "tower": self.tower,
             "text_bank_sha256": self.text_bank_sha256,

@@ -354,7 +354,8 @@ def test_14_whatever_one_site_answers_the_state_can_be_sent_and_the_others_go_on
             if step in (PRETRAINING, ALIGNMENT):  # of three sites that announced as much
                 share = max([0.0, *filter(math.isfinite, pushed[moved:])]) / 3
                 for name, value in run.learnt.shared.items():
-                    assert np.abs(value - before[name] - 1).max() <= share * 1.01 + 0.01
+                    honest_step = 0 if step is PRETRAINING and "bank." in name else 1
+                    assert np.abs(value - before[name] - honest_step).max() <= share * 1.01 + 0.01
         assert is_finite(run.state)
         for array in STATE_ARRAYS:
             array.check(run.learnt.arrays()[array.name])

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hica.seeds import derived_seed
+from hica.steps.reach import Rates
 from hica.steps.step import SiteData, Stage
 from hica.steps.training import Lesson, Training, texts_of
 from hica.study import Study
@@ -40,6 +41,16 @@ class Alignment(Training):
     def batches(self, study: Study) -> tuple[int, int]:
         """Those of `[alignment]`."""
         return study.alignment.batch_size, study.alignment.local_epochs
+
+    def rates(self, study: Study) -> Rates:
+        """Those of `[alignment]`."""
+        stage = study.alignment
+        return Rates(stage.learning_rate, stage.bank_learning_rate, stage.weight_decay)
+
+    def most_taught(self, study: Study) -> int:
+        """The shots, and the images that their labels may be spread to."""
+        spread = study.pretraining.max_images if study.alignment.label_propagation else 0
+        return self.most_images(study) + spread
 
     def lesson(self, data: SiteData, model: AlignmentModel, request: Request) -> Lesson:
         """The shots, and what their labels are spread to."""

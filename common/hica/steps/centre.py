@@ -37,6 +37,7 @@ class Centre(Statistic):
         "too, and their number"
     )
     centred = False
+    keeps = ("centre",)
 
     def turns(self, study: Study) -> Iterator[Turn]:
         """At the start, after stage 1 and after every round of stage 2."""

@@ -205,6 +205,7 @@ class Assign(Step):
     role = "unlabelled"
     leaves = LEAVES
     in_sum = False
+    keeps = ("pseudo_labels",)
     needs_noise = False
 
     def turns(self, study: Study) -> Iterator[Turn]:

@@ -20,7 +20,7 @@ from hica.steps.pretraining import PRETRAINING
 from hica.steps.prototypes import PROTOTYPES
 from hica.steps.step import Step, Turn
 from hica.study import Study
-from hica.wire.messages import SECURE_SUM, Kind, Request
+from hica.wire.messages import BESIDE, SECURE_SUM, Kind, Request
 
 STEPS: list[Step] = [
     DRAWN_START,
@@ -82,7 +82,7 @@ def turn_of(request: Request) -> Turn:
         MessageError: The study has no such turn.
     """
     settings: Mapping[str, Any] = {
-        name: value for name, value in request.settings.items() if name != "sum"
+        name: value for name, value in request.settings.items() if name not in BESIDE
     }
     for turn in plan(request.study):
         if (turn.step.kind, turn.round) == (request.kind, request.round) and (

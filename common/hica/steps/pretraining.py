@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from hica.steps.arrays import CENTROIDS, Array
+from hica.steps.reach import Rates
 from hica.steps.step import SiteData, Stage
 from hica.steps.training import Lesson, Training, texts_of
 from hica.study import Study
@@ -32,9 +33,17 @@ class Pretraining(Training):
         """Those of `[pretraining]`."""
         return study.pretraining.batch_size, study.pretraining.local_epochs
 
+    def rates(self, study: Study) -> Rates:
+        """Those of `[pretraining]`; the text bank has no part in it."""
+        return Rates(study.pretraining.learning_rate, 0.0, 0.0)
+
     def asks(self, study: Study) -> tuple[Array, ...]:
         """The centroids."""
         return (CENTROIDS,)
+
+    def needs(self, study: Study) -> tuple[str, ...]:
+        """The clusters of the site's images, too."""
+        return *super().needs(study), "pseudo_labels"
 
     def lesson(self, data: SiteData, model: AlignmentModel, request: Request) -> Lesson:
         """All unlabelled images with the clusters that were kept as their labels."""

@@ -211,6 +211,7 @@ class Step(ABC):
         details: What an answer tells beside its arrays; None: `check` reads it.
         centred: Whether it needs the centre of the features.
         in_sum: Whether only the sum of the answers is needed, which secure aggregation gives.
+        keeps: What a site keeps of it, by name, that later answers depend on.
         needs_noise: Whether an answer tells of patients, so that a private study puts noise on it;
             without a form for that it is refused there. Metrics are told as they are.
     """
@@ -222,6 +223,7 @@ class Step(ABC):
     details: type[Details] | None = Nothing
     centred = True
     in_sum = True
+    keeps: tuple[str, ...] = ()
     needs_noise = True
 
     @abstractmethod
@@ -235,6 +237,11 @@ class Step(ABC):
     def answers(self, study: Study) -> tuple[Array, ...]:
         """Arrays of an answer."""
         return ()
+
+    def needs(self, study: Study) -> tuple[str, ...]:
+        """What a site has kept of earlier steps that the answer depends on, by name."""
+        own_centre = self.centred and study.alignment.centring == "site"
+        return ("centre",) if own_centre else ()
 
     def most_images(self, study: Study) -> int:
         """The largest number of images that an answer may stand for."""

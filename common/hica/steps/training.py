@@ -14,9 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hica.errors import MessageError
 from hica.steps.arrays import LARGEST_CHANGE, WEIGHTS_ARRAY, Array
+from hica.steps.reach import Rates, Reach
 from hica.steps.state import WEIGHTS, State, weights_of
 from hica.steps.step import Answer, Kept, Received, SiteData, Stage, Step, Turn, Update
 from hica.study import Study
@@ -78,6 +80,25 @@ class Training(Step):
         """Images of a batch and local epochs of a round, from which private steps are counted."""
 
     @abstractmethod
+    def rates(self, study: Study) -> Rates:
+        """Learning rates and decay of the first round."""
+
+    def most_taught(self, study: Study) -> int:
+        """The largest number of images that a site learns from in a round."""
+        return self.most_images(study)
+
+    def rate(self, study: Study, number: int) -> float:
+        """Of a round, as a share of the first one's: half a cosine."""
+        return 0.5 * (1.0 + math.cos(math.pi * number / self.rounds(study)))
+
+    def reach(self, study: Study, number: int) -> Reach:
+        """How far a site moves the weights in a round."""
+        batch, epochs = self.batches(study)
+        steps = epochs * math.ceil(self.most_taught(study) / batch)
+        rate = self.rate(study, number)
+        return Reach.of_steps(self.rates(study), rate, steps, study.federation.dtype)
+
+    @abstractmethod
     def lesson(self, data: SiteData, model: AlignmentModel, request: Request) -> Lesson:
         """What the site learns in this round."""
 
@@ -85,9 +106,9 @@ class Training(Step):
         """Every round of the stage."""
         rounds = self.rounds(study)
         for number in range(rounds):
-            rate = 0.5 * (1.0 + math.cos(math.pi * number / rounds))
             title = f"{self.name} {number + 1}/{rounds}"
-            yield Turn(self, (self.stage, number), number, title, {"rate": rate})
+            settings = {"rate": self.rate(study, number)}
+            yield Turn(self, (self.stage, number), number, title, settings)
 
     def answers(self, study: Study) -> tuple[Array, ...]:
         """The trained weights; the range is that of what a round changes."""
@@ -112,7 +133,7 @@ class Training(Step):
         return Answer(arrays, lesson.counted, {} if loss is None else {"loss": loss}, lesson.keep)
 
     def check(self, study: Study, state: State, reply: Reply, sites: int = 1) -> None:
-        """Refuse an update without examples, without a loss, or far from what was sent."""
+        """Refuse an update without examples, without a loss, or further than a round can go."""
         if reply.examples < 1:
             raise MessageError("an update that no example stands behind")
         if sites > 1:
@@ -131,14 +152,27 @@ class Training(Step):
             raise MessageError(
                 f"update of norm {norm:.3g}, federation.max_update_norm is {limit:g}"
             )
+        self._check_moved(study, reply.round, state, weights_of(reply.arrays))
+
+    def _check_moved(
+        self, study: Study, number: int, state: State, trained: Mapping[str, NDArray[Any]]
+    ) -> None:
+        reach = self.reach(study, number)
+        for name, value in trained.items():
+            reach.check(name, state.shared[name], value)
 
     def combine(self, state: State, received: Received) -> State:
-        """The coordinator's half: the rule's next weights."""
+        """The coordinator's half: the rule's next weights.
+
+        Raises:
+            MessageError: The mean in a secure sum is further than a round can go.
+        """
         updates = [
             Update(reply.site, weights_of(reply.arrays), reply.examples)
             for reply in received.replies
         ]
         if not updates:
+            self._check_moved(received.study, received.turn.round, state, received.arrays)
             updates = [Update(ALL_SITES, received.arrays, round(received.examples))]
         rule = received.rule
         shared = rule.aggregate(received.turn.round, state.shared, updates)

@@ -35,6 +35,13 @@ SECURE_SUM = (Kind.KEYS, Kind.SHARES, Kind.SURVIVORS, Kind.UNMASK)
 """What sites say to each other, so that only sums of their answers can be seen."""
 
 
+KEPT = "kept"
+"""Setting of a request in a secure sum: name of what sites have kept → hash of the question of
+which they kept it. As the question of the sum holds it, too, no two sites can be told different."""
+BESIDE = ("sum", KEPT)
+"""Settings that are of the secure sum, not of the plan's turn."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What the coordinator asks of a site; complete in itself, so a restarted site can answer."""

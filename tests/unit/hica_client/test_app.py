@@ -390,8 +390,7 @@ def test_the_same_question_has_the_same_answer_and_costs_nothing_more(ask_privat
 def test_another_question_in_the_place_of_one_that_was_answered_is_refused(ask_privately):
     ask = ask_privately()
     ask(CENTRE.kind, SUMS)
-    changed = ask.payload["shared.tower.adapter.up.weight"] + 1
-    words = ask.failure(CENTRE.kind, **{"shared.tower.adapter.up.weight": changed})
+    words = ask.failure(CENTRE.kind, bias=ask.payload["bias"] + 1)
     assert "centre was answered here to another question, and each turn of a study is" in words
     assert len(verify(load_site(ask.site_file).ledger)) == 1
 

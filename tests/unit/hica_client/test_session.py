@@ -197,7 +197,7 @@ FIXED = "alignment.train_text_bank=false"
 @pytest.mark.parametrize(("centring", "row"), [("global", 7.0), ("site", 3.0), ("none", 0.0)])
 def test_the_centre_is_the_one_the_study_asks_for(open_session, centring, row):
     session = open_session(f"alignment.centring={centring}", FIXED)
-    session.keep({"centre": {"centre": np.full((2, 128), 3.0, np.float32)}})
+    session.keep({"centre": {"centre": np.full((2, 128), 3.0, np.float32)}}, "a question")
     assert session.model(state_of(session)).centre.unique().tolist() == [row]
     assert not session.model(state_of(session), centred=False).centre.any()
 
@@ -249,7 +249,7 @@ def test_features_of_a_private_study_have_norm_1(open_session):
 
 def test_what_is_kept_outlives_the_session(draw_site, toy_study):
     site, study = load_site(draw_site("north")), toy_study()
-    Session(site, study).keep({"pseudo_labels": {"labels": np.array([2, 0, 1])}})
+    Session(site, study).keep({"pseudo_labels": {"labels": np.array([2, 0, 1])}}, "a question")
     again = Session(site, study)
     assert again.kept("pseudo_labels")["labels"].tolist() == [2, 0, 1]
     assert again.has_kept("pseudo_labels") and not again.has_kept("centre")
@@ -258,7 +258,7 @@ def test_what_is_kept_outlives_the_session(draw_site, toy_study):
 
 def test_an_emptied_state_folder_is_named_with_the_remedy(open_session):
     session = open_session()
-    session.keep({"pseudo_labels": {"labels": np.array([2, 0, 1])}})
+    session.keep({"pseudo_labels": {"labels": np.array([2, 0, 1])}}, "a question")
     shutil.rmtree(session.state)
     with pytest.raises(CheckpointError) as error:
         session.kept("pseudo_labels")

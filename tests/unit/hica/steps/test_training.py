@@ -22,6 +22,12 @@ PRIVATE = [
 STATE = State(shared={"a": np.zeros((2, 3), np.float32), "b": np.ones(4, np.float32)})
 
 
+@pytest.fixture
+def toy_study(toy_study):
+    """A round of it moves weights as far as the made-up updates below."""
+    return lambda *overrides: toy_study("alignment.learning_rate=100.0", *overrides)
+
+
 def update(step=1.0, loss=0.5, examples=4):
     arrays = {f"shared.{name}": value + np.float32(step) for name, value in STATE.shared.items()}
     return Answer(arrays, examples, {} if loss is None else {"loss": loss})

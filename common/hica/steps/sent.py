@@ -1,0 +1,97 @@
+"""Sent: the weights of a request lie no further from the study's start than training moves them.
+
+Weights that are made to show single images in an update lie far outside ("trap weights", Boenisch
+et al. 2023; "Robbing the Fed", Fowl et al. 2022). A site makes the start for itself, so one that
+was away for some rounds needs nothing more to judge a request. Of a text bank it does not know the
+start, but that its rows are unit.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hica.errors import MessageError
+from hica.steps.arrays import LARGEST_UNIT
+from hica.steps.plan import plan
+from hica.steps.reach import ROUNDING, Reach
+from hica.steps.step import Turn
+from hica.steps.training import Training
+from hica.study import Study
+from hica.wire.weight_names import factor_pairs
+
+SLACK = 2.0
+"""Of LoRA's norms, for rounds with one update, whose factors are taken as they are."""
+
+Weights = Mapping[str, NDArray[Any]]
+
+
+def check_sent(turn: Turn, study: Study, start: Weights, sent: Weights) -> None:
+    """Refuse weights that a request for `turn` cannot carry.
+
+    `start` are the trained weights of the study's model before any training, by name; `sent` are
+    those of the request.
+
+    Raises:
+        MessageError: Names that are not the model's, or the weight that is too far from its start.
+    """
+    if start.keys() != sent.keys():
+        different = sorted(start.keys() ^ sent.keys())[:5]
+        raise MessageError(f"weights do not fit the study's model: {different} differ")
+    rounds = rounds_before(turn, study)
+    reach = Reach(share=ROUNDING[study.federation.dtype])
+    for each in rounds:
+        reach = reach.plus(each)
+    turned = factor_pairs(sent) if study.federation.aggregation == "mean" else []
+    for name_a, name_b in turned:
+        _check_factors((name_a, name_b), start, sent, rounds)
+    for name in sent.keys() - {name for pair in turned for name in pair}:
+        first, now = start[name], sent[name]
+        if first.shape != now.shape:
+            raise MessageError(
+                f"weight {name!r} has shape {now.shape}, the study's model has {first.shape}"
+            )
+        if name.startswith("bank."):  # as far as it can be from a unit row
+            first = np.clip(now, -LARGEST_UNIT, LARGEST_UNIT)
+        reach.check(name, first, now)
+
+
+def rounds_before(turn: Turn, study: Study) -> list[Reach]:
+    """How far each round of training that comes before a turn moves the weights of everybody."""
+    turns = plan(study)
+    earlier = turns[: turns.index(turn)]
+    return [
+        each.step.reach(study, each.round).by_rule(study.federation)
+        for each in earlier
+        if isinstance(each.step, Training)
+    ]
+
+
+def _check_factors(
+    names: tuple[str, str], start: Weights, sent: Weights, rounds: Sequence[Reach]
+) -> None:
+    """Hold LoRA's factors against the norms they can have: their mean turns them.
+
+    It is of the products B·A, and goes back to factors of which A has equal singular values
+    (`hica_server.aggregation.factors`). So A keeps the mean norm of the sites', and B is no longer
+    than the longest product over A's singular value.
+    """
+    a, b = (start[name].astype(np.float64) for name in names)
+    matrix = a.reshape(len(a), -1)
+    rank = math.sqrt(len(a))
+    longest = shortest = float(np.linalg.norm(matrix))
+    largest, length = float(np.linalg.norm(matrix, 2)), float(np.linalg.norm(b))
+    for each in rounds:
+        step_a, step_b = (each.tower * math.sqrt(part.size) for part in (a, b))
+        longest, shortest = longest + step_a, shortest - step_a
+        stretch = (largest + step_a) * rank / shortest if shortest > 0 else math.inf
+        length = (length + step_b) * max(1.0, stretch)
+        largest = longest / rank
+    for name, possible in zip(names, (longest, length), strict=True):
+        norm = float(np.linalg.norm(sent[name].astype(np.float64)))
+        if norm > SLACK * possible + 1e-3:
+            raise MessageError(
+                f"weight {name!r} has norm {norm:.3g}, training can make it {possible:.3g}"
+            )

@@ -1,0 +1,127 @@
+"""Which weights a request can carry, held against what rounds of training give."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hica.errors import MessageError
+from hica.steps.alignment import ALIGNMENT
+from hica.steps.evaluation import EVALUATION
+from hica.steps.plan import plan
+from hica.steps.pretraining import PRETRAINING
+from hica.steps.sent import check_sent, rounds_before
+from hica.steps.step import Update
+from hica_server.aggregation import make_aggregator
+
+START = {
+    "tower.up": np.zeros((2, 3), np.float32),
+    "tower.down": np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2),
+    "bank.classes": np.zeros((2, 3), np.float32),
+}
+BANK = np.eye(2, 3, dtype=np.float32)
+
+
+def turn(study, step, number=0):
+    return [each for each in plan(study) if each.step is step][number]
+
+
+def sent(**changes):
+    return {**START, "bank.classes": BANK, **{k.replace("_", "."): v for k, v in changes.items()}}
+
+
+def test_the_start_is_sent_before_any_training(toy_study):
+    check_sent(turn(toy_study(), PRETRAINING), toy_study(), START, sent())
+
+
+@pytest.mark.parametrize("name", ["tower_up", "tower_down"])
+def test_before_any_training_nothing_else_is(toy_study, name):
+    other = START[name.replace("_", ".")] + np.float32(1e-3)
+    with pytest.raises(MessageError, match="has moved by 0.001, training can move it by"):
+        check_sent(turn(toy_study(), PRETRAINING), toy_study(), START, sent(**{name: other}))
+
+
+def test_each_round_of_the_plan_adds_its_reach(toy_study):
+    study = toy_study("pretraining.rounds=2", "alignment.rounds=3")
+    assert len(rounds_before(turn(study, PRETRAINING, 1), study)) == 1
+    assert len(rounds_before(turn(study, ALIGNMENT, 2), study)) == 4
+    last = turn(study, EVALUATION, 1)
+    rounds = rounds_before(last, study)
+    assert len(rounds) == 5
+    whole = np.float32(sum(each.tower for each in rounds))
+    check_sent(last, study, START, sent(tower_up=START["tower.up"] + whole))
+    with pytest.raises(MessageError, match="training can move it"):
+        check_sent(last, study, START, sent(tower_up=START["tower.up"] + 2 * whole))
+    with pytest.raises(MessageError, match="training can move it"):
+        first = turn(study, ALIGNMENT)
+        check_sent(first, study, START, sent(tower_up=START["tower.up"] + whole))
+
+
+def test_a_bank_begins_with_unit_rows_wherever_they_point(toy_study):
+    study = toy_study()
+    check_sent(turn(study, ALIGNMENT), study, START, sent(bank_classes=-BANK))
+    with pytest.raises(MessageError, match="weight .bank"):
+        check_sent(turn(study, ALIGNMENT), study, START, sent(bank_classes=100 * BANK))
+
+
+def test_names_and_shapes_are_the_models(toy_study):
+    study = toy_study()
+    with pytest.raises(MessageError, match=r"do not fit the study's model: \['tower.door'\] diff"):
+        check_sent(turn(study, ALIGNMENT), study, START, sent(tower_door=BANK))
+    with pytest.raises(MessageError, match=r"'tower.up' has shape \(3, 2\), the .* \(2, 3\)"):
+        check_sent(turn(study, ALIGNMENT), study, START, sent(tower_up=START["tower.up"].T))
+
+
+RULES = ["mean", "adam", "yogi", "trimmed-mean", "median", "krum"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("lora", [False, True])
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), wild=st.booleans())
+def test_what_honest_sites_and_a_rule_give_is_let_through(toy_study_once, rule, lora, seed, wild):
+    """Each site moves every number as far as it can, at random or all one way."""
+    study = toy_study_once(
+        f"federation.aggregation={rule}", "federation.trim=0.3", "alignment.rounds=4"
+    )
+    rng = np.random.default_rng(seed)
+    start = {"tower.w": rng.normal(size=(4, 5)).astype(np.float32)}
+    if lora:
+        start["tower.q.lora_a.weight"] = rng.uniform(-0.5, 0.5, (2, 16)).astype(np.float32)
+        start["tower.q.lora_b.weight"] = np.zeros((6, 2), np.float32)
+    aggregator, shared = make_aggregator(study.federation), start
+    for each in plan(study):
+        check_sent(each, study, start, shared)
+        if each.step not in (PRETRAINING, ALIGNMENT):
+            continue
+        far = each.step.reach(study, each.round).tower
+        updates = []
+        for site in "abcd":
+            moves = {
+                name: far * (np.sign(rng.normal()) if wild else rng.uniform(-1, 1, value.shape))
+                for name, value in shared.items()
+            }
+            arrays = {n: (v + moves[n]).astype(np.float32) for n, v in shared.items()}
+            updates.append(Update(site, arrays, int(rng.integers(1, 9))))
+        shared = aggregator.aggregate(each.round, shared, updates)
+
+
+def test_factors_of_lora_are_held_to_their_norms(toy_study):
+    study = toy_study()
+    start = {
+        "tower.q.lora_a.weight": np.full((2, 16), 0.1, np.float32),
+        "tower.q.lora_b.weight": np.zeros((6, 2), np.float32),
+    }
+    for name in start:
+        wrong = {**start, name: np.ones_like(start[name])}
+        with pytest.raises(MessageError, match=f"weight '{name}' has norm .*, training can make"):
+            check_sent(turn(study, ALIGNMENT), study, start, wrong)
+
+
+@pytest.fixture(scope="module")
+def toy_study_once():
+    from tests.conftest import TOY_STUDY
+
+    from hica.study import Study, apply_overrides, validated
+
+    return lambda *overrides: validated(Study, apply_overrides(TOY_STUDY, list(overrides)), "toy")
