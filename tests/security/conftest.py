@@ -59,7 +59,12 @@ class Hospital:
         """The answer to a turn of a step, with more arrays, or others; raises what is refused."""
         turn = [turn for turn in plan(self.study) if turn.step is step][number]
         content = {**self.state(**weights).arrays(), **(arrays or {})}
-        request = Request(step.kind, self.study, turn.round, dict(turn.settings), content)
+        return self.answered(
+            Request(step.kind, self.study, turn.round, dict(turn.settings), content)
+        )
+
+    def answered(self, request: Request) -> Reply:
+        """The answer to a request; raises what is refused."""
         return answer(self.session, request)
 
     def outcome(self, step: Step, **asked: Any) -> object:
