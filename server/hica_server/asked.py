@@ -20,10 +20,13 @@ logger = logging.getLogger("hica.server")
 class Asked(NamedTuple):
     """Bytes of answers that one site was asked for."""
 
-    total: NonNegativeInt = 0
+    total: NonNegativeInt
     """Of all answers since the study was begun."""
-    largest: NonNegativeInt = 0
+    largest: NonNegativeInt
     """Of the largest one."""
+
+
+NOTHING = Asked(0, 0)
 
 
 _TABLE = TypeAdapter(dict[str, Asked])
@@ -48,6 +51,6 @@ def note_asked(path: Path, answers: Mapping[str, int]) -> None:
     """
     table = read_asked(path)
     for site, size in answers.items():
-        before = table.get(site, Asked())
+        before = table.get(site, NOTHING)
         table[site] = Asked(before.total + size, max(before.largest, size))
     write_atomically(path, json.dumps(table).encode())

@@ -12,7 +12,7 @@ its largest answers: an honest one owes its last answer, and perhaps a late one.
 from pathlib import Path
 
 from hica_server.admission import RefusedError
-from hica_server.asked import Asked, read_asked
+from hica_server.asked import NOTHING, Asked, read_asked
 
 LATE = 2
 """Answers that may still come when the gateway is started."""
@@ -34,7 +34,7 @@ class Traffic:
         """
         if site not in self._sent:
             self._asked = read_asked(self._file)
-            total, largest = self._asked.get(site, Asked())
+            total, largest = self._asked.get(site, NOTHING)
             self._sent[site] = max(0, total - LATE * largest)
         if self._sent[site] + size > self._allowed(site):
             self._asked = read_asked(self._file)
@@ -51,4 +51,4 @@ class Traffic:
         self._sent[site] -= size
 
     def _allowed(self, site: str) -> int:
-        return self._asked.get(site, Asked()).total + self._unasked
+        return self._asked.get(site, NOTHING).total + self._unasked
