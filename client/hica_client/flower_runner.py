@@ -48,6 +48,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message
 
 from hica.deployment.bundle import APP_ID, BUNDLE_SHA256
+from hica.deployment.kit import read_coordinator_key
 from hica.errors import HicaError
 from hica.printable import log_to_stderr, plain
 from hica.storage import keep_private
@@ -132,14 +133,14 @@ def local_app(site_file: Path) -> Answer:
     """The installed app behind the site's guard, for our own bundle only.
 
     Raises:
-        ConfigurationError: The site file cannot be used.
+        ConfigurationError: The site file or its start kit cannot be used.
     """
     # Here, because they load torch: `hica-client run` only needs the rest of this module.
     from hica_client.app import app
     from hica_client.guard import Guard
 
     site = load_site(site_file)
-    guard = Guard(site)
+    guard = Guard(site, read_coordinator_key(site.federation.kit))
 
     def answer(message: Message, context: Context, app_id: str, bundle: bytes) -> Message:
         reason = refusal(app_id, bundle)

@@ -1,20 +1,23 @@
 """The guard: what stands between the coordinator and the local app, in both directions.
 
-A request reaches the app only if the policy answers its kind, its very study was approved here and
-the run was started with that study and nothing else. A reply leaves only if the policy lets all of
-it leave, and after the audit log has taken note of it.
+A request reaches the app only if the coordinator has signed it for this site, the policy answers
+its kind, its very study was approved here and the run was started with that study and nothing
+else. A reply leaves only if the policy lets all of it leave, and after the audit log has taken note
+of it.
 """
 
 import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from flwr.app import Context, Error, Message, RecordDict
 
 from hica.errors import DataError, HicaError, MessageError
 from hica.steps.plan import all_kinds
 from hica.wire.messages import Request, failure
 from hica.wire.records import decode_request, encode_reply
+from hica.wire.signature import verify as verify_signature
 from hica_client.app import without_folders
 from hica_client.approval import approved, check_keys
 from hica_client.audit import Event, append, verify
@@ -35,25 +38,28 @@ MAX_REASON_CHARACTERS = 1000
 class Guard:
     """Answers the coordinator's messages by the local app, under the site's policy.
 
+    `coordinator` is the key that its requests are signed with, as the start kit has it.
+
     Raises:
         DataError: The audit log was tampered with: nothing may follow in such a log.
         StorageError: It cannot be read.
     """
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, coordinator: EllipticCurvePublicKey) -> None:
         verify(site.audit_log)
-        self.site = site
+        self.site, self._coordinator = site, coordinator
 
     def answer(self, message: Message, context: Context, app: App) -> Message:
         """Answer a message by the app. Raises nothing: what goes wrong is the answer, and logged.
 
         The run's configuration, in `context`, must be that of the approved study. Why there is no
         answer is told as a reply of the message's kind, which names the site, or as a Flower error
-        where the message could not be read.
+        where the message is not the coordinator's, or could not be read.
         """
         kind, run_id = message.metadata.message_type, message.metadata.run_id
         event = Event("message", "refused", kind=kind if kind in all_kinds() else "", run_id=run_id)
         try:
+            verify_signature(message, self._coordinator)  # before anything of it is read
             request = _read(message)
         except Exception as error:
             return self._refused(message, None, event, error)
@@ -120,8 +126,6 @@ def _read(message: Message) -> Request:
     kind = message.metadata.message_type
     if kind not in all_kinds():
         raise MessageError(f"{kind[:64]!r} is no kind of request that this version knows")
-    if not message.has_content():
-        raise MessageError("the message has no content")
     header = RecordDict()
     header.update(message.content.config_records)
     return decode_request(header, kind)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from logging.handlers import RotatingFileHandler
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,8 +34,10 @@ from hica.printable import PlainFormatter
 from hica.storage import write_atomically
 from hica.study import Study, load_study
 from hica.study.sections import FederationSection
+from hica_server.asked import note_asked
 from hica_server.enrolment import let_in
 from hica_server.progress import Progress
+from hica_server.provision import signing_key
 from hica_server.settings import Folder, load_settings
 from hica_server.superlink.grid import PromptGrid
 from hica_server.superlink.processes import HOME_VARIABLE
@@ -56,7 +59,8 @@ def main(grid: Grid, context: Context) -> None:
     with hold(folder.run_lock, f"the run in {folder.run}"), logging_to(log):
         logger.info("Flower run %d", context.run_id)
         with leaving_outcome(folder.outcome, context.run_id):
-            conduct(folder, PromptGrid(grid), str(context.run_config.get("study")))
+            signed = PromptGrid(grid, signing_key(folder), partial(note_asked, folder.asked))
+            conduct(folder, signed, str(context.run_config.get("study")))
 
 
 def conduct(folder: Folder, grid: PromptGrid, study_sha256: str) -> None:

@@ -9,6 +9,7 @@ process, whose `Proxy` passes on what SuperNodes ask.
 
 import asyncio
 import gc
+import ipaddress
 import logging
 import os
 import resource
@@ -29,7 +30,8 @@ from hica.storage import keep_private
 from hica_server.admission import Admission
 from hica_server.provision import require_provisioned
 from hica_server.proxy import Proxy
-from hica_server.settings import Folder, ServerSettings, load_settings
+from hica_server.settings import Folder, LimitsSection, ServerSettings, load_settings
+from hica_server.traffic import Traffic
 
 logger = logging.getLogger("hica.gateway")
 
@@ -56,11 +58,25 @@ class ImpatientProtocol(H11Protocol):
     refused already.
     """
 
+    most_of_one: int
+    """Connections at a time from one address, so that nobody takes them all."""
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called after the TLS handshake."""
         super().connection_made(transport)
         if len(self.connections) > CONNECTIONS:
             logger.warning("more than %d connections: one is closed", CONNECTIONS)
+            transport.abort()
+            return
+        place = _place(self.client)
+        same = sum(_place(other.client) == place for other in self.connections)
+        if same > self.most_of_one:
+            logger.warning(
+                "%s: more than %d connections (limits.address_connections of server.toml): "
+                "one is closed",
+                place,
+                self.most_of_one,
+            )
             transport.abort()
             return
         self.loop.call_later(PATIENCE, self._look, None)
@@ -80,6 +96,15 @@ class ImpatientProtocol(H11Protocol):
             self.transport.abort()
             return
         self.loop.call_later(PATIENCE, self._look, self.cycle)
+
+
+def _place(client: tuple[str, int] | None) -> str:
+    """Where a connection is from: an IPv4 address, or the half of an IPv6 one that a house has."""
+    address = ipaddress.ip_address(client[0].partition("%")[0]) if client else None
+    if isinstance(address, ipaddress.IPv6Address):
+        mapped = address.ipv4_mapped
+        return str(mapped or ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
 
 
 class GatewayServer(uvicorn.Server):
@@ -120,15 +145,20 @@ def make_proxy(folder: Folder, settings: ServerSettings, superlink: int) -> Prox
         client(FLEET_CONNECTIONS),
         client(HEALTH_CONNECTIONS),
         settings.limits.request_bytes,
+        Traffic(folder.asked, settings.limits.unasked_bytes),
     )
 
 
-def make_server(proxy: Proxy, folder: Folder) -> GatewayServer:
+def make_server(proxy: Proxy, folder: Folder, limits: LimitsSection) -> GatewayServer:
     """A TLS server of the app, to be run on a socket of the caller's."""
+
+    class Protocol(ImpatientProtocol):
+        most_of_one = limits.address_connections
+
     config = uvicorn.Config(
         proxy,
         interface="asgi3",
-        http=ImpatientProtocol,
+        http=Protocol,
         ws="none",
         lifespan="off",
         ssl_certfile=folder.certificate,
@@ -204,7 +234,8 @@ def run(
     proxy = make_proxy(folder, settings, superlink)
     allow_many_files()
     collect_often()
-    asyncio.run(serve(proxy, make_server(proxy, folder), open_port(settings)))
+    server = make_server(proxy, folder, settings.limits)
+    asyncio.run(serve(proxy, server, open_port(settings)))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

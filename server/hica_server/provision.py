@@ -1,7 +1,8 @@
 """provision: the federation's own authority, the server's certificate, and a start kit per site.
 
 The authority is made once and signs one thing, the server's certificate. Sites trust it alone, not
-those of the machine's browser; they themselves are known by keys they make (`enrolment`).
+those of the machine's browser; they themselves are known by keys they make (`enrolment`). Another
+key, made once, too, signs every request of the running server (`hica.wire.signature`).
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hica.deployment.bundle import BUNDLE_SHA256
-from hica.deployment.keys import PublicKey
+from hica.deployment.keys import PublicKey, public_key
 from hica.deployment.kit import Kit, roster_json, write_kit
 from hica.errors import ConfigurationError
 from hica.secure_sum.forms import threshold_of
@@ -57,11 +58,15 @@ class Provision:
     """Start kit of each site."""
     listed: list[str]
     """Sites on the list of keys, where the study asks for secure aggregation."""
+    new_key: bool = False
+    """Whether the key that requests are signed with was made anew for a federation there was."""
 
     def lines(self) -> list[str]:
         """What `provision` has left, in lines for a person."""
         made = "new" if self.renewed else "kept"
         lines = [f"certificate  {made}, good until {self.expires:%Y-%m-%d}"]
+        if self.new_key:
+            lines.append("signing key  new: start kits that were made before are of no use")
         lines += [f"start kit    {path}" for path in self.kits.values()]
         if self.listed:
             lines.append(f"keys of      {', '.join(self.listed)}")
@@ -90,19 +95,30 @@ def provision(
     """
     files = kit_files(folder, sites)
     roster = list_keys(folder, study, sites) if study.privacy.secure_aggregation else {}
+    new_key = folder.ca_certificate.exists() and not folder.signing_key.exists()
     if not folder.ca_certificate.exists():
         make_authority(folder)
     renewed = renew or not _certified(folder, settings.server.name)
     if renewed:
         make_certificate(folder, settings.server.name, days)
+    signer = public_key(_kept_key(folder.signing_key).public_key())
     ca = folder.ca_certificate.read_bytes()
     keys = None
     if roster:
         keys = roster_json(roster)
         write_atomically(folder.roster, keys)
     for site, path in files.items():
-        write_kit(path, make_kit(settings, study, site, keys), ca, study, keys)
-    return Provision(expires(folder), renewed, files, list(roster))
+        write_kit(path, make_kit(settings, study, site, signer, keys), ca, study, keys)
+    return Provision(expires(folder), renewed, files, list(roster), new_key)
+
+
+def signing_key(folder: Folder) -> ec.EllipticCurvePrivateKey:
+    """The key that every request is signed with.
+
+    Raises:
+        ConfigurationError: It is missing or damaged.
+    """
+    return _read_key(folder.signing_key)
 
 
 def list_keys(folder: Folder, study: Study, sites: Sequence[str]) -> dict[str, PublicKey]:
@@ -159,8 +175,17 @@ def kit_files(folder: Folder, sites: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def make_kit(settings: ServerSettings, study: Study, site: str, keys: bytes | None = None) -> Kit:
-    """What a site must know of this server, and of the list of keys that comes with it."""
+def make_kit(
+    settings: ServerSettings,
+    study: Study,
+    site: str,
+    signer: PublicKey,
+    keys: bytes | None = None,
+) -> Kit:
+    """What a site must know of this server, and of the list of keys that comes with it.
+
+    `signer` is the public key to the signatures of its requests.
+    """
     return Kit(
         site=site,
         address=settings.public_address,
@@ -168,12 +193,13 @@ def make_kit(settings: ServerSettings, study: Study, site: str, keys: bytes | No
         bundle_sha256=BUNDLE_SHA256,
         hica=metadata.version("hica"),
         flwr=metadata.version("flwr"),
+        coordinator_key=signer.openssh,
         keys_sha256=None if keys is None else hashlib.sha256(keys).hexdigest(),
     )
 
 
 def require_provisioned(folder: Folder) -> None:
-    """Check that a server has the certificates it needs.
+    """Check that a server has the certificates and keys it needs.
 
     Raises:
         ConfigurationError: Names the missing file and the remedy.
@@ -183,6 +209,12 @@ def require_provisioned(folder: Folder) -> None:
             raise ConfigurationError(
                 f"{path}: no such file; make it with: hica-server provision {folder.root}"
             )
+    if not folder.signing_key.exists():
+        raise ConfigurationError(
+            f"{folder.signing_key}: no such file, and no site answers a request without its "
+            f"signature. Restore it from a backup; or make it, and a new start kit for every "
+            f"hospital, with: hica-server provision {folder.root} SITE..."
+        )
 
 
 def require_valid_certificate(folder: Folder) -> None:

@@ -8,6 +8,9 @@ its question is held here, and asked anew, first often and then every second, un
 
 The pieces of updates are handed to the SuperLink whole and a few at a time: it holds every one that
 is under way several times over, and a site that is slow to send keeps it from nothing.
+
+What a site sends must be an answer of its own, and no more than it was asked for:
+`hica_server.superlink.fleet_messages` and `hica_server.traffic`.
 """
 
 import asyncio
@@ -23,13 +26,19 @@ from typing import IO, Any
 import httpx
 
 from hica_server.admission import Admission, RefusedError
+from hica_server.superlink.fleet_messages import why_refused
+from hica_server.traffic import Traffic
 
 logger = logging.getLogger("hica.gateway")
 
 FLEET = re.compile(rb"/v1/fleet/[a-z]+(-[a-z]+)*")
 """What SuperNodes ask for, matched on the bytes as sent: no dots, no second slash, no percent."""
 PULL = b"/v1/fleet/pull-messages"
-OBJECTS = {b"/v1/fleet/push-object", b"/v1/fleet/pull-object"}
+ANNOUNCE = b"/v1/fleet/push-messages"
+PUSH = b"/v1/fleet/push-object"
+OBJECTS = {PUSH, b"/v1/fleet/pull-object"}
+STORED = {ANNOUNCE, PUSH}
+"""What the SuperLink keeps on disk."""
 HEALTH = b"/health"
 PASSED = {b"accept", b"content-length", b"content-type"}
 """Header fields passed on, either way, beside Flower's own (`flwr-…`)."""
@@ -44,6 +53,8 @@ FIRST_LOOK_SECONDS, LONGEST_LOOK_SECONDS = 0.1, 1.0
 """Between two looks for a message; each wait is half as long again as the one before."""
 LONGEST_QUESTION = 4096
 """Bytes of a question for messages, which holds a node id."""
+LONGEST_ANNOUNCEMENT = 2**20
+"""Bytes: 70 for each object of an answer, which has 2048 at most (`superlink.upload`)."""
 
 OBJECTS_AT_A_TIME = 2
 """Pieces of updates, of up to 5 MiB, between here and the SuperLink."""
@@ -61,7 +72,8 @@ class Proxy:
     """ASGI app between the outside and the SuperLink.
 
     `fleet` is the client to the SuperLink for signed requests, `health` another for `/health`:
-    anybody may ask that, and must not use up the sites' own. A body may have `limit` bytes.
+    anybody may ask that, and must not use up the sites' own. A body may have `limit` bytes, all
+    that a site stores what `traffic` allows.
     """
 
     def __init__(
@@ -70,9 +82,10 @@ class Proxy:
         fleet: httpx.AsyncClient,
         health: httpx.AsyncClient,
         limit: int,
+        traffic: Traffic,
     ) -> None:
         self._admission, self._fleet, self._health = admission, fleet, health
-        self._limit = limit
+        self._limit, self._traffic = limit, traffic
         self._ending = asyncio.Event()
         self._turns = asyncio.Semaphore(OBJECTS_AT_A_TIME)
 
@@ -109,9 +122,11 @@ class Proxy:
             request = self._health.build_request("GET", HEALTH.decode())
             response = await self._health.send(request, stream=True)
         elif FLEET.fullmatch(path) and method == "POST":
-            self._admission.admit(scope["headers"])
-            ask = self._message if path == PULL else self._once
-            response = await ask(scope, receive)
+            site = self._admission.admit(scope["headers"])
+            if path == PULL:
+                response = await self._message(scope, receive)
+            else:
+                response = await self._once(site, scope, receive)
         else:
             raise RefusedError(404, "no such path")
         try:
@@ -119,18 +134,38 @@ class Proxy:
         finally:
             await response.aclose()
 
-    async def _once(self, scope: Event, receive: Receive) -> httpx.Response:
+    async def _once(self, site: str, scope: Event, receive: Receive) -> httpx.Response:
+        path = scope["raw_path"]
+        limit = min(self._limit, LONGEST_ANNOUNCEMENT) if path == ANNOUNCE else self._limit
         with SpooledTemporaryFile(max_size=IN_MEMORY) as body:
-            request = self._fleet_request(scope, _pieces(body), self._limit)
-            async for piece in self._body(receive, self._limit):
+            request = self._fleet_request(scope, _pieces(body), limit)
+            async for piece in self._body(receive, limit):
                 body.write(piece)
+            size = body.tell()
             body.seek(0)
-            if scope["raw_path"] not in OBJECTS:
-                return await self._send(request)
-            async with self._turns:
-                response = await self._send(request)
-                await response.aread()
+            if path == ANNOUNCE:
+                _check_announcement(site, body.read())
+                body.seek(0)
+            if path not in STORED:
+                return await self._answered(path, request)
+            self._traffic.take(site, size)
+            try:
+                response = await self._answered(path, request)
+            except httpx.HTTPError:  # of what is cancelled, the site may have chosen the moment
+                self._traffic.give_back(site, size)
+                raise
+            if not response.is_success or _is_empty(response):  # refused, or there already
+                self._traffic.give_back(site, size)
             return response
+
+    async def _answered(self, path: bytes, request: httpx.Request) -> httpx.Response:
+        """The SuperLink's answer; a piece of an update waits for its turn."""
+        if path not in OBJECTS:
+            return await self._send(request)
+        async with self._turns:
+            response = await self._send(request)
+            await response.aread()
+        return response
 
     async def _message(self, scope: Event, receive: Receive) -> httpx.Response:
         """The SuperLink's answer once it has a message for the site, or after `HOLD_SECONDS`.
@@ -239,12 +274,22 @@ async def _pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
+def _check_announcement(site: str, body: bytes) -> None:
+    """Refuse what is not one answer of the site that announces it."""
+    reason = why_refused(body, time.time())
+    if reason is not None:
+        raise RefusedError(403, f"{site}: {reason}")
+
+
 def _too_long(limit: int) -> RefusedError:
     return RefusedError(413, f"body of more than {limit} bytes")
 
 
 def _is_empty(response: httpx.Response) -> bool:
-    """Whether there is no message: a protobuf message with nothing in it has no bytes."""
+    """Whether nothing is said: no message is there, or nothing was stored.
+
+    A protobuf message with nothing in it has no bytes.
+    """
     return response.is_success and response.headers.get("content-length") == "0"
 
 

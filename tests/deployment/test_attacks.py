@@ -7,6 +7,7 @@ is held open. In the end the coordinator itself changes the study that the sites
 import json
 import math
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from flwr.common.constant import SUPERLINK_NODE_ID
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import Message, Metadata, ObjectTree
 from flwr.proto.node_pb2 import Node
+from flwr.proto.recorddict_pb2 import RecordDict
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
@@ -175,20 +180,35 @@ class Outsider:
 
     def ask(self, run: int, *further: object) -> int:
         """Ask what a SuperNode asks about a run; returns the run's number in the answer."""
+        request = GetRunRequest(node=Node(node_id=self.node), run_id=run)
+        with self._client(*further) as client:
+            return client.GetRun(request).run.run_id
+
+    def announce(self, run: int, **told: object) -> None:
+        """Announce a message, as a SuperNode does with an answer; `told` is its metadata."""
+        whole = {"run_id": run, "message_id": "a" * 64, "created_at": time.time(), "ttl": 60.0}
+        metadata = Metadata(message_type="train.align", **{**whole, **told})
+        request = PushMessagesRequest(
+            node=Node(node_id=self.node),
+            messages_list=[Message(metadata=metadata, content=RecordDict())],
+            message_object_trees=[ObjectTree(object_id="a" * 64)],
+        )
+        with self._client() as client:
+            client.PushMessages(request)
+
+    def _client(self, *further: object) -> FleetHttpClient:
         key = read_private(self.key)
         chain = [NodeAuthHttpInterceptor(key, key.public_key()), *further]
-        request = GetRunRequest(node=Node(node_id=self.node), run_id=run)
-        with FleetHttpClient.from_server_address(self._address, False, self._ca, chain) as client:
-            return client.GetRun(request).run.run_id
+        return FleetHttpClient.from_server_address(self._address, False, self._ca, chain)
 
 
 @contextmanager
-def unauthorised(words: str) -> Iterator[None]:
-    """What is asked in here is answered with 401 and these words."""
+def unauthorised(words: str, status: int = 401) -> Iterator[None]:
+    """What is asked in here is answered with this status and these words."""
     with pytest.raises(httpx.HTTPStatusError) as error:
         yield
     answer = error.value.response
-    assert (answer.status_code, words in answer.text) == (401, True), answer.text
+    assert (answer.status_code, words in answer.text) == (status, True), answer.text
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +237,19 @@ def test_a_site_cannot_speak_for_another(west, control, run, monkeypatch):
     monkeypatch.setattr(west, "node", nodes(control)["north"])
     with unauthorised("Invalid SuperNode authentication"):
         west.ask(run)
+
+
+def test_a_site_cannot_send_to_another_in_the_coordinator_s_name(federation, west, control, run):
+    as_coordinator = {"src_node_id": SUPERLINK_NODE_ID}
+    for node in (nodes(control)["north"], west.node):
+        with unauthorised("west: sends a message in the name of another", 403):
+            west.announce(run, **as_coordinator, dst_node_id=node, ttl=3.2e8)
+    answer = {"src_node_id": west.node, "dst_node_id": SUPERLINK_NODE_ID}
+    with unauthorised("west: sends a message that answers no request", 403):
+        west.announce(run, **answer)
+    west.announce(run, **answer, reply_to_message_id="b" * 64)  # the SuperLink asked no such thing
+    log = (federation.folder.logs / "superlink.log").read_text()
+    assert "The message it replies to with message_id " + "b" * 64 + " does not exist" in log
 
 
 def test_a_request_that_was_recorded_is_refused_when_it_is_sent_again(

@@ -32,6 +32,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 from PIL import Image
+from tests.coordinator import KEY, PUBLIC
 
 from hica.deployment.bundle import APP_ID, BUNDLE_FOLDER, BUNDLE_SHA256, build
 from hica.deployment.keys import read_public
@@ -140,7 +141,7 @@ class Coordinator:
         grid.set_run(run_from_proto(started.run))
         heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(grid._runtime_client))
         heartbeat.start()
-        yield PromptGrid(grid)
+        yield PromptGrid(grid, KEY)
         heartbeat.stop()
         grid.close()
         self.control.stop_run(run)
@@ -183,6 +184,7 @@ class Hospital:
             bundle_sha256=BUNDLE_SHA256,
             hica=version("hica"),
             flwr=version("flwr"),
+            coordinator_key=PUBLIC,
         )
         (folder / "kit.json").write_text(kit.model_dump_json())
         (folder / "ca.crt").write_bytes(self.coordinator.ca)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from tests.coordinator import KEY, signed
 
 from hica.deployment.kit import roster_sha256
 from hica.errors import FederationError
@@ -84,7 +85,8 @@ def guarded(study):
         app, run_config = make_app(), {"study": study.sha256}
 
         def answer(message, context):
-            return Guard(load_site(Path(context.node_config["site"]))).answer(message, context, app)
+            site = load_site(Path(context.node_config["site"]))
+            return Guard(site, KEY.public_key()).answer(signed(message), context, app)
 
         for node in nodes:
             site = load_site(Path(node["site"]))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.coordinator import PUBLIC
 
 from hica.deployment import keys
 from hica.deployment.bundle import BUNDLE_SHA256
@@ -118,6 +119,7 @@ def lay_kit() -> Callable[[Path, Study], None]:
             bundle_sha256=BUNDLE_SHA256,
             hica=version("hica"),
             flwr=version("flwr"),
+            coordinator_key=PUBLIC,
         )
         write_kit(folder / "kit.zip", kit, b"", study)
         with zipfile.ZipFile(folder / "kit.zip") as archive:

@@ -1,7 +1,8 @@
 """Keys a site signs with: ECDSA P-384 in OpenSSH's format, which flower-supernode reads.
 
 The private key is made at the hospital and never leaves it. The coordinator gets the public one
-and compares its fingerprint with the hospital by telephone.
+and compares its fingerprint with the hospital by telephone. The coordinator's own public key is
+written in the same way, into the start kits.
 """
 
 import base64
@@ -57,7 +58,7 @@ def generate(path: Path) -> PublicKey:
             )
     key = ec.generate_private_key(ec.SECP384R1())
     private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    public = _public_key(key.public_key())
+    public = public_key(key.public_key())
     write_atomically(path, private, mode=0o600)
     try:
         write_atomically(public_file, f"{public.openssh}\n".encode())
@@ -111,7 +112,7 @@ def parse_public(text: bytes, source: str) -> PublicKey:
             f"{source}: is a key of type {text.split()[0].decode()}, needed is {ALGORITHM}; "
             "make one with `hica-client keygen`"
         )
-    return _public_key(key)
+    return public_key(key)
 
 
 def read_private(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -146,7 +147,8 @@ def fingerprint(public: PublicKey) -> str:
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
-def _public_key(key: ec.EllipticCurvePublicKey) -> PublicKey:
+def public_key(key: ec.EllipticCurvePublicKey) -> PublicKey:
+    """A public key as files hold it."""
     return PublicKey(
         openssh=key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),
         pem=key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),

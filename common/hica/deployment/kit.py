@@ -19,9 +19,11 @@ import zipfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 import tomli_w
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from pydantic import Field, model_validator
 
 from hica.deployment.keys import PublicKey, parse_public
@@ -62,6 +64,9 @@ class Kit(Section):
     """Version of hica that wrote the kit."""
     flwr: str
     """Version of Flower at the coordinator."""
+    coordinator_key: str | None = None
+    """The coordinator's public key, one line: its signature is on every request. Kits of earlier
+    versions have none, and are refused; see `read_coordinator_key`."""
     keys_sha256: Sha256 | None = None
     """Of `keys.json`, where the study asks for secure aggregation."""
 
@@ -117,10 +122,12 @@ def read_kit(folder: Path) -> tuple[Kit, Study]:
 
     Raises:
         ConfigurationError: A file is missing, damaged, of another kit, or of a version of hica
-            that reads another study from it; or the text for people is another study.
+            that reads another study from it; the text for people is another study; or there is no
+            key of the coordinator.
     """
     _read(folder, CA_CERTIFICATE)
     kit = validated(Kit, _json(folder, KIT), str(folder / KIT))
+    read_coordinator_key(folder)
     if hashlib.sha256(_read(folder, STUDY)).hexdigest() != kit.study_sha256:
         raise ConfigurationError(
             f"{folder / STUDY}: is not the study that {KIT} names ({kit.study_sha256[:12]}); "
@@ -139,6 +146,24 @@ def read_kit(folder: Path) -> tuple[Kit, Study]:
             "of the sites' keys; ask the coordinator for one with it"
         )
     return kit, study
+
+
+def read_coordinator_key(folder: Path) -> EllipticCurvePublicKey:
+    """The key by which a site knows its coordinator's requests; see `hica.wire.signature`.
+
+    Raises:
+        ConfigurationError: The kit is damaged, or has no such key.
+    """
+    path = folder / KIT
+    text = validated(Kit, _json(folder, KIT), str(path)).coordinator_key
+    if text is None:
+        raise ConfigurationError(
+            f"{path}: has no key of the coordinator, without which its requests cannot be told "
+            "from those of others: ask the coordinator for a new start kit, made by "
+            f"`hica-server provision` of hica {metadata.version('hica')}"
+        )
+    key = parse_public(text.encode(), f"{path}: coordinator_key")
+    return cast(EllipticCurvePublicKey, load_pem_public_key(key.pem))
 
 
 def study_text(study: Study) -> str:

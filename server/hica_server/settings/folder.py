@@ -35,6 +35,8 @@ class Folder:
     """The server's certificate, signed by the authority."""
     key = _Place("federation", "server.key")
     """The server's private key."""
+    signing_key = _Place("federation", "signing.key")
+    """Private key that requests are signed with; its public key is in every start kit."""
     sites = _Place("federation", "sites.json")
     """Enrolled sites: written by `hica_server.enrolment`."""
     kits = _Place("kits")
@@ -61,5 +63,7 @@ class Folder:
     """Held by the running `hica-server run`."""
     connected = _Place("service", "connected.json")
     """Which enrolled sites are connected (JSON); missing until the SuperLink knows them all."""
+    asked = _Place("service", "asked.json")
+    """How many bytes each site was asked for: written by `hica_server.asked`."""
     processes = _Place("service", "processes.json")
     """Processes of the running server and their ports (JSON)."""

@@ -77,6 +77,10 @@ class LimitsSection(Section):
 
     request_bytes: Annotated[int, Field(ge=SMALLEST_REQUEST_LIMIT)] = 64 * 2**20
     """Largest body of one HTTP request."""
+    unasked_bytes: Annotated[int, Field(ge=SMALLEST_REQUEST_LIMIT)] = 2**30
+    """What a site may send in a study beyond the answers that it was asked for."""
+    address_connections: Annotated[int, Field(ge=4)] = 100
+    """Connections at a time from one address: that of a hospital may stand for several sites."""
 
 
 class ServerSettings(Section):

@@ -1,10 +1,12 @@
 """A run's grid: messages to the sites, and their replies."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import ErrorCode
@@ -29,6 +31,7 @@ from flwr.superlink.grid import HttpGrid
 from hica.errors import FederationError
 from hica.wire.packing import pack
 from hica.wire.records import payload_bytes
+from hica.wire.signature import content_hash, sign, with_signature
 from hica_server.superlink.reply import fetch_reply
 from hica_server.superlink.upload import Upload, most_reply_bytes
 
@@ -62,15 +65,27 @@ class PromptGrid(Grid):
     A site may send what it likes, and in Flower's grid a reply that cannot be read takes all others
     with it; so replies are fetched here, each by itself, and one that is of no use becomes an error
     of its site.
+
+    Every message is signed with `key`. Before it is sent, `note` hears how many bytes the answer of
+    each site may have, by the sites' names.
     """
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        key: EllipticCurvePrivateKey,
+        note: Callable[[Mapping[str, int]], None] = lambda _: None,
+    ) -> None:
         self._grid = cast(HttpGrid, grid)
+        self._key, self._note = key, note
         self._open: dict[str, _Sent] = {}
+        self._names: dict[int, str] = {}
 
     def connected(self) -> dict[str, int]:
         """Node of every connected site, by the name it was registered for."""
-        return {info.name: info.node_id for info in self._grid.get_nodes()}
+        nodes = {info.name: info.node_id for info in self._grid.get_nodes()}
+        self._names |= {node: name for name, node in nodes.items()}
+        return nodes
 
     def set_run(self, run: Run) -> None:
         """Set the run that messages belong to."""
@@ -102,13 +117,26 @@ class PromptGrid(Grid):
         What was sent is not held: the messages are left without their content.
         """
         messages = list(messages)
-        sizes = [payload_bytes(message.content) for message in messages]
-        ids = self._pushed(_packed(messages)) if messages else []
-        for message_id, message, size in zip(ids, messages, sizes, strict=True):
+        if not messages:
+            return []
+        limits = [most_reply_bytes(payload_bytes(message.content)) for message in messages]
+        self._note_limits(messages, limits)
+        ids = self._pushed(_sealed(messages, self._key))
+        for message_id, message, limit in zip(ids, messages, limits, strict=True):
             message.content = RecordDict()
-            self._open[message_id] = _Sent(message, most_reply_bytes(size))
+            self._open[message_id] = _Sent(message, limit)
         self._open.pop("", None)
         return ids
+
+    def _note_limits(self, messages: list[Message], limits: list[int]) -> None:
+        """Tell how much each site may send, before it can begin to."""
+        nodes = [message.metadata.dst_node_id for message in messages]
+        if not self._names.keys() >= set(nodes):
+            self.connected()
+        total: Counter[str] = Counter()
+        for node, limit in zip(nodes, limits, strict=True):
+            total[self._names.get(node, "")] += limit
+        self._note(total)
 
     def _pushed(self, messages: list[Message]) -> list[str]:
         """Announce messages, then hand over their objects; returns the messages' ids.
@@ -219,10 +247,14 @@ def _is_reply(message: Message) -> bool:
     return not (message.has_error() and message.error.code in _UNAVAILABLE)
 
 
-def _packed(messages: list[Message]) -> list[Message]:
-    """The messages, with a parcel in each content; one that many sites get is packed once."""
+def _sealed(messages: list[Message], key: EllipticCurvePrivateKey) -> list[Message]:
+    """The messages, each with a parcel and its own signature in the content.
+
+    A content that many sites get is hashed and packed once.
+    """
     contents = {id(message.content): message.content for message in messages}
-    packed = {key: pack(content) for key, content in contents.items()}
+    sealed = {name: (content_hash(it), pack(it)) for name, it in contents.items()}
     for message in messages:
-        message.content = packed[id(message.content)]
+        hashed, packed = sealed[id(message.content)]
+        message.content = with_signature(packed, sign(key, hashed, message.metadata))
     return messages

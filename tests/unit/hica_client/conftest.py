@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from tests.coordinator import PUBLIC
 
 from hica.deployment import keys
 from hica.deployment.bundle import BUNDLE_SHA256
@@ -34,6 +35,7 @@ def unpack_kit() -> Callable[..., Kit]:
                 "bundle_sha256": BUNDLE_SHA256,
                 "hica": version("hica"),
                 "flwr": version("flwr"),
+                "coordinator_key": PUBLIC,
                 **fields,
             }
         )

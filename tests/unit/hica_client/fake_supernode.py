@@ -16,6 +16,7 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
+from tests.coordinator import signed
 
 from hica.deployment.supervision import free_port
 
@@ -57,8 +58,9 @@ class FakeSuperNode:
         bundle: bytes = b"bundle",
         run_config: dict | None = None,
         task_type: str = "flwr-clientapp",
+        coordinator: bool = False,
     ) -> int:
-        """Have a message answered; returns the number of the task."""
+        """Have a message answered, signed by the coordinator or not; returns the task's number."""
         run = Run.create_empty(RUN)
         run.fab_id, run.fab_hash = app_id, hashlib.sha256(bundle).hexdigest()
         self.state.store_run(run)
@@ -67,6 +69,8 @@ class FakeSuperNode:
         self.state.set_run_series_context(run.series_id, context)
         metadata = Metadata(RUN, "", 1, NODE, "", "3", time.time(), 3600.0, kind)
         message = make_message(metadata=metadata, content=content)
+        if coordinator:
+            message = signed(message)
         message.metadata.__dict__["_message_id"] = message.object_id
         self.store.preregister(RUN, get_object_tree(message))
         for name, part in get_all_nested_objects(message).items():

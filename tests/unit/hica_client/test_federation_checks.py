@@ -94,6 +94,13 @@ def test_a_missing_key(enrolled_site):
     assert "site.pub: cannot be read" in words
 
 
+def test_a_kit_without_the_coordinator_s_key(enrolled_site, unpack_kit, toy_study):
+    unpack_kit(enrolled_site, toy_study(), coordinator_key=None)
+    [words] = problems(offline(enrolled_site))
+    assert "kit.json: has no key of the coordinator" in words
+    assert "ask the coordinator for a new start kit" in words
+
+
 def test_the_kit_of_another_site(enrolled_site, unpack_kit, toy_study):
     unpack_kit(enrolled_site, toy_study(), site="south")
     [words] = problems(offline(enrolled_site))

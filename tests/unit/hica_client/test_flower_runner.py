@@ -1,5 +1,6 @@
 """The runner, against the real Runtime API of a SuperNode."""
 
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.constant import ErrorCode
 
 from hica.deployment.bundle import APP_ID, BUNDLE_SHA256, build
+from hica.errors import ConfigurationError
 from hica.wire.messages import Kind, Request
 from hica.wire.packing import PARCEL, pack, unpack
 from hica.wire.records import decode_reply, encode_request
@@ -250,13 +252,35 @@ def test_the_installed_app_answers_for_the_site_the_runner_was_started_for(
     study = toy_study()
     request = encode_request(Request(Kind.CAPABILITIES, study))
     run_config = {"study": study.sha256}
-    task = node.ask(request, Kind.CAPABILITIES.value, APP_ID, build(), run_config)
+    kind, bundle = Kind.CAPABILITIES.value, build()
+    task = node.ask(request, kind, APP_ID, bundle, run_config, coordinator=True)
     do(node, task, local_app(approved_site))
     reply = decode_reply(node.reply().content, Kind.CAPABILITIES, 0, {})
     assert reply.site == "north"
     assert reply.details["unlabelled"] == 8
     (entry,) = verify(load_site(approved_site).audit_log)
     assert (entry["decision"], entry["kind"]) == ("sent", "query.capabilities")
+
+
+def test_a_request_in_the_coordinator_s_name_is_refused_and_noted(node, approved_site, toy_study):
+    study = toy_study()
+    request = encode_request(Request(Kind.CAPABILITIES, study))
+    run_config = {"study": study.sha256}
+    task = node.ask(request, Kind.CAPABILITIES.value, APP_ID, build(), run_config)
+    do(node, task, local_app(approved_site))
+    error = node.reply().error
+    assert error.reason.startswith("north: MessageError: the request is not signed")
+    (entry,) = verify(load_site(approved_site).audit_log)
+    assert (entry["decision"], entry["kind"]) == ("refused", "query.capabilities")
+
+
+def test_a_site_whose_kit_has_no_key_of_the_coordinator_does_not_start(approved_site):
+    kit = approved_site.parent / "kit" / "kit.json"
+    old = json.loads(kit.read_text())
+    del old["coordinator_key"]
+    kit.write_text(json.dumps(old))
+    with pytest.raises(ConfigurationError, match="for a new start kit"):
+        local_app(approved_site)
 
 
 def test_a_foreign_bundle_is_answered_by_an_error_and_noted(node, approved_site):

@@ -17,6 +17,7 @@ from flwr.app import (
     RecordDict,
 )
 from flwr.supercore.task_identity import TaskIdentity
+from tests.coordinator import KEY, signed
 
 from hica.deployment.kit import roster_sha256
 from hica.errors import CheckpointError, DataError, MessageError
@@ -60,19 +61,23 @@ def site(tmp_path, study):
     return site
 
 
+def guard_of(site):
+    return Guard(site, KEY.public_key())
+
+
 def with_policy(site, **fields):
     return site.model_copy(update={"policy": PolicySection(**{"min_count": 3, **fields})})
 
 
 def message(study, kind=ALIGNMENT.kind, round_=3, type_=None):
     request = Request(kind, study, round_, {}, {"centre": np.zeros(2, np.float32)})
-    return Message(encode_request(request), 1, type_ or kind)
+    return signed(Message(encode_request(request), 1, type_ or kind))
 
 
 def raw(header, kind=ALIGNMENT.kind):
     text = header if isinstance(header, str) else json.dumps(header)
     record = RecordDict({"message": ConfigRecord({"header": text}), "arrays": ArrayRecord()})
-    return Message(record, 1, kind)
+    return signed(Message(record, 1, kind))
 
 
 def context(study, settings=None):
@@ -127,7 +132,7 @@ def refused(site, answer, words, **expected):
 
 def test_an_approved_request_is_answered_and_logged_in_full(site, study):
     asked = message(study)
-    answer = Guard(site).answer(asked, context(study), replying(update()))
+    answer = guard_of(site).answer(asked, context(study), replying(update()))
     spec = {name: (array.shape, str(array.dtype)) for name, array in WEIGHTS.items()}
     assert decode_reply(answer.content, ALIGNMENT.kind, 3, spec).examples == 8
     found = entry(site)
@@ -150,7 +155,7 @@ def test_the_local_app_answers_behind_the_guard(enrolled_site, study):
     approve(site, study, "dr-grey", NOW)
     here = Context(1, 1, {"site": str(enrolled_site)}, RecordDict(), {"study": study.sha256})
     asked = message(study, Kind.CAPABILITIES, 0)
-    answer = Guard(site).answer(asked, here, client.app)
+    answer = guard_of(site).answer(asked, here, client.app)
     said = decode_reply(answer.content, Kind.CAPABILITIES, 0, {}).details
     assert said["labelled"] == 8
     assert entry(site)["details"] == sorted(said)
@@ -158,17 +163,17 @@ def test_the_local_app_answers_behind_the_guard(enrolled_site, study):
 
 @pytest.mark.parametrize("kind", ["train.backdoor", "train", "query.capabilities2", "system"])
 def test_an_unknown_kind_of_request(site, study, kind):
-    answer = Guard(site).answer(message(study, type_=kind), context(study), never)
+    answer = guard_of(site).answer(message(study, type_=kind), context(study), never)
     refused(site, answer, f"{kind!r} is no kind of request", kind="", study="")
     assert answer.error.reason.startswith("north: ")
 
 
 def test_a_message_that_is_an_error_or_of_another_kind_than_it_says(site, study):
     error = Message(Error(0, "lost"), reply_to=message(study))
-    refused(site, Guard(site).answer(error, context(study), never), "has no content")
+    refused(site, guard_of(site).answer(error, context(study), never), "has no content")
     site.audit_log.unlink(), site.audit_log.with_suffix(".head").unlink()
     other = message(study, CENTRE.kind, type_=ALIGNMENT.kind)
-    refused(site, Guard(site).answer(other, context(study), never), "is a 'train.moments'")
+    refused(site, guard_of(site).answer(other, context(study), never), "is a 'train.moments'")
 
 
 @pytest.mark.parametrize(
@@ -191,30 +196,30 @@ def test_a_message_that_is_an_error_or_of_another_kind_than_it_says(site, study)
     ],
 )
 def test_a_header_that_cannot_be_read(site, study, header, words):
-    answer = Guard(site).answer(raw(header), context(study), never)
+    answer = guard_of(site).answer(raw(header), context(study), never)
     refused(site, answer, words, kind="train.align", study="")
 
 
 def test_a_message_without_header(site, study):
-    empty = Message(RecordDict(), 1, ALIGNMENT.kind)
-    refused(site, Guard(site).answer(empty, context(study), never), "no header")
+    empty = signed(Message(RecordDict(), 1, ALIGNMENT.kind))
+    refused(site, guard_of(site).answer(empty, context(study), never), "no header")
 
 
 def test_a_kind_that_the_policy_does_not_answer(site, study):
     site = with_policy(site, kinds=["query.capabilities"])
-    answer = Guard(site).answer(message(study), context(study), never)
+    answer = guard_of(site).answer(message(study), context(study), never)
     refused(site, answer, "policy.kinds of this site does not list train.align", round=3)
 
 
 def test_a_study_that_was_not_approved_or_changed_since(site, study, toy_study):
     changed = toy_study("alignment.local_epochs=3")
-    answer = Guard(site).answer(message(changed), context(changed), never)
+    answer = guard_of(site).answer(message(changed), context(changed), never)
     words = f"study {changed.sha256[:12]} is not approved at this site"
     refused(site, answer, words, study=changed.sha256)
 
 
 def test_an_approval_taken_back_counts_at_once(site, study):
-    guard = Guard(site)
+    guard = guard_of(site)
     revoke(site, decisions(site)[study.sha256], "dr-grey", NOW)
     refused(site, guard.answer(message(study), context(study), never), "is not approved")
 
@@ -222,14 +227,14 @@ def test_an_approval_taken_back_counts_at_once(site, study):
 def test_approvals_that_cannot_be_read_approve_nothing(site, study):
     with site.approvals.open("a") as file:
         file.write("damaged\n")
-    answer = Guard(site).answer(message(study), context(study), never)
+    answer = guard_of(site).answer(message(study), context(study), never)
     refused(site, answer, "ConfigurationError: approvals.jsonl: line 2")
     assert str(site.data.state) not in reason(answer)
 
 
 def test_a_policy_made_stricter_after_the_approval_counts(site, study):
     site = with_policy(site, min_count=10)
-    answer = Guard(site).answer(message(study), context(study), never)
+    answer = guard_of(site).answer(message(study), context(study), never)
     refused(site, answer, "policy.min_count is 10")
 
 
@@ -239,7 +244,7 @@ def test_a_policy_made_stricter_after_the_approval_counts(site, study):
 )
 def test_a_run_started_with_anything_but_the_approved_study(site, study, settings):
     settings = {k: study.sha256 if v == "its own" else v for k, v in settings.items()}
-    answer = Guard(site).answer(message(study), context(study, settings), never)
+    answer = guard_of(site).answer(message(study), context(study, settings), never)
     refused(site, answer, "the run was started with {")
 
 
@@ -265,20 +270,20 @@ def test_a_reply_that_may_not_leave(site, study, monkeypatch, reply, words):
     monkeypatch.setattr(egress, "MAX_DETAILS_BYTES", 500)
     declared = {name for step in steps_of(study) for name in arrays_of(step, study)}
     site = with_policy(site, tensors={*declared, "shared.?"})
-    answer = Guard(site).answer(message(study), context(study), replying(reply))
+    answer = guard_of(site).answer(message(study), context(study), replying(reply))
     refused(site, answer, words, study=study.sha256, examples=0)
 
 
 def test_a_reply_of_more_bytes_than_allowed(site, study):
     size = payload_bytes(encode_reply(update()))
     site = with_policy(site, max_reply_bytes=size - 1)
-    answer = Guard(site).answer(message(study), context(study), replying(update()))
+    answer = guard_of(site).answer(message(study), context(study), replying(update()))
     refused(site, answer, f"the reply has {size} bytes, policy.max_reply_bytes is {size - 1}")
 
 
 def test_a_reply_of_as_many_bytes_as_allowed_leaves(site, study):
     site = with_policy(site, max_reply_bytes=payload_bytes(encode_reply(update())))
-    Guard(site).answer(message(study), context(study), replying(update()))
+    guard_of(site).answer(message(study), context(study), replying(update()))
     assert entry(site)["decision"] == "sent"
 
 
@@ -294,7 +299,7 @@ def test_a_reply_of_as_many_bytes_as_allowed_leaves(site, study):
     ],
 )
 def test_a_reply_with_parts_that_the_log_would_not_show(site, study, records):
-    answer = Guard(site).answer(message(study), context(study), replying(update(), **records))
+    answer = guard_of(site).answer(message(study), context(study), replying(update(), **records))
     refused(site, answer, "the reply has parts that the audit log would not show")
 
 
@@ -307,7 +312,7 @@ def test_an_array_that_is_not_what_it_says(site, study):
         Array("float32", (2, 3), "numpy.ndarray", b"not an array"),
     ):
         app = replying(update(), arrays=ArrayRecord({"shared.a": array}))
-        answer = Guard(site).answer(message(study), context(study), app)
+        answer = guard_of(site).answer(message(study), context(study), app)
         assert "array 'shared.a'" in reason(answer)
     assert [each["decision"] for each in verify(site.audit_log)] == ["refused"] * 4
 
@@ -316,7 +321,7 @@ def test_an_app_that_answers_with_an_error(site, study):
     def app(message, context):
         return Message(Error(2, "patient 17 has no image"), reply_to=message)
 
-    answer = Guard(site).answer(message(study), context(study), app)
+    answer = guard_of(site).answer(message(study), context(study), app)
     refused(site, answer, "the app answered with an error")
     assert "patient 17" not in reason(answer)
 
@@ -325,7 +330,7 @@ def test_of_a_fault_in_the_program_only_its_kind_leaves(site, study):
     def app(message, context):
         raise KeyError("patient 17")
 
-    answer = Guard(site).answer(message(study), context(study), app)
+    answer = guard_of(site).answer(message(study), context(study), app)
     refused(site, answer, "fault in the program: KeyError")
     assert "patient 17" not in reason(answer)
 
@@ -334,7 +339,7 @@ def test_what_a_user_can_mend_is_said_without_folders(site, study):
     def app(message, context):
         raise CheckpointError("/data/north/weights.safetensors: no such weights file")
 
-    answer = Guard(site).answer(message(study), context(study), app)
+    answer = guard_of(site).answer(message(study), context(study), app)
     refused(site, answer, "CheckpointError: weights.safetensors: no such weights file")
 
 
@@ -347,7 +352,7 @@ def test_what_is_wrong_with_the_data_stays_in_the_log_of_the_site(site, study, c
 
     said = failure(ALIGNMENT.kind, "north", 3, f"DataError: {error}", error)
     for app in (raising, replying(said)):
-        answer = Guard(site).answer(message(study), context(study), app)
+        answer = guard_of(site).answer(message(study), context(study), app)
         assert "its data cannot be used; why is in the log of the site" in reason(answer)
         assert "17" not in str(answer.content)
     assert "patient:17" in caplog.text
@@ -361,7 +366,7 @@ def test_the_app_itself_logs_what_is_wrong_with_the_data(enrolled_site, study, c
     manifest = enrolled_site.parent / "manifest.csv"
     manifest.write_text(manifest.read_text().replace("p15,test", "p0,test"))
     here = Context(1, 1, {"site": str(enrolled_site)}, RecordDict(), {"study": study.sha256})
-    answer = Guard(site).answer(message(study, Kind.CAPABILITIES, 0), here, client.app)
+    answer = guard_of(site).answer(message(study, Kind.CAPABILITIES, 0), here, client.app)
     assert "its data cannot be used" in reason(answer, Kind.CAPABILITIES, 0)
     assert "patient:p0" in caplog.text
 
@@ -369,7 +374,7 @@ def test_the_app_itself_logs_what_is_wrong_with_the_data(enrolled_site, study, c
 def test_why_the_app_could_not_answer_leaves_and_is_logged(site, study):
     error = CheckpointError("pseudo_labels: missing")
     said = failure(ALIGNMENT.kind, "north", 3, f"CheckpointError: {error}", error)
-    answer = Guard(site).answer(message(study), context(study), replying(said))
+    answer = guard_of(site).answer(message(study), context(study), replying(said))
     assert "pseudo_labels: missing" in reason(answer)
     found = entry(site)
     assert (found["decision"], found["arrays"]) == ("failed", {})
@@ -381,13 +386,13 @@ def test_a_reason_is_cut_to_what_the_coordinator_reads(site, study):
     def app(message, context):
         raise CheckpointError("x" * 5000)
 
-    answer = Guard(site).answer(message(study), context(study), app)
+    answer = guard_of(site).answer(message(study), context(study), app)
     refused(site, answer, "CheckpointError: xxx")
     assert len(entry(site)["reason"]) == 1000
 
 
 def test_nothing_leaves_that_cannot_be_logged(site, study):
-    guard = Guard(site)
+    guard = guard_of(site)
     site.audit_log.mkdir()
     answer = guard.answer(message(study), context(study), replying(update()))
     assert "north: nothing leaves without a log: StorageError: audit.jsonl" in answer.error.reason
@@ -405,17 +410,17 @@ def test_the_log_is_written_before_the_reply_is_given_back(site, study):
         seen.append(len(verify(site.audit_log)))
         return replying(update())(message, context)
 
-    guard = Guard(site)
+    guard = guard_of(site)
     for _ in range(3):
         guard.answer(message(study), context(study), app)
     assert seen == [0, 1, 2]
 
 
 def test_no_guard_on_a_log_that_was_tampered_with(site, study):
-    Guard(site).answer(message(study), context(study), replying(update()))
+    guard_of(site).answer(message(study), context(study), replying(update()))
     site.audit_log.write_text(site.audit_log.read_text().replace('"examples":8', '"examples":9'))
     with pytest.raises(DataError, match="line 1: was changed"):
-        Guard(site)
+        guard_of(site)
 
 
 # --- Secure aggregation --------------------------------------------------------------------------
@@ -433,17 +438,17 @@ def secure(toy_study, site):
 
 def test_a_list_of_keys_that_was_not_approved_stops_every_request(site, secure):
     said = Reply(Kind.KEYS, "north", 3, details={"site": "north"})
-    answer = Guard(site).answer(message(secure, Kind.KEYS), context(secure), replying(said))
+    answer = guard_of(site).answer(message(secure, Kind.KEYS), context(secure), replying(said))
     assert decode_reply(answer.content, Kind.KEYS, 3, {}).details == {"site": "north"}
     (site.federation.kit / "keys.json").write_text("{ }")
-    answer = Guard(site).answer(message(secure, Kind.KEYS), context(secure), replying(said))
+    answer = guard_of(site).answer(message(secure, Kind.KEYS), context(secure), replying(said))
     assert "not the list of keys that was approved" in reason(answer, Kind.KEYS)
 
 
 def test_masked_arrays_are_in_the_log_as_what_they_are(site, secure):
     arrays = {"shared.a": np.ones((2, 3), np.uint32), "examples": np.ones(1, np.uint64)}
     said = Reply(ALIGNMENT.kind, "north", 3, arrays=arrays)
-    Guard(site).answer(message(secure), context(secure), replying(said))
+    guard_of(site).answer(message(secure), context(secure), replying(said))
     found = entry(site)
     assert (found["examples"], found["details"]) == (0, [])
     assert found["arrays"]["shared.a"][:2] == [[2, 3], "uint32"]
@@ -452,5 +457,5 @@ def test_masked_arrays_are_in_the_log_as_what_they_are(site, secure):
 
 def test_a_site_that_demands_it_refuses_a_study_without(site, study):
     demanding = with_policy(site, require_secure_aggregation=True)
-    answer = Guard(demanding).answer(message(study), context(study), replying(update()))
+    answer = guard_of(demanding).answer(message(study), context(study), replying(update()))
     assert "which the study does not offer" in reason(answer)

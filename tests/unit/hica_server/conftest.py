@@ -13,6 +13,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.message_pb2 import Metadata, ObjectTree
+from flwr.proto.node_pb2 import Node
 
 from hica.deployment.keys import PublicKey, generate, public_path, read_private
 from hica.method.calibration import curvature
@@ -267,6 +271,30 @@ def make_site() -> Callable[..., FakeSite]:
 def make_study() -> Callable[..., Study]:
     """A study of two classes; arguments are overrides `a.b=value`."""
     return lambda *overrides: validated(Study, apply_overrides(STUDY, list(overrides)), "toy")
+
+
+@pytest.fixture
+def announcement() -> Callable[..., PushMessagesRequest]:
+    """`announcement(**metadata)`: as node 7 announces an answer, its metadata changed."""
+
+    def announce(**changed: Any) -> PushMessagesRequest:
+        told = {
+            "run_id": 11,
+            "message_id": "a" * 64,
+            "src_node_id": 7,
+            "dst_node_id": 1,
+            "reply_to_message_id": "b" * 64,
+            "ttl": 43200.0,
+            "created_at": time.time(),
+            "message_type": "train.align",
+        }
+        return PushMessagesRequest(
+            node=Node(node_id=7),
+            messages_list=[ProtoMessage(metadata=Metadata(**{**told, **changed}))],
+            message_object_trees=[ObjectTree(object_id="a" * 64)],
+        )
+
+    return announce
 
 
 class EnrolledNode:

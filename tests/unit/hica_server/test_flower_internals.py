@@ -94,8 +94,17 @@ FIELDS = {
     ],
     "flwr.proto.runtime_pb2.PullAppMessagesRequest": ["message_ids"],
     "flwr.proto.runtime_pb2.PullAppMessagesResponse": ["messages_list", "message_object_trees"],
+    "flwr.proto.fleet_pb2.PushMessagesRequest": ["node", "messages_list", "message_object_trees"],
+    "flwr.proto.node_pb2.Node": ["node_id"],
     "flwr.proto.message_pb2.Message": ["metadata"],
-    "flwr.proto.message_pb2.Metadata": ["reply_to_message_id"],
+    "flwr.proto.message_pb2.Metadata": [
+        "message_id",
+        "src_node_id",
+        "dst_node_id",
+        "reply_to_message_id",
+        "ttl",
+        "created_at",
+    ],
     "flwr.proto.message_pb2.ObjectTree": ["object_id", "children"],
     "flwr.proto.message_pb2.PushObjectRequest": [
         "node",
@@ -124,6 +133,7 @@ VALUES = {
         ("temp_store", "MEMORY"),
         ("mmap_size", "268435456"),
     ),
+    "flwr.common.constant.SUPERLINK_NODE_ID": 1,
     "flwr.common.constant.ErrorCode.UNKNOWN": 0,
     "flwr.common.constant.ErrorCode.NODE_UNAVAILABLE": 5,
     "flwr.common.constant.ErrorCode.MESSAGE_UNAVAILABLE": 3,
@@ -163,6 +173,21 @@ def test_a_grid_has_what_our_own_is_made_of(named):
     assert isinstance(type(grid).run, property)
     assert isinstance(grid._runtime_client, named("flwr.supercore.runtime.RuntimeHttpClient"))
     grid.close()
+
+
+@pytest.mark.parametrize(
+    ("read_by", "words"),
+    [
+        ("flwr.superlink.routers.fleet.node_auth.authenticate_node", "protobuf_request.node."),
+        (
+            "flwr.server.superlink.linkstate.sql_linkstate.SqlLinkState.store_message_res",
+            'msg_ins["dst_node_id"]) != res_metadata.src_node_id',
+        ),
+    ],
+)
+def test_flower_holds_against_each_other_what_we_leave_to_it(named, read_by, words):
+    """The node and its key; the node and what it was asked. The rest is `fleet_messages`."""
+    assert words in inspect.getsource(named(read_by)), f"Flower has changed {read_by}"
 
 
 def test_an_array_names_its_pieces_as_we_count_them(named):

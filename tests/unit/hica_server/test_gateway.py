@@ -27,7 +27,7 @@ from hica_server.provision import provision
 from hica_server.settings import Folder, LimitsSection, ServerSection, ServerSettings
 
 LIMIT = 100_000
-PUSH = "/v1/fleet/push-messages"
+ASK = "/v1/fleet/get-run"
 PATIENT = 60
 """Seconds until a socket that is waited on in vain fails its test."""
 
@@ -118,15 +118,15 @@ def superlink_config(app: SuperLink, folder: Folder) -> uvicorn.Config:
 @pytest.fixture
 def start(folder, superlink) -> Iterator[Callable[[int], int]]:
     """`start(port of the SuperLink)` → port of a gateway, which ends before `superlink` does."""
-    limits = LimitsSection.model_construct(request_bytes=LIMIT)
-    settings = ServerSettings().model_copy(update={"limits": limits})
     write_atomically(folder.connected, b"{}")  # sites are known to the SuperLink
     with ExitStack() as stack:
 
-        def run(upstream: int) -> int:
+        def run(upstream: int, **more: int) -> int:
+            limits = LimitsSection.model_construct(request_bytes=LIMIT, **more)
+            settings = ServerSettings().model_copy(update={"limits": limits})
             port = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
             app = make_proxy(folder, settings, upstream)
-            server = make_server(app, folder)
+            server = make_server(app, folder, limits)
             stack.enter_context(serving(server, lambda: gateway.serve(app, server, port)))
             return port.getsockname()[1]
 
@@ -196,17 +196,17 @@ def is_closed(connection: ssl.SSLSocket) -> bool:
 
 def test_a_signed_request_passes_with_its_body_and_answer(client, superlink, node):
     superlink.answer = bytes(range(256)) * 1000
-    answer = client.post(PUSH, headers=node.headers(), content=b"x" * LIMIT)
+    answer = client.post(ASK, headers=node.headers(), content=b"x" * LIMIT)
     assert (answer.status_code, answer.content) == (200, superlink.answer)
     ((method, path, headers, body),) = superlink.requests
-    assert (method, path, body) == ("POST", PUSH, b"x" * LIMIT)
+    assert (method, path, body) == ("POST", ASK, b"x" * LIMIT)
     assert headers["host"] == f"127.0.0.1:{superlink.port}"
     assert headers["content-length"] == str(LIMIT)
 
 
 def test_a_body_without_length_passes(client, superlink, node):
     pieces = iter([b"a" * 10, b"b" * 20])
-    assert client.post(PUSH, headers=node.headers(), content=pieces).status_code == 200
+    assert client.post(ASK, headers=node.headers(), content=pieces).status_code == 200
     assert superlink.requests[0][3] == b"a" * 10 + b"b" * 20
 
 
@@ -255,7 +255,7 @@ def test_many_at_a_time_each_get_their_own_answer(folder, port, superlink, enrol
 
         def ask(i: int) -> int:
             headers = nodes[i % 4].headers()
-            return clients[i % 16].post(PUSH, headers=headers, content=f"{i}").status_code
+            return clients[i % 16].post(ASK, headers=headers, content=f"{i}").status_code
 
         assert list(pool.map(ask, range(160))) == [200] * 160
     assert sorted(int(body) for *_, body in superlink.requests) == list(range(160))
@@ -331,7 +331,7 @@ def test_a_request_hidden_in_a_body_is_not_seen(connect, superlink, node):
     hidden = head(node, "POST /v1/control/stop-run HTTP/1.1", "content-length: 0")
     connection = connect()
     fields = ("transfer-encoding: chunked", f"content-length: {len(hidden) + 5}")
-    connection.sendall(head(node, f"POST {PUSH} HTTP/1.1", *fields) + b"0\r\n\r\n" + hidden)
+    connection.sendall(head(node, f"POST {ASK} HTTP/1.1", *fields) + b"0\r\n\r\n" + hidden)
     assert status(connection) == 400
     assert superlink.requests == []
 
@@ -364,38 +364,38 @@ def test_websockets_are_not_spoken(connect, superlink, node):
     connection = connect()
     upgrade = ("connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13")
     key = "sec-websocket-key: MDEyMzQ1Njc4OWFiY2RlZg=="
-    connection.sendall(head(node, f"GET {PUSH} HTTP/1.1", *upgrade, key))
+    connection.sendall(head(node, f"GET {ASK} HTTP/1.1", *upgrade, key))
     assert status(connection) == 404
     assert superlink.requests == []
 
 
 def test_a_stranger_with_the_certificate_of_the_authority_gets_nowhere(client, superlink):
-    for path in (PUSH, "/v1/fleet/register-node", "/v1/fleet/get-fab"):
+    for path in (ASK, "/v1/fleet/register-node", "/v1/fleet/get-fab"):
         assert client.post(path, content=b"x").status_code == 401
     assert superlink.requests == []
 
 
 def test_a_replay_and_a_revoked_key_are_refused(client, superlink, node, folder):
     headers = node.headers()
-    assert client.post(PUSH, headers=headers).status_code == 200
-    answer = client.post(PUSH, headers=headers)
+    assert client.post(ASK, headers=headers).status_code == 200
+    answer = client.post(ASK, headers=headers)
     assert answer.status_code == 401
     assert answer.json() == {"detail": "H1: the signature was used before"}
     revoke(folder, "H1")
-    assert client.post(PUSH, headers=node.headers()).status_code == 401
+    assert client.post(ASK, headers=node.headers()).status_code == 401
     assert len(superlink.requests) == 1
 
 
 def test_a_body_that_is_too_long_is_refused_and_the_next_request_passes(client, superlink, node):
-    answer = client.post(PUSH, headers=node.headers(), content=b"x" * (LIMIT + 1))
+    answer = client.post(ASK, headers=node.headers(), content=b"x" * (LIMIT + 1))
     assert answer.status_code == 413
     assert superlink.requests == []
-    assert client.post(PUSH, headers=node.headers()).status_code == 200
+    assert client.post(ASK, headers=node.headers()).status_code == 200
 
 
 def test_a_body_without_end_is_refused_before_it_ends(connect, superlink, node):
     connection = connect()
-    connection.sendall(head(node, f"POST {PUSH} HTTP/1.1", "transfer-encoding: chunked"))
+    connection.sendall(head(node, f"POST {ASK} HTTP/1.1", "transfer-encoding: chunked"))
     for _ in range(12):
         connection.sendall(b"2710\r\n" + b"x" * 10_000 + b"\r\n")  # 0x2710 = 10 000
     assert status(connection) == 413
@@ -405,7 +405,7 @@ def test_a_body_without_end_is_refused_before_it_ends(connect, superlink, node):
 def test_a_body_that_does_not_come_is_not_waited_for(connect, superlink, node, monkeypatch):
     monkeypatch.setattr(proxy, "REQUEST_SECONDS", 0.2)
     connection = connect()
-    connection.sendall(head(node, f"POST {PUSH} HTTP/1.1", "content-length: 9") + b"half")
+    connection.sendall(head(node, f"POST {ASK} HTTP/1.1", "content-length: 9") + b"half")
     assert status(connection) == 504
     assert superlink.requests == []
 
@@ -413,7 +413,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(connect, superlink, node, m
 def test_a_stranger_that_waits_for_leave_to_send_is_not_given_it(connect, superlink):
     connection = connect()
     fields = "host: h\r\ncontent-length: 100000\r\nexpect: 100-continue\r\n\r\n"
-    connection.sendall(f"POST {PUSH} HTTP/1.1\r\n{fields}".encode())
+    connection.sendall(f"POST {ASK} HTTP/1.1\r\n{fields}".encode())
     assert connection.recv(12) == b"HTTP/1.1 401"
 
 
@@ -464,7 +464,7 @@ def test_a_request_under_way_is_waited_for(connect, superlink, node, monkeypatch
     monkeypatch.setattr(gateway.ImpatientProtocol, "_look", counted)
     superlink.may_answer.clear()
     connection = connect()
-    connection.sendall(head(node, f"POST {PUSH} HTTP/1.1", "content-length: 0"))
+    connection.sendall(head(node, f"POST {ASK} HTTP/1.1", "content-length: 0"))
     assert superlink.asked.acquire(timeout=PATIENT)
     for _ in range(5):
         assert looks.acquire(timeout=PATIENT)
@@ -492,11 +492,42 @@ def test_connections_in_excess_are_closed_and_the_others_served(connect, monkeyp
     assert answered == 200
 
 
+def test_one_address_cannot_take_all_connections(folder, superlink, start, caplog):
+    superlink_port = superlink.port
+    port = start(superlink_port, address_connections=2)
+    trust = ssl.create_default_context(cafile=folder.ca_certificate)
+    with ExitStack() as stack:
+
+        def connect() -> ssl.SSLSocket:
+            raw = stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENT))
+            return stack.enter_context(trust.wrap_socket(raw, server_hostname="localhost"))
+
+        for connection in (connect(), connect()):
+            connection.sendall(b"GET /health HTTP/1.1\r\nhost: h\r\n\r\n")
+            assert status(connection) == 200
+        assert is_closed(connect())
+    assert "127.0.0.1: more than 2 connections (limits.address_connections" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("client", "place"),
+    [
+        (("192.0.2.7", 1), "192.0.2.7"),
+        (("::ffff:192.0.2.7", 1), "192.0.2.7"),
+        (("2001:db8:0:1:2::3", 1), "2001:db8:0:1::/64"),
+        (("fe80::1%eth0", 1), "fe80::/64"),
+        (None, "None"),
+    ],
+)
+def test_an_address_of_ipv6_is_that_of_its_network(client, place):
+    assert gateway._place(client) == place
+
+
 def test_those_who_only_connect_keep_nobody_out(client, port, node):
     with ExitStack() as stack:
         for _ in range(300):
             stack.enter_context(socket.create_connection(("127.0.0.1", port), PATIENT))
-        assert client.post(PUSH, headers=node.headers()).status_code == 200
+        assert client.post(ASK, headers=node.headers()).status_code == 200
 
 
 def test_asking_for_health_keeps_no_site_out(folder, port, superlink, node, client):
@@ -511,7 +542,7 @@ def test_asking_for_health_keeps_no_site_out(folder, port, superlink, node, clie
         answers = [pool.submit(ask, i) for i in range(20)]
         for _ in range(gateway.HEALTH_CONNECTIONS):
             assert superlink.asked.acquire(timeout=PATIENT)
-        post = pool.submit(client.post, PUSH, headers=node.headers())
+        post = pool.submit(client.post, ASK, headers=node.headers())
         assert superlink.asked.acquire(timeout=PATIENT)
         assert [path for _, path, *_ in superlink.requests].count("/health") == (
             gateway.HEALTH_CONNECTIONS
@@ -541,7 +572,7 @@ def test_a_request_waits_while_the_superlink_is_restarted(
     with socket.socket() as port, ThreadPoolExecutor(1) as pool:
         port.bind(("127.0.0.1", 0))  # nobody listens yet
         client = site_client(folder, start(port.getsockname()[1]))
-        answer = pool.submit(client.post, PUSH, headers=node.headers(), content=b"x" * LIMIT)
+        answer = pool.submit(client.post, ASK, headers=node.headers(), content=b"x" * LIMIT)
         assert refused.acquire(timeout=PATIENT)
         server = uvicorn.Server(superlink_config(superlink, folder))
         with serving(server, lambda: server.serve([port])):
@@ -555,7 +586,7 @@ def test_while_the_superlink_is_down_sites_are_asked_to_wait(folder, start, node
     with socket.create_server(("127.0.0.1", 0)) as gone:
         upstream = gone.getsockname()[1]
     with site_client(folder, start(upstream)) as client:
-        for method, path in (("POST", PUSH), ("GET", "/health")):
+        for method, path in (("POST", ASK), ("GET", "/health")):
             answer = client.request(method, path, headers=node.headers())
             assert answer.status_code == 503
             assert "SuperLink is not running" in answer.json()["detail"]
@@ -566,7 +597,7 @@ def test_a_superlink_that_does_not_answer_is_given_up(folder, superlink, node, s
     monkeypatch.setattr(gateway, "UPSTREAM_TIMEOUT", httpx.Timeout(60, read=0.1))
     superlink.may_answer.clear()
     with site_client(folder, start(superlink.port)) as client:
-        answer = client.post(PUSH, headers=node.headers())
+        answer = client.post(ASK, headers=node.headers())
     assert answer.status_code == 504
     assert answer.json() == {"detail": "the SuperLink does not answer"}
 
@@ -574,9 +605,9 @@ def test_a_superlink_that_does_not_answer_is_given_up(folder, superlink, node, s
 def test_an_answer_cut_short_is_not_taken_for_a_whole_one(client, superlink, node):
     superlink.answer, superlink.breaks_off = b"x" * 1000, True
     with pytest.raises(httpx.RemoteProtocolError):
-        client.post(PUSH, headers=node.headers())
+        client.post(ASK, headers=node.headers())
     superlink.breaks_off = False
-    assert client.post(PUSH, headers=node.headers()).status_code == 200
+    assert client.post(ASK, headers=node.headers()).status_code == 200
 
 
 def test_a_superlink_of_another_authority_is_not_trusted(
@@ -590,7 +621,7 @@ def test_a_superlink_of_another_authority_is_not_trusted(
     port = start(superlink.port)
     folder.ca_certificate.write_bytes(own)
     with site_client(folder, port) as client:
-        assert client.post(PUSH, headers=node.headers()).status_code == 503
+        assert client.post(ASK, headers=node.headers()).status_code == 503
     assert superlink.requests == []
 
 
@@ -616,7 +647,7 @@ def test_the_process_serves_until_it_is_told_to_end(folder, superlink, node, fre
             while answer is None:
                 assert process.poll() is None
                 try:
-                    answer = client.post(PUSH, headers=node.headers())
+                    answer = client.post(ASK, headers=node.headers())
                 except httpx.ConnectError:
                     threading.Event().wait(0.05)
                 else:
@@ -679,7 +710,7 @@ def test_many_files_may_be_open():
 
 def test_before_the_superlink_knows_the_sites_they_are_asked_to_wait(folder, client, node):
     folder.connected.unlink()
-    answer = client.post(PUSH, headers=node.headers())
+    answer = client.post(ASK, headers=node.headers())
     assert answer.status_code == 503
 
 

@@ -8,6 +8,7 @@ import tomli_w
 
 from hica.deployment.lockfile import hold, holder
 from hica.errors import ConfigurationError, FederationError
+from hica.storage import write_atomically
 from hica.wire.checkpoint import write_json
 from hica_server import operation
 from hica_server.provision import make_authority, make_certificate
@@ -31,7 +32,14 @@ def folder(tmp_path, study, monkeypatch):
     folder.study.write_text(tomli_w.dumps(table))
     make_authority(folder)
     make_certificate(folder, "localhost", 1)
+    write_atomically(folder.signing_key, b"key")
     return folder
+
+
+def test_without_the_signing_key_it_does_not_start(folder, nothing_is_started):
+    folder.signing_key.unlink()
+    with pytest.raises(ConfigurationError, match=r"signing\.key: .*new start kit for every hosp"):
+        operation.run(folder.root)
 
 
 @pytest.fixture

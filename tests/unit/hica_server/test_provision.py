@@ -12,10 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from hica.deployment.bundle import BUNDLE_SHA256
+from hica.deployment.keys import public_key
 from hica.deployment.kit import read_kit, read_roster, roster_sha256
 from hica.errors import ConfigurationError
 from hica_server.enrolment import revoke
-from hica_server.provision import kit_files, provision, require_provisioned
+from hica_server.provision import kit_files, provision, require_provisioned, signing_key
 from hica_server.settings import Folder, ServerSection, ServerSettings
 
 
@@ -119,14 +120,13 @@ def test_certificates_are_good_from_yesterday_for_as_long_as_asked(folder, provi
 
 def test_private_keys_are_for_the_owner_only(folder, provisioned):
     provisioned()
-    assert [oct(path.stat().st_mode & 0o777) for path in (folder.ca_key, folder.key)] == [
-        "0o600",
-        "0o600",
-    ]
+    for path in (folder.ca_key, folder.key, folder.signing_key):
+        assert oct(path.stat().st_mode & 0o777) == "0o600"
 
 
 def test_again_keeps_keys_and_certificates(folder, provisioned):
     files = (folder.ca_certificate, folder.ca_key, folder.certificate, folder.key)
+    files += (folder.signing_key,)
     assert provisioned().renewed
     before = [path.read_bytes() for path in files]
     assert not provisioned().renewed
@@ -156,7 +156,7 @@ def test_kits_handed_out_outlive_a_lost_certificate_of_the_authority(folder, pro
     handshake(folder, "localhost")
 
 
-@pytest.mark.parametrize("name", ["ca_key", "key", "ca_certificate"])
+@pytest.mark.parametrize("name", ["ca_key", "key", "ca_certificate", "signing_key"])
 def test_a_damaged_file_is_named_and_not_replaced(folder, provisioned, name):
     provisioned()
     path = getattr(folder, name)
@@ -199,6 +199,7 @@ def test_a_kit_holds_what_the_site_needs(folder, provisioned, make_study, tmp_pa
         "bundle_sha256": BUNDLE_SHA256,
         "hica": metadata.version("hica"),
         "flwr": metadata.version("flwr"),
+        "coordinator_key": public_key(signing_key(folder).public_key()).openssh,
         "keys_sha256": None,
     }
     assert (tmp_path / "kit" / "ca.crt").read_bytes() == folder.ca_certificate.read_bytes()
@@ -249,6 +250,24 @@ def test_a_server_says_what_it_misses(folder, provisioned, name):
         require_provisioned(folder)
     remedy = f"hica-server provision {folder.root}"
     assert str(error.value) == f"{path}: no such file; make it with: {remedy}"
+
+
+def test_a_server_without_its_signing_key_says_that_every_hospital_needs_a_kit(folder, provisioned):
+    provisioned()
+    folder.signing_key.unlink()
+    said = r"signing\.key: no such file, .*a new start kit for every hospital, with: hica-server"
+    with pytest.raises(ConfigurationError, match=said):
+        require_provisioned(folder)
+    with pytest.raises(ConfigurationError, match=r"signing\.key: no private key can be read"):
+        signing_key(folder)
+
+
+def test_a_signing_key_that_is_new_in_an_old_federation_is_told(folder, provisioned):
+    assert not provisioned("H1").new_key
+    folder.signing_key.unlink()
+    told = "signing key  new: start kits that were made before are of no use"
+    assert told in provisioned("H1").lines()
+    assert told not in provisioned("H1").lines()
 
 
 def test_what_was_made_is_told(folder, provisioned):

@@ -7,13 +7,18 @@ import pytest
 
 from hica_server import proxy as proxy_module
 from hica_server.admission import Admission
+from hica_server.asked import note_asked
 from hica_server.enrolment import revoke
 from hica_server.proxy import Proxy
 from hica_server.settings import Folder
+from hica_server.traffic import Traffic
 
 LIMIT = 1000
-PUSH = b"/v1/fleet/push-messages"
+UNASKED = 2500
+ASK = b"/v1/fleet/get-run"
 PULL = b"/v1/fleet/pull-messages"
+ANNOUNCE = b"/v1/fleet/push-messages"
+OBJECT = b"/v1/fleet/push-object"
 BEAT = b"/v1/fleet/send-node-heartbeat"
 
 
@@ -52,7 +57,8 @@ def app(tmp_path, superlink) -> Proxy:
         transport = httpx.MockTransport(superlink)
         return httpx.AsyncClient(transport=transport, base_url="https://127.0.0.1:8000")
 
-    return Proxy(Admission(Folder(tmp_path / "study")), client(), client(), LIMIT)
+    folder = Folder(tmp_path / "study")
+    return Proxy(Admission(folder), client(), client(), LIMIT, Traffic(folder.asked, UNASKED))
 
 
 @pytest.fixture
@@ -120,11 +126,11 @@ def test_a_signed_request_and_its_answer_pass_unchanged(ask, superlink, node):
         b"content-length": b"6",
         b"flwr-package-version": b"1.41.0",
     }
-    status, answered, body = ask("POST", PUSH, headers, (b"abc", b"def"))
+    status, answered, body = ask("POST", ASK, headers, (b"abc", b"def"))
     assert (status, body) == (200, b"answer")
     assert answered == {b"content-type": b"application/protobuf", b"content-length": b"6"}
     (request,) = superlink.requests
-    assert (request.method, request.url.raw_path, request.content) == ("POST", PUSH, b"abcdef")
+    assert (request.method, request.url.raw_path, request.content) == ("POST", ASK, b"abcdef")
     passed = {name.lower(): value for name, value in request.headers.raw}
     assert passed.items() >= headers.items()
 
@@ -146,8 +152,9 @@ def test_a_signed_request_and_its_answer_pass_unchanged(ask, superlink, node):
         "confirm-message-received",
     ],
 )
-def test_everything_a_supernode_asks_passes(ask, node, name):
-    assert ask("POST", f"/v1/fleet/{name}".encode(), node.headers())[0] == 200
+def test_everything_a_supernode_asks_passes(ask, node, announcement, name):
+    body = announcement().SerializeToString() if name == "push-messages" else b""
+    assert ask("POST", f"/v1/fleet/{name}".encode(), node.headers(), (body,))[0] == 200
 
 
 def test_these_are_all_that_flower_has():
@@ -170,7 +177,7 @@ def test_an_error_of_the_superlink_passes(ask, superlink, node, status):
     superlink.answer = lambda _: httpx.Response(
         status, json={"code": 2004, "detail": "x"}, headers={"flwr-version-incompatibility": "y"}
     )
-    answer = ask("POST", PUSH, node.headers())
+    answer = ask("POST", ASK, node.headers())
     assert (answer[0], json.loads(answer[2])) == (status, {"code": 2004, "detail": "x"})
     assert answer[1][b"flwr-version-incompatibility"] == b"y"
 
@@ -190,7 +197,7 @@ def test_only_known_fields_pass_in(ask, superlink, node):
         b"content-encoding": b"gzip",
         b"x-http-method-override": b"DELETE",
     }
-    assert ask("POST", PUSH, node.headers() | hostile)[0] == 200
+    assert ask("POST", ASK, node.headers() | hostile)[0] == 200
     (request,) = superlink.requests
     assert request.headers["host"] == "127.0.0.1:8000"
     values = {value for _, value in request.headers.raw}
@@ -249,7 +256,7 @@ def test_only_known_fields_pass_out(ask, superlink):
         b"/v1/fleet/pull_messages",
         b"/v1/fleet/-",
         b"/v1/fleet/\xc3\xa4",
-        b"/V1/FLEET/PUSH-MESSAGES",
+        b"/V1/FLEET/ASK-MESSAGES",
         b"/v1/fleet\\..\\docs",
         b"https://127.0.0.1/v1/fleet/pull-messages",
         b"http://127.0.0.1:8000/docs",
@@ -268,7 +275,7 @@ def test_every_other_path_is_unknown(ask, superlink, node, method, path):
     assert superlink.requests == []
 
 
-@pytest.mark.parametrize("path", [PUSH, b"/health"])
+@pytest.mark.parametrize("path", [ASK, b"/health"])
 def test_queries_are_unknown(ask, superlink, node, path):
     for method in ("GET", "POST"):
         answer = ask(method, path, node.headers(), query=b"x=/docs")
@@ -280,7 +287,7 @@ def test_queries_are_unknown(ask, superlink, node, path):
     "method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "post", "X"]
 )
 def test_sites_only_post(ask, superlink, node, method):
-    assert ask(method, PUSH, node.headers())[0] == 404
+    assert ask(method, ASK, node.headers())[0] == 404
     assert superlink.requests == []
 
 
@@ -291,20 +298,20 @@ def test_health_is_only_looked_at(ask, superlink, method):
 
 
 def test_without_signature_nothing_passes(ask, superlink, node):
-    assert detail(ask("POST", PUSH)) == (401, "header flwr-public-key missing")
+    assert detail(ask("POST", ASK)) == (401, "header flwr-public-key missing")
     assert superlink.requests == []
 
 
 def test_a_replay_does_not_pass_though_path_and_body_are_others(ask, superlink, node):
     headers = node.headers()
-    assert ask("POST", PUSH, headers, (b"x",))[0] == 200
-    answer = ask("POST", b"/v1/fleet/get-run", headers, (b"y",))
+    assert ask("POST", ASK, headers, (b"x",))[0] == 200
+    answer = ask("POST", b"/v1/fleet/get-fab", headers, (b"y",))
     assert detail(answer) == (401, "H1: the signature was used before")
     assert len(superlink.requests) == 1
 
 
 def test_a_stale_signature_does_not_pass(ask, superlink, node):
-    status, said = detail(ask("POST", PUSH, node.headers(at=0)))
+    status, said = detail(ask("POST", ASK, node.headers(at=0)))
     assert status == 401
     assert "clock" in said
     assert superlink.requests == []
@@ -312,35 +319,35 @@ def test_a_stale_signature_does_not_pass(ask, superlink, node):
 
 def test_a_revoked_site_does_not_pass(ask, superlink, node, tmp_path):
     revoke(Folder(tmp_path / "study"), "H1")
-    assert detail(ask("POST", PUSH, node.headers())) == (401, "not the key of an enrolled site")
+    assert detail(ask("POST", ASK, node.headers())) == (401, "not the key of an enrolled site")
     assert superlink.requests == []
 
 
 def test_the_body_of_a_stranger_is_not_read(ask, superlink):
     body = (b"x" * LIMIT,) * 50  # more than the limit, which would be 413
-    assert ask("POST", PUSH, {}, body)[0] == 401
+    assert ask("POST", ASK, {}, body)[0] == 401
 
 
 def test_a_body_may_be_as_long_as_the_limit(ask, superlink, node):
-    assert ask("POST", PUSH, node.headers(), (b"x" * 600, b"y" * 400))[0] == 200
+    assert ask("POST", ASK, node.headers(), (b"x" * 600, b"y" * 400))[0] == 200
     assert len(superlink.requests[0].content) == LIMIT
 
 
 def test_a_body_that_says_it_is_too_long_is_not_begun(ask, superlink, node):
     headers = node.headers() | {b"content-length": b"1001"}
-    answer = ask("POST", PUSH, headers, (b"x" * 1001,))
+    answer = ask("POST", ASK, headers, (b"x" * 1001,))
     assert detail(answer) == (413, "body of more than 1000 bytes")
     assert superlink.requests == []
 
 
 def test_a_body_that_turns_out_too_long_is_broken_off(ask, superlink, node):
-    answer = ask("POST", PUSH, node.headers(), (b"x" * 600, b"y" * 401))
+    answer = ask("POST", ASK, node.headers(), (b"x" * 600, b"y" * 401))
     assert detail(answer) == (413, "body of more than 1000 bytes")
     assert superlink.requests == []
 
 
 def test_who_goes_away_in_the_middle_gets_no_answer(ask, superlink, node):
-    assert ask("POST", PUSH, node.headers(), (b"x",), disconnect=True)[0] is None
+    assert ask("POST", ASK, node.headers(), (b"x",), disconnect=True)[0] is None
     assert superlink.requests == []
 
 
@@ -353,7 +360,7 @@ def test_the_superlink_sees_nothing_of_a_body_before_its_end(app, superlink, nod
         seen.append(len(superlink.requests))
         return body.pop(0)
 
-    asyncio.run(app(post(PUSH, node.headers()), receive, no_reader))
+    asyncio.run(app(post(ASK, node.headers()), receive, no_reader))
     assert seen == [0, 0]
     assert superlink.requests[0].content == b"abcdef"
 
@@ -361,7 +368,7 @@ def test_the_superlink_sees_nothing_of_a_body_before_its_end(app, superlink, nod
 def test_a_long_body_waits_on_disk_and_passes_unchanged(ask, superlink, node, monkeypatch):
     monkeypatch.setattr(proxy_module, "IN_MEMORY", 4)
     monkeypatch.setattr(proxy_module, "PIECE", 3)
-    status, _, _ = ask("POST", PUSH, node.headers(), (b"0123456", b"789"))
+    status, _, _ = ask("POST", ASK, node.headers(), (b"0123456", b"789"))
     assert status == 200
     assert superlink.requests[0].content == b"0123456789"
 
@@ -407,6 +414,77 @@ def post(path: bytes, headers: dict[bytes, bytes]) -> dict:
 
 async def no_reader(_: dict) -> None:
     """Takes an answer and forgets it."""
+
+
+# --- What a site stores -------------------------------------------------------------------------
+
+
+def test_an_answer_is_announced_unchanged(ask, superlink, node, announcement):
+    body = announcement().SerializeToString()
+    assert ask("POST", ANNOUNCE, node.headers(), (body[:9], body[9:]))[0] == 200
+    assert superlink.requests[0].content == body
+
+
+@pytest.mark.parametrize("dst", [1, 8])
+def test_what_is_no_answer_is_refused_by_name_and_not_passed_on(
+    ask, superlink, node, announcement, caplog, dst
+):
+    """To another node in the coordinator's name; to the coordinator without having been asked."""
+    request = announcement(src_node_id=1, dst_node_id=dst, reply_to_message_id="")
+    answer = ask("POST", ANNOUNCE, node.headers(), (request.SerializeToString(),))
+    assert detail(answer) == (403, "H1: sends a message in the name of another")
+    assert "403 H1: sends a message in the name of another" in caplog.text
+    assert superlink.requests == []
+
+
+def test_an_announcement_is_short(ask, superlink, node, app, monkeypatch):
+    monkeypatch.setattr(proxy_module, "LONGEST_ANNOUNCEMENT", 10)
+    answer = ask("POST", ANNOUNCE, node.headers(), (b"x" * 11,))
+    assert detail(answer) == (413, "body of more than 10 bytes")
+    assert superlink.requests == []
+
+
+def test_a_site_stores_what_it_was_asked_for_and_a_little_more(
+    ask, superlink, enrol, node, tmp_path
+):
+    folder, other = Folder(tmp_path / "study"), enrol("H2")
+    note_asked(folder.asked, {"H1": LIMIT})
+    for _ in range(3):
+        assert ask("POST", OBJECT, node.headers(), (b"x" * LIMIT,))[0] == 200
+    status, said = detail(ask("POST", OBJECT, node.headers(), (b"x" * LIMIT,)))
+    assert (status, said.split(":")[0]) == (413, "H1")
+    assert "2500 bytes (limits.unasked_bytes of its server.toml)" in said
+    assert len(superlink.requests) == 3
+    assert ask("POST", b"/v1/fleet/pull-object", node.headers(), (b"x" * LIMIT,))[0] == 200
+    assert ask("POST", OBJECT, other.headers(), (b"x" * LIMIT,))[0] == 200
+    note_asked(folder.asked, {"H1": LIMIT})
+    assert ask("POST", OBJECT, node.headers(), (b"x" * LIMIT,))[0] == 200
+
+
+def test_what_was_not_stored_does_not_count(ask, superlink, node, monkeypatch):
+    """Flower's answer has no bytes where an object was there already."""
+    monkeypatch.setattr(proxy_module, "RESTART_SECONDS", 0)
+
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("x")
+
+    for answer in (lambda _: EMPTY, lambda _: httpx.Response(412), fail):
+        superlink.answer = answer
+        for _ in range(4):
+            status, *_ = ask("POST", OBJECT, node.headers(), (b"x" * LIMIT,))
+            assert status in (200, 412, 503)
+
+
+def test_what_is_broken_off_at_the_end_of_its_time_counts(ask, superlink, node, monkeypatch):
+    """A site that times its request well cannot store it for nothing."""
+
+    async def never(_: httpx.Request) -> httpx.Response:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(SuperLink, "__call__", lambda _, request: never(request))
+    monkeypatch.setattr(proxy_module, "REQUEST_SECONDS", 0.05)
+    statuses = [ask("POST", OBJECT, node.headers(), (b"x" * LIMIT,))[0] for _ in range(3)]
+    assert statuses == [504, 504, 413]
 
 
 # --- Questions for messages ----------------------------------------------------------------------
@@ -488,7 +566,7 @@ def test_a_failure_of_the_superlink_lets_the_site_try_again(
         raise error
 
     superlink.answer = fail
-    assert detail(ask("POST", PUSH, node.headers())) == (status, said)
+    assert detail(ask("POST", ASK, node.headers())) == (status, said)
     assert status in _RETRYABLE_STATUS_CODES
 
 
@@ -502,7 +580,7 @@ def test_a_request_waits_while_the_superlink_is_restarted(ask, superlink, node, 
 
     monkeypatch.setattr(proxy_module, "RETRY_SECONDS", 0)
     superlink.answer = answer
-    status, _, body = ask("POST", PUSH, node.headers(), (b"ab", b"c"))
+    status, _, body = ask("POST", ASK, node.headers(), (b"ab", b"c"))
     assert (status, body) == (200, b"answer")
     assert superlink.requests[-1].content == b"abc"
 
@@ -512,7 +590,7 @@ def test_what_may_have_reached_the_superlink_is_not_sent_twice(ask, superlink, n
         raise httpx.ReadError("x")
 
     superlink.answer = fail
-    assert ask("POST", PUSH, node.headers())[0] == 502
+    assert ask("POST", ASK, node.headers())[0] == 502
     assert len(superlink.requests) == 1
 
 
@@ -523,7 +601,7 @@ def test_an_answer_that_breaks_off_is_not_completed(ask, superlink, node, caplog
             raise httpx.ReadError("x")
 
     superlink.answer = lambda _: httpx.Response(200, stream=Broken())
-    assert ask("POST", PUSH, node.headers()) == (200, {}, b"half")
+    assert ask("POST", ASK, node.headers()) == (200, {}, b"half")
     assert "502 the connection to the SuperLink broke off" in caplog.text
 
 
@@ -535,7 +613,7 @@ def test_nobody_is_waited_for_without_end(ask, superlink, node, monkeypatch, cap
 
     monkeypatch.setattr(proxy_module, "REQUEST_SECONDS", 0.01)
     superlink.answer = lambda _: httpx.Response(200, stream=Silent())
-    assert ask("POST", PUSH, node.headers()) == (200, {}, b"")
+    assert ask("POST", ASK, node.headers()) == (200, {}, b"")
     assert "504 took longer than" in caplog.text
 
 
@@ -553,6 +631,6 @@ def test_what_is_refused_is_logged_in_one_printable_line(ask, caplog):
 
 
 def test_what_passes_is_not_logged(ask, node, caplog):
-    ask("POST", PUSH, node.headers())
+    ask("POST", ASK, node.headers())
     ask("GET", b"/health")
     assert caplog.records == []

@@ -7,9 +7,17 @@ import zipfile
 from importlib.metadata import version
 
 import pytest
+from tests.coordinator import PUBLIC
 
 from hica.deployment import keys
-from hica.deployment.kit import Kit, read_kit, read_roster, roster_json, write_kit
+from hica.deployment.kit import (
+    Kit,
+    read_coordinator_key,
+    read_kit,
+    read_roster,
+    roster_json,
+    write_kit,
+)
 from hica.errors import ConfigurationError, StorageError
 from hica.study import Study, load_study, validated
 
@@ -30,6 +38,7 @@ def kit(study) -> Kit:
         bundle_sha256="b" * 64,
         hica="0.1.0",
         flwr="1.41.0",
+        coordinator_key=PUBLIC,
     )
 
 
@@ -53,6 +62,26 @@ def rewrite(file, **fields) -> None:
 def test_what_is_written_is_read(unpacked, kit, study):
     assert read_kit(unpacked) == (kit, study)
     assert (unpacked / "ca.crt").read_bytes() == CA
+
+
+def test_the_coordinator_s_key_is_read_as_it_was_written(unpacked):
+    assert keys.public_key(read_coordinator_key(unpacked)).openssh == PUBLIC
+
+
+@pytest.mark.parametrize("read", [read_kit, read_coordinator_key])
+def test_a_kit_of_before_without_the_coordinator_s_key(unpacked, read):
+    kit = json.loads((unpacked / "kit.json").read_text())
+    del kit["coordinator_key"]
+    (unpacked / "kit.json").write_text(json.dumps(kit))
+    said = r"kit\.json: has no key of the coordinator.*ask the coordinator for a new start kit"
+    with pytest.raises(ConfigurationError, match=said):
+        read(unpacked)
+
+
+def test_a_coordinator_s_key_that_is_none(unpacked):
+    rewrite(unpacked / "kit.json", coordinator_key="ssh-rsa AAAA")
+    with pytest.raises(ConfigurationError, match=r"kit\.json: coordinator_key: is no public key"):
+        read_kit(unpacked)
 
 
 def test_study_json_is_what_the_hash_is_taken_of(unpacked, study):
@@ -232,6 +261,7 @@ def test_keys_and_kit_belong_together(tmp_path, public, toy_study):
         bundle_sha256="0" * 64,
         hica=version("hica"),
         flwr="1",
+        coordinator_key=PUBLIC,
         keys_sha256=hashlib.sha256(roster).hexdigest(),
     )
 

@@ -58,6 +58,8 @@ def test_names_and_addresses_can_be_connected_to(tmp_path, name):
         ("[server]\nport = 65536", "server.port: "),
         ("[ports]\nmetrics = -1", "ports.metrics: "),
         ("[limits]\nrequest_bytes = 5000000", "limits.request_bytes: "),
+        ("[limits]\nunasked_bytes = 5000000", "limits.unasked_bytes: "),
+        ("[limits]\naddress_connections = 0", "limits.address_connections: "),
         ("[server]\nnmae = 1", "server.nmae: unknown key; known keys: name, port, listen"),
         ("[severs]", "severs: unknown key"),
         ("[server", "not valid TOML"),

@@ -1,4 +1,5 @@
 import pytest
+from tests.coordinator import KEY
 
 from hica_server.superlink.grid import PromptGrid
 
@@ -13,6 +14,6 @@ def grid_of(make_grid, monkeypatch):
 
     def grid_of(*looks, refused=()):
         link = Link(*looks, refused=refused)
-        return PromptGrid(link), link
+        return PromptGrid(link, KEY), link
 
     return grid_of

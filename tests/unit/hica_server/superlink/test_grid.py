@@ -6,11 +6,19 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.app.message.arraychunk import ArrayChunk
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from tests.coordinator import KEY
 
 from hica.errors import FederationError
-from hica.wire.packing import PARCEL, pack
+from hica.wire.packing import PARCEL, pack, unpack
+from hica.wire.signature import content_hash, verify
+from hica_server.superlink import grid as grid_module
+from hica_server.superlink.grid import PromptGrid
+from hica_server.superlink.upload import most_reply_bytes
 
-from .fake_link import Upload, answer, nodes_of, reply, to
+from .fake_link import Link, Upload, answer, nodes_of, reply, to
+
+ONES = np.ones(3)
 
 
 def test_answers_are_given_out_as_they_come_and_no_longer_asked_for(grid_of):
@@ -117,10 +125,39 @@ def test_every_object_is_sent_once_whole_and_only_if_it_is_wanted(grid_of):
     link.known = {known}
     ids = grid.push_messages(messages)
     assert list(link.asked) == ids
-    contents = {key: it for key, it in objects.items() if not it.startswith(b"Message")}
+    own = (b"Message", b"RecordDict")  # of a site, as its signature is in it
+    contents = {key: it for key, it in objects.items() if not it.startswith(own)}
     assert known in contents
     assert {key: link.pushed.get(key) for key in contents} == contents | {known: None}
-    assert len(link.pushed) == len(contents) - 1 + len(messages)
+    assert len(link.pushed) == len(contents) - 1 + 3 * len(messages)
+
+
+def test_every_message_is_signed_for_its_site_and_the_content_hashed_once(grid_of, monkeypatch):
+    grid, link = grid_of()
+    content = RecordDict({"message": ConfigRecord({"header": ""}), "arrays": ArrayRecord([ONES])})
+    hashed = []
+    whole = content_hash
+    monkeypatch.setattr(grid_module, "content_hash", lambda it: hashed.append(it) or whole(it))
+    for asked in grid.push_messages([to(1, content), to(2, content)]):
+        received = inflate_object_from_contents(asked, dict(link.pushed))
+        received.content = unpack(received.content)
+        verify(received, KEY.public_key())
+        (array,) = received.content["arrays"].values()
+        assert array.numpy().tolist() == ONES.tolist()
+    assert len(hashed) == 1
+
+
+def test_how_much_may_be_answered_is_noted_by_site_before_it_is_asked(make_grid):
+    make_grid({})
+    link, noted = Link(refused=[2]), []
+    grid = PromptGrid(link, KEY, lambda it: noted.append((dict(it), dict(link.asked))))
+    arrays = RecordDict({"arrays": ArrayRecord([ONES])})
+    size = len(arrays["arrays"]["0"].data)
+    grid.push_messages([to(1, arrays), to(2), to(1)])
+    limit = most_reply_bytes(0)
+    assert noted == [({"a": most_reply_bytes(size) + limit, "b": limit}, {})]
+    assert link.asked
+    assert grid.push_messages([]) == [] and len(noted) == 1
 
 
 def test_an_answer_is_not_held_twice_while_it_is_put_together(grid_of, monkeypatch):
