@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.coordinator import PUBLIC
+from tests.unit.hica_server.conftest import FakeSite
+from tests.unit.hica_server.secure_site import SecureSite
 
-from hica.deployment import keys
+from hica.deployment import keys as key_files
 from hica.deployment.bundle import BUNDLE_SHA256
 from hica.deployment.kit import Kit, write_kit
 from hica.errors import HicaError
@@ -22,6 +24,8 @@ from hica.wire.messages import Reply, Request
 from hica_client.app import answer, forget_sessions
 from hica_client.session import Session
 from hica_client.site import load_site
+
+from .hostile_site import run_of
 
 WIDTH = 128
 PRIVATE = (
@@ -111,7 +115,7 @@ def lay_kit() -> Callable[[Path, Study], None]:
 
     def lay(site_file: Path, study: Study) -> None:
         folder = site_file.parent
-        keys.generate(folder / "keys" / "site")
+        key_files.generate(folder / "keys" / "site")
         kit = Kit(
             site=folder.name,
             address="coordinator.example:8443",
@@ -126,3 +130,26 @@ def lay_kit() -> Callable[[Path, Study], None]:
             archive.extractall(folder / "kit")
 
     return lay
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """A registered key for each of five sites."""
+    made = {name: key_files.generate(tmp_path / name) for name in "abcde"}
+    return {
+        name: (key_files.read_private(tmp_path / name), public) for name, public in made.items()
+    }
+
+
+@pytest.fixture
+def secure_run(keys):
+    """`secure_run("abcd")`: a run over sites that only sums are seen of; and the sites."""
+
+    def make(names, *overrides):
+        public = {name: keys[name][1] for name in "abcde"}
+        plain = [FakeSite(name, 0.01 * (1 + "abcde".index(name))) for name in names]
+        sites = [SecureSite(site, keys[site.name][0], public) for site in plain]
+        told = ["privacy.secure_aggregation=true", *overrides]
+        return run_of(*sites, overrides=told, registered=public), sites
+
+    return make
