@@ -18,7 +18,7 @@ from hica.steps.plan import plan
 from hica.steps.pretraining import PRETRAINING
 from hica.steps.prototypes import PROTOTYPES
 
-from .hostile_site import PRIVATE, honest, is_finite, run_of
+from .hostile_site import PRIVATE, honest, is_finite, resumed, run_of
 
 HOSTILE = [CENTRE, PROTOTYPES, LLOYD, PRETRAINING, ALIGNMENT, CALIBRATION, EVALUATION]
 NUMBERS = st.one_of(
