@@ -154,7 +154,7 @@ def check_shots(found: Preflight, site: Site, study: Study) -> None:
     found.facts["shots"] = {name: drawn[name] for name in study.class_names}
     roles = {"train": assigned.train, "test": assigned.test, "rest": assigned.rest}
     found.facts |= {role: len(rows) for role, rows in roles.items()}
-    found.notes += assigned.notes
+    found.notes += [note.here for note in assigned.notes]
     if not assigned.shots:
         found.notes.append("has no labelled training image: takes part in stage 1 only")
 

@@ -83,16 +83,16 @@ class Session:
         return 1 + alignment.flip_at_test + alignment.region_view
 
     def capabilities(self) -> dict[str, Any]:
-        """What the coordinator may know before the run; counts below the minimum are hidden."""
-        hidden, roles = self.study.federation.min_count, self.roles
-        per_class = dict(zip(self.study.class_names, roles.shots_told, strict=True))
+        """What the coordinator may know before the run, without counts of few patients."""
+        roles, classes = self.roles, self.study.class_names
+        hidden = None in roles.classes_told
         return {
             "labelled": self.told("labelled"),
             "unlabelled": self.told("unlabelled"),
-            "test": len(roles.test),
-            "classes": {k: v if v == 0 or v >= hidden else None for k, v in per_class.items()},
-            "shortfall": sorted(roles.episode.shortfall),
-            "notes": roles.notes,
+            "test": self.told("test"),
+            "classes": dict(zip(classes, roles.classes_told, strict=True)),
+            "shortfall": [] if hidden else sorted(roles.episode.shortfall),
+            "notes": [note.told for note in roles.notes],
             "tower": self.tower_fingerprint,
             "device": str(self.device),
             "versions": {
@@ -201,9 +201,9 @@ class Session:
         """See `SiteData.told`."""
         roles = self.roles
         counts = {
-            "labelled": sum(roles.shots_told),
+            "labelled": roles.shots_told,
             "unlabelled": roles.pool_told,
-            "test": len(roles.test),
+            "test": roles.test_told,
         }
         return counts[role]
 

@@ -65,6 +65,7 @@ centring = "none" # fewer exchanges
 rounds = 0
 [federation]
 quorum = 2
+min_count = 4
 deadline = 120 # what is lost on its way is asked for again then
 [regions]
 method = "masks"

@@ -47,6 +47,8 @@ shots = 2
 views = 2
 [calibration]
 rounds = 1
+[federation]
+min_count = 4
 [regions]
 method = "grid"
 [simulation]
@@ -61,7 +63,7 @@ name = "large"
 name = "unlabelled"
 labelled = false
 [[simulation.sites]]
-name = "small" # one test image of each class: fewer patients than federation.min_count
+name = "small" # one test image of each class: too few patients to be evaluated
 part = "1/4"
 [[simulation.sites]]
 name = "other"

@@ -56,6 +56,7 @@ views = 2
 centring = "site"
 [federation]
 aggregation = "adam"
+min_count = 4
 [regions]
 method = "masks"
 count = 2

@@ -101,6 +101,51 @@ def test_4_one_patient_changes_no_sum_by_more_than_is_declared(
     assert tested[0] == tested[1]
 
 
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.integers(0, 3)), min_size=1, max_size=40),
+    st.lists(st.sampled_from(["round", "square", None]), min_size=1, max_size=12),
+    st.sampled_from([0.1, 0.3, 0.5, 0.9]),
+)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_4_one_patient_more_changes_the_role_of_no_other(toy_study, patients, images_of_x, held):
+    """Whoever is on the training side has moved a sum; so nobody may be moved there by another."""
+    study = toy_study(*PRIVATE, "federation.min_count=1", "alignment.shots=3")
+    labels = ("round", "square", None, "round")
+
+    def roles(with_x):
+        others = [
+            (f"q{n}", [labels[(first + i) % 4] for i in range(count)])
+            for n, (count, first) in enumerate(patients)
+        ]
+        records = [
+            Record(Path(f"{name}-{i}.png"), label=label, group=name)
+            for name, images in others + ([("x", images_of_x)] if with_x else [])
+            for i, label in enumerate(images)
+        ]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cohort, "read_manifest", lambda _: records)
+            return cohort.assign_roles("north", Path("manifest.csv"), study, held, {})
+
+    one, other = roles(False), roles(True)
+    assert [others_of(one.train), others_of(one.test)] == [
+        others_of(other.train),
+        others_of(other.test),
+    ]
+    if numbers_told(one) == numbers_told(other):  # they count as public, and set the rates
+        assert others_of(one.pool) == others_of(other.pool)
+        assert others_of(one.shots) == others_of(other.shots)
+
+
+def others_of(rows):
+    return [row.name for row in rows if row.group != "x"]
+
+
+def numbers_told(roles):
+    """Of patients on the training side, in all and of each class; rounded."""
+    labels = [{"round", "square", None}, {"round"}, {"square"}]
+    return [rounded(len({r.group for r in roles.train if r.label in among})) for among in labels]
+
+
 def shots_sum(roles):
     """Sums and counts of the shots by class, every image the same unit row."""
     found = np.zeros((2, 2))

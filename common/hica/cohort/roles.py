@@ -3,17 +3,28 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from hica.cohort.private_draw import draw_units, place
+from hica.cohort.private_draw import draw_units, place, rounded
 from hica.errors import ConfigurationError, DataError
 from hica.images.cache import key_of
 from hica.images.episodes import Episode, draw_episode, split_by_group
 from hica.images.manifest import Record, check_labels, read_manifest
+from hica.method.disclosure import counts_told, patients_of, small_classes
 from hica.method.prevalence import of_the_rest
 from hica.method.pseudo_labels import Vector
 from hica.study import Study
+
+
+class Note(NamedTuple):
+    """What should be known about a site's part, in words."""
+
+    here: str
+    """For the site itself."""
+    told: str
+    """For the coordinator: names and counts no class where one has few patients."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +38,15 @@ class Roles:
         rest: Rows of `train` beyond the shots, whose labels are not used either: for a known
             prevalence; empty where the site gives none.
         episode: Indices into `train` of the labelled shots.
-        notes: What the coordinator should know about this site's part, in words.
+        notes: What site and coordinator should know about this site's part.
         rest_shares: [C] of the classes among the images that `rest` was drawn from; None: not
             known.
-        shots_told: [C] shots of each class as the coordinator is told: their numbers, in a private
-            study of patients and rounded (`hica.cohort.private_draw`).
-        pool_told: The same of the pool.
+        shots_told: How many the coordinator is told of: shots, in a private study patients, and
+            rounded (`hica.cohort.private_draw`).
+        classes_told: [C] the same for each class; None where that is hidden.
+        pool_told: Of the pool, as `shots_told`.
+        test_told: Held-out rows that are evaluated: not those of a class of few patients
+            (`hica.method.disclosure`).
     """
 
     train: list[Record]
@@ -40,10 +54,12 @@ class Roles:
     test: list[Record]
     rest: list[Record]
     episode: Episode
-    notes: list[str]
+    notes: list[Note]
     rest_shares: Vector | None
-    shots_told: list[int]
+    shots_told: int
+    classes_told: list[int | None]
     pool_told: int
+    test_told: int
 
     @property
     def shots(self) -> list[Record]:
@@ -66,28 +82,69 @@ def assign_roles(
     """
     records = read_manifest(manifest)
     check_labels(records, study.class_names, str(manifest))
-    notes: list[str] = []
-    train, test = _split(records, str(manifest), test_fraction, study)
-    patients, fewest = len({row.group for row in test}), study.federation.min_count
-    if 0 < patients < fewest:
-        test = []  # not to be trained on either: a later manifest may add to them
-        notes.append(
-            f"holds out fewer patients than federation.min_count = {fewest}, of whom even an "
-            "accuracy would tell too much: takes no part in the evaluation"
-        )
-    episode, shots_told = _episode(train, study)
+    notes: list[Note] = []
+    train, held_out = _split(records, str(manifest), test_fraction, study)
+    test, test_told = _evaluated(held_out, study, notes)
+    episode, shots, patients = _episode(train, study)
+    classes_told = counts_told(shots, patients, study.federation.min_count)
     if episode.shortfall:
-        notes.append(
-            f"has fewer than {study.alignment.shots} training {_counted(study)} of "
-            f"{', '.join(sorted(episode.shortfall))}: learns from all there are"
-        )
+        notes.append(_shortfall_note(study, episode, hidden=None in classes_told))
     rest: list[Record] = []
     shares = None
     if prevalence:
         rest = _beyond_the_shots(site, study, train, episode, prevalence, notes)
         shares = _shares(study, train, episode, prevalence) if rest else None
     pool, pool_told = _pool(train, study)
-    return Roles(train, pool, test, rest, episode, notes, shares, shots_told, pool_told)
+    return Roles(
+        train=train,
+        pool=pool,
+        test=test,
+        rest=rest,
+        episode=episode,
+        notes=notes,
+        rest_shares=shares,
+        shots_told=sum(shots),
+        classes_told=classes_told,
+        pool_told=pool_told,
+        test_told=test_told,
+    )
+
+
+def _evaluated(test: list[Record], study: Study, notes: list[Note]) -> tuple[list[Record], int]:
+    """The held-out rows, none where no class has enough patients; and how many are evaluated."""
+    classes, fewest = study.class_names, study.federation.min_count
+    groups = [row.group for row in test]
+    patients = patients_of([row.label for row in test], groups, classes)
+    small = {classes[c] for c in small_classes(patients, fewest)}
+    evaluated = sum(row.label not in small for row in test)
+    if small and evaluated:
+        here = (
+            f"holds out fewer patients of {', '.join(sorted(small))} than federation.min_count = "
+            f"{fewest}: they are not evaluated, as even an accuracy would tell too much of them"
+        )
+        told = "holds out too few patients of a class to evaluate them (federation.min_count)"
+        notes.append(Note(here, told))
+    elif small:
+        test = []  # not to be trained on either: a later manifest may add to them
+        words = (
+            f"holds out fewer patients of each class than federation.min_count = {fewest}, of whom "
+            "even an accuracy would tell too much: takes no part in the evaluation"
+        )
+        notes.append(Note(words, words))
+    return test, evaluated
+
+
+def _shortfall_note(study: Study, episode: Episode, hidden: bool) -> Note:
+    """That a class has fewer images than the study asks for."""
+    here = (
+        f"has fewer than {study.alignment.shots} training {_counted(study)} of "
+        f"{', '.join(sorted(episode.shortfall))}: learns from all there are"
+    )
+    told = (
+        f"has fewer training {_counted(study)} of a class than the study asks for: learns from all "
+        "there are (federation.min_count hides of which class, and how many)"
+    )
+    return Note(here, told if hidden else here)
 
 
 def _counted(study: Study) -> str:
@@ -96,19 +153,24 @@ def _counted(study: Study) -> str:
     return "patients" if by_patient else "images"
 
 
-def _episode(train: list[Record], study: Study) -> tuple[Episode, list[int]]:
-    """The shots, and how many of each class the coordinator is told of."""
+def _episode(train: list[Record], study: Study) -> tuple[Episode, list[int], list[int]]:
+    """The shots; how many of each class [C] the coordinator may be told of, and their patients."""
     classes, shots, seed = study.class_names, study.alignment.shots, study.study.seed
     if not study.privacy.is_private:
         episode = draw_episode(train, classes, shots, seed)
-        labels = [train[index].label for index in episode.indices]
-        return episode, [labels.count(name) for name in classes]
+        chosen = [train[index] for index in episode.indices]
+        labels = [row.label for row in chosen]
+        patients = patients_of(labels, [row.group for row in chosen], classes)
+        return episode, [labels.count(name) for name in classes], patients
     rows = {name: [i for i, record in enumerate(train) if record.label == name] for name in classes}
     draws = [draw_units(train, rows[name], shots, seed, study.privacy.unit) for name in classes]
     told = [draw.announced for draw in draws]
+    # Which patients were drawn is not public; how many there are, rounded, is.
+    there = [rounded(len({train[row].group for row in rows[name]})) for name in classes]
     lacking = {name: shots - count for name, count in zip(classes, told, strict=True)}
     shortfall = {name: count for name, count in lacking.items() if count}
-    return Episode([row for draw in draws for row in draw.rows], shortfall), told
+    episode = Episode([row for draw in draws for row in draw.rows], shortfall)
+    return episode, told, [min(pair) for pair in zip(told, there, strict=True)]
 
 
 def _pool(train: list[Record], study: Study) -> tuple[list[Record], int]:
@@ -134,7 +196,7 @@ def _beyond_the_shots(
     train: list[Record],
     episode: Episode,
     prevalence: Mapping[str, float],
-    notes: list[str],
+    notes: list[Note],
 ) -> list[Record]:
     """Rows whose mean prediction is brought to the site's prevalence."""
     classes = study.class_names
@@ -145,17 +207,17 @@ def _beyond_the_shots(
             f"{', '.join(classes)}; give the share of each of these, or take prevalence out"
         )
     if study.privacy.is_private:
-        notes.append(
+        words = (
             "knows its prevalence, which a private study does not use: metrics would depend "
             "on images of training, without noise"
         )
+        notes.append(Note(words, words))
         return []
     shots = set(episode.indices)
     rest = [row for index, row in enumerate(train) if index not in shots]
     if not rest:
-        notes.append(
-            "knows its prevalence, but has no training images beyond the shots to use it with"
-        )
+        words = "knows its prevalence, but has no training images beyond the shots to use it with"
+        notes.append(Note(words, words))
     return drawn(rest, study.pretraining.max_images)
 
 

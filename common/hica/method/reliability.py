@@ -4,7 +4,7 @@ Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from hica.method.intervals import clipped
 from hica.method.site_metrics import CalibrationBin
@@ -35,7 +35,7 @@ def reliability_bins(
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
-    index = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    index = bin_of_image(probabilities, bins)
     return tuple(
         CalibrationBin(
             int(inside.sum()), clipped(confidence[inside].mean()), float(correct[inside].mean())
@@ -43,3 +43,10 @@ def reliability_bins(
         for inside in (index == b for b in range(bins))
         if inside.any()
     )
+
+
+def bin_of_image(probabilities: ArrayLike, bins: int = CALIBRATION_BINS) -> NDArray[np.int64]:
+    """In which of the bins, 0 to `bins` - 1, each prediction [n, C] lies."""
+    confidence = np.asarray(probabilities).max(axis=1)
+    index: NDArray[np.int64] = np.ceil(confidence * bins).astype(np.int64) - 1
+    return index.clip(0, bins - 1)

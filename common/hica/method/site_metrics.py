@@ -1,7 +1,7 @@
 """What a site reports of its held-out images, as it travels to the coordinator.
 
-Predictions never leave a site. A site turns them into `SiteMetrics`, in which small counts are
-hidden; the coordinator reads those, and refuses numbers that cannot be.
+Predictions never leave a site. A site turns them into `SiteMetrics`, in which classes of few
+patients do not stand; the coordinator reads those, and refuses numbers that cannot be.
 """
 
 from dataclasses import asdict, dataclass
@@ -45,21 +45,21 @@ class CalibrationBin:
 
 @dataclass(frozen=True)
 class SiteMetrics:
-    """What a site tells about its held-out images; counts that point at few patients are hidden."""
+    """What a site tells about its held-out images, those of classes of few patients left out."""
 
     __pydantic_config__ = _STRICT
 
     n: Annotated[int, Field(ge=1, strict=True)]
-    """Held-out images."""
+    """Held-out images that were evaluated."""
     counts: tuple[Count | None, ...]
-    """Images of each class [C]; None where hidden."""
+    """Images of each class [C]; None where it has few patients, whose images are not in `n`."""
     accuracy: Estimate
     balanced_accuracy: Estimate
     auroc: Estimate | None
-    """None where only one class is present."""
+    """None where only one class was evaluated."""
     ece: Unit
     confusion: tuple[tuple[Count, ...], ...] | None
-    """Images by true class (row) and predicted one (column) [C, C]; None where a row is hidden."""
+    """Images by true class (row) and predicted one (column) [C, C]; None where one is hidden."""
     calibration: Annotated[tuple[CalibrationBin, ...], Field(max_length=MOST_BINS)]
     """Bins by rising confidence, each large enough to be shown."""
 

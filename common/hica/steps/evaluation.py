@@ -1,4 +1,7 @@
-"""Evaluation: metrics on every site's held-out patients; predictions stay there."""
+"""Evaluation: metrics on every site's held-out patients; predictions stay there.
+
+Patients of a class that has few at the site are predicted, and kept there, but not measured.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ NAMES = ("zero_shot", "final")
 
 
 class Evaluation(Step):
-    """Metrics of a site, small counts hidden."""
+    """Metrics of a site, without its classes of few patients."""
 
     name = "evaluation"
     kind = "evaluate.metrics"
@@ -56,7 +59,7 @@ class Evaluation(Step):
             min_count=study.federation.min_count,
         )
         keep = {"predictions": {"probabilities": probabilities, "labels": labels}}
-        return Answer({}, len(examples), metrics.to_dict(), keep)
+        return Answer({}, metrics.n, metrics.to_dict(), keep)
 
     def check(self, study: Study, state: State, reply: Reply, sites: int = 1) -> None:
         """Refuse metrics that cannot be read, or are of more images than stand behind them."""

@@ -68,9 +68,9 @@ class Capabilities(Details):
     unlabelled: Images
     test: Images
     classes: Annotated[dict[Name, Images | None], Field(max_length=10_000)]
-    """Shots of each class; None where hidden."""
+    """Shots of each class; all None where one is of few patients."""
     shortfall: Annotated[list[Name], Field(max_length=10_000)] = []
-    """Classes with fewer images than the study asks for."""
+    """Classes with fewer images than the study asks for; empty where counts are hidden."""
     notes: Annotated[list[Words], Field(max_length=50)]
     tower: Word
     """Fingerprint of the image tower."""

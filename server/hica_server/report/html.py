@@ -269,5 +269,5 @@ def duration(seconds: float) -> str:
 
 
 def count(value: int | None) -> str:
-    """A count, or `few` where the site hid it."""
+    """A count, or `few` where a class of few patients keeps the site from telling it."""
     return "few" if value is None else f"{value:,}".replace(",", "\u202f")

@@ -27,7 +27,7 @@ train = "full"
 shots = 2
 views = 3
 [federation]
-min_count = 3
+min_count = 2
 [[classes]]
 name = "benign"
 prompts = ["a smooth oval mass"]

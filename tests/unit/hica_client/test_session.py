@@ -66,6 +66,19 @@ def test_capabilities_count_what_the_site_can_take_part_in(open_session):
 def test_counts_below_the_minimum_are_hidden(open_session):
     told = open_session("alignment.shots=3", "federation.min_count=4").capabilities()
     assert told["classes"] == {"round": None, "square": None}
+    assert (told["labelled"], told["shortfall"]) == (6, [])
+
+
+def test_no_word_tells_of_which_class_there_are_few(open_session):
+    def few_squares(rows):
+        return [row for row in rows if row["label"] == "round" or row["image"] in "1.png 9.png"]
+
+    session = open_session("alignment.shots=4", "federation.min_count=3", change=few_squares)
+    told = session.capabilities()
+    assert told["classes"] == {"round": None, "square": None}
+    assert (told["labelled"], told["test"], told["shortfall"]) == (5, 4, [])
+    assert not any("square" in note or "round" in note for note in told["notes"])
+    assert all("square" in note.here for note in session.roles.notes)
 
 
 def test_a_class_with_fewer_images_than_shots_is_told(open_session):

@@ -39,6 +39,7 @@ def test_the_library_example_trains_and_predicts(tmp_path, capsys):
     assert len(shown.splitlines()) <= 20
     small = ["simulation.phantoms.per_class=8", "simulation.phantoms.size=32", "alignment.rounds=1"]
     small += ["alignment.shots=2", "model.train=adapter", "text.epochs=0", "pretraining.rounds=0"]
+    small += ["federation.min_count=3"]
     example = shown.replace('["study.seed=1"]', repr(small))
     example = example.replace('Path("runs/', f'Path("{tmp_path}/')
     example = example.replace('Path("simulations/', f'Path("{ROOT}/simulations/')

@@ -152,13 +152,13 @@ def test_a_prevalence_of_other_classes_is_an_error(assign):
 def test_a_site_without_images_beyond_the_shots_is_told(assign):
     roles = assign("alignment.shots=4", images=16, prevalence=KNOWN)
     assert roles.rest == [] and roles.rest_shares is None
-    assert "no training images beyond the shots" in roles.notes[0]
+    assert "no training images beyond the shots" in roles.notes[0].told
 
 
 def test_a_private_study_does_not_use_it(assign):
     roles = assign("alignment.shots=2", *PRIVATE, images=16, prevalence=KNOWN)
     assert roles.rest == [] and roles.rest_shares is None
-    assert "a private study does not use" in roles.notes[0]
+    assert "a private study does not use" in roles.notes[0].told
 
 
 # --- Shots, pool and held-out patients -----------------------------------------------------------
@@ -176,15 +176,80 @@ def test_a_class_with_fewer_images_than_shots_gives_all_it_has_and_is_named(assi
 
     roles = assign("alignment.shots=4", "federation.min_count=1", change=few_squares)
     assert [record.label for record in roles.shots] == ["round"] * 4 + ["square"] * 2
-    assert roles.notes == ["has fewer than 4 training images of square: learns from all there are"]
+    (note,) = roles.notes
+    assert note.told == "has fewer than 4 training images of square: learns from all there are"
+    assert note.here == note.told
 
 
-@pytest.mark.parametrize(("min_count", "test", "noted"), [(8, 8, False), (9, 0, True)])
+def test_where_a_class_has_few_patients_no_class_is_counted_or_named(assign):
+    def few_squares(rows):
+        return [row for row in rows if row["label"] == "round" or row["image"] in "1.png 3.png"]
+
+    roles = assign("alignment.shots=4", "federation.min_count=3", change=few_squares)
+    assert (roles.shots_told, roles.classes_told) == (6, [None, None])
+    assert "square" in roles.notes[-1].here
+    assert "square" not in roles.notes[-1].told and "4" not in roles.notes[-1].told
+
+
+def test_many_images_of_few_patients_are_not_counted(assign):
+    def two_patients_of_squares(rows):
+        owner = {"round": "r", "square": "s"}
+        number = {"round": 16, "square": 2}
+        return [
+            {**row, "patient_id": owner[row["label"]] + str(i // 2 % number[row["label"]])}
+            for i, row in enumerate(rows)
+        ]
+
+    overrides = ("alignment.shots=4", "federation.min_count=3")
+    assert assign(*overrides, name="a").classes_told == [4, 4]
+    roles = assign(*overrides, name="b", change=two_patients_of_squares, split=False)
+    assert roles.classes_told == [None, None]
+
+
+def test_in_a_private_study_of_images_counts_are_of_enough_patients(assign):
+    def one_patient_of_squares(rows):
+        return [
+            {**row, "patient_id": "s" if row["label"] == "square" else row["patient_id"]}
+            for row in rows
+            if row["split"] == "train"
+        ]
+
+    overrides = (*PRIVATE, "privacy.unit=image", "alignment.shots=4", "federation.min_count=3")
+    assert assign(*overrides, name="a").classes_told == [4, 4]
+    roles = assign(*overrides, name="b", change=one_patient_of_squares)
+    assert (roles.shots_told, roles.classes_told) == (8, [None, None])
+
+
+@pytest.mark.parametrize(("min_count", "test", "noted"), [(4, 8, False), (5, 0, True)])
 def test_too_few_held_out_patients_are_not_evaluated(assign, min_count, test, noted):
     roles = assign(f"federation.min_count={min_count}")
-    assert len(roles.test) == test
-    assert any("federation.min_count = 9" in note for note in roles.notes) == noted
+    assert len(roles.test) == roles.test_told == test
+    told = [note.told for note in roles.notes]
+    assert any("of each class than federation.min_count = 5" in note for note in told) == noted
     assert names(roles.train) == [f"{i}.png" for i in range(8)]  # nor are they trained on
+
+
+def test_held_out_patients_of_a_small_class_are_counted_nowhere(assign):
+    def one_square(rows):
+        return [row for row in rows if row["label"] == "round" or int(row["image"][:-4]) < 10]
+
+    roles = assign("federation.min_count=4", change=one_square)
+    assert (len(roles.test), roles.test_told) == (5, 4)
+    (note,) = roles.notes
+    assert "fewer patients of square than federation.min_count = 4" in note.here
+    assert note.told == (
+        "holds out too few patients of a class to evaluate them (federation.min_count)"
+    )
+
+
+@pytest.mark.parametrize(("fraction", "test"), [(0.0, 0), (1.0, 32)])
+def test_a_private_split_may_hold_out_nobody_or_everybody(draw_site, toy_study, fraction, test):
+    manifest = draw_site("north", images=32, split=False).parent / "manifest.csv"
+    roles = assign_roles("north", manifest, toy_study(*PRIVATE), fraction, {})
+    assert len(roles.test) == roles.test_told == test
+    assert len(roles.train) == 32 - test
+    assert roles.classes_told == ([0, 0] if test else [roles.shots_told // 2] * 2)
+    assert roles.shots_told <= len(roles.train)
 
 
 def test_patients_are_what_is_counted_not_images(assign):

@@ -12,7 +12,7 @@ from .measured import counted
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"groups": ["a"] * 3 + ["b"] * 9}, "2 patient"),
+        ({"groups": ["a"] * 3 + ["b"] * 9}, "no class has min_count = 4 patients"),
         ({"labels": np.full(12, -1)}, r"labels lie in -1\.\.-1"),
         ({"labels": np.full(12, 3)}, "expected 0..2"),
         ({"labels": np.zeros(11, int)}, "do not describe the same images"),
@@ -29,7 +29,17 @@ def test_predictions_that_cannot_be_measured_are_refused(change, message):
         "groups": [str(i) for i in range(12)],
     }
     with pytest.raises(DataError, match=message):
-        site_metrics(**(table | change), class_count=3, resamples=5, seed=0, min_count=5)
+        site_metrics(**(table | change), class_count=3, resamples=5, seed=0, min_count=4)
+
+
+@pytest.mark.parametrize("value", [np.nan, 7.0])
+def test_a_refusal_does_not_tell_of_a_patient_who_is_not_evaluated(value):
+    probabilities = np.full((12, 2), 0.5)
+    probabilities[-1] = value
+    groups = [str(i) for i in range(12)]
+    labels = np.array([0] * 11 + [1])
+    got = site_metrics(probabilities, labels, groups, 2, resamples=5, seed=0, min_count=5)
+    assert (got.n, got.counts) == (11, (11, None))
 
 
 def test_no_warnings_on_extreme_inputs():

@@ -24,6 +24,12 @@ def test_message_survives_json():
     assert SiteMetrics.from_dict(json.loads(json.dumps(hidden.to_dict())), 3, "a") == hidden
 
 
+def test_counts_that_are_all_hidden_are_read():
+    table, _ = message()
+    hidden = table | {"counts": [None, None], "confusion": None}
+    assert SiteMetrics.from_dict(hidden, 2, "a").counts == (None, None)
+
+
 def replaced(table, path, value):
     """A copy of nested dicts and lists with the item at `path` set (or dropped: value is ...)."""
     table = copy.deepcopy(table)

@@ -37,17 +37,14 @@ def test_metrics_leave_and_predictions_stay(new_site, toy_study, ask):
     assert set(site.looked) == {"test"}
 
 
-def test_counts_of_too_few_patients_are_hidden(new_site, toy_study, ask):
-    study = toy_study("federation.min_count=4")
+def test_images_of_a_class_of_few_patients_are_kept_and_not_measured(new_site, toy_study, ask):
+    study = toy_study("federation.min_count=3")
     site = new_site(study)
+    site.examples("test").labels[-1] = 0  # four of one class, two of the other
     answer = EVALUATION.answer(site, site.model, ask(study, EVALUATION, site.asked_with()))
-    shown = toy_study("federation.min_count=1")
-    open_site = new_site(shown)
-    seen = EVALUATION.answer(
-        open_site, open_site.model, ask(shown, EVALUATION, open_site.asked_with())
-    )
-    assert answer.details != seen.details
-    assert seen.details["confusion"] is not None and answer.details["confusion"] is None
+    assert answer.examples == answer.details["n"] == 4
+    assert answer.details["counts"] == (4, None) and answer.details["confusion"] is None
+    assert len(answer.keep["predictions"]["labels"]) == 6
 
 
 def test_intercepts_move_predictions(new_site, toy_study):

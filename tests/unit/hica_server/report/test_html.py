@@ -186,7 +186,7 @@ def test_a_real_federation_has_no_pictures_and_hidden_counts(result, tmp_path):
     path = tmp_path / "report.html"
     write_report(path, result, STUDY, Extras())
     page = path.read_text(encoding="utf-8")
-    assert "hidden: a class rests on few patients" in page
+    assert "hidden: a class has few patients, who are not evaluated" in page
     assert "undefined" in page and "not evaluated" in page
     assert not {"embedding", "examples", "clusters", "comparison"} & {
         section for section in SECTIONS if f'id="{section}"' in page
