@@ -17,7 +17,7 @@ from hica.study import Study
 from hica.text.bank import TextBank, build_text_bank
 from hica.text.refinement import read_corpus, read_pairs, refine, study_pairs
 from hica.towers import TextTower, load_text_tower
-from hica.towers.from_study import adapted_tower
+from hica.towers.from_study import adapted_tower, checkpoint_of
 from hica_server.state import RunState
 
 TextBankMaker = Callable[[Study, int], TextBank]
@@ -71,14 +71,14 @@ def text_key(study: Study, texts: Path) -> str:
     parts: dict[str, Any] = {
         "classes": True,
         "text": True,
-        "model": {"image", "text", "pretrained"},
+        "model": {"image", "text", "pretrained", "sha256"},
     }
     table = study.model_dump(mode="json", include=parts)
     return json.dumps([table, study.study.seed, str(texts.resolve())], sort_keys=True)
 
 
 def refined_text_tower(study: Study, texts: Path, hubs: bool = False) -> TextTower:
-    """The study's text tower, refined on its texts and its corpus in the folder `texts`.
+    """The study's text tower, refined on its texts; weights and corpus are in the folder `texts`.
 
     `hubs` is whether what is pinned may be fetched from a hub.
 
@@ -96,6 +96,7 @@ def refined_text_tower(study: Study, texts: Path, hubs: bool = False) -> TextTow
         study.model.text,
         image=study.model.image,
         pretrained=study.model.pretrained,
+        checkpoint=checkpoint_of(study, texts),
         sha256=study.model.sha256,
         vocabulary=[text for pair in pairs for text in pair] + corpus,
         seed=seed,

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from hica.errors import CheckpointError, FederationError
-from hica_server import deployed
+from hica.towers import load_text_tower
+from hica_server import deployed, publication
 from hica_server.deployed import publish_apart
-from hica_server.publication import make_bank, publish
+from hica_server.publication import make_bank, publish, refined_text_tower, text_key
 from hica_server.state import RunState
 
 
@@ -60,6 +61,24 @@ def test_another_process_leaves_the_same_bits(toy_study, published, tmp_path, on
     assert there.tower == here.tower and there.text_bank_sha256 == here.text_bank_sha256
     for name, value in here.learnt.shared.items():
         np.testing.assert_array_equal(value, there.learnt.shared[name])
+
+
+def test_the_text_side_of_a_pair_comes_from_the_same_checkpoint(toy_study, tmp_path, monkeypatch):
+    """Its images would else be held against texts that were drawn."""
+    asked = []
+
+    def load(text, **named):
+        asked.append(named)
+        return load_text_tower("tiny", vocabulary=named["vocabulary"])
+
+    monkeypatch.setattr(publication, "load_text_tower", load)
+    pinned = ("model.checkpoint=w.pt", f"model.sha256={'0' * 64}")
+    study = toy_study("model.image=ViT-B-16", "model.text=same", *pinned)
+    refined_text_tower(study, tmp_path)
+    assert (asked[0]["checkpoint"], asked[0]["sha256"]) == (tmp_path / "w.pt", "0" * 64)
+    assert text_key(study, tmp_path) != text_key(
+        toy_study("model.image=ViT-B-16", "model.text=same"), tmp_path
+    )
 
 
 def test_its_errors_come_back(toy_study, tmp_path):
