@@ -44,11 +44,13 @@ class Hospital:
         pool: All its labelled training images, the typical canary excepted.
         episode: Rows of `pool` that it learns from where nothing else is said.
         shots: Images of each class.
+        name: The site's.
     """
 
     pool: Examples
     episode: list[int]
     shots: int
+    name: str
 
     def fresh(self, draws: np.random.Generator) -> list[int]:
         """Another episode of as many images of each class, drawn at random."""
@@ -108,7 +110,7 @@ def make_world(scenario: Scenario, place: Place) -> World:
     odd = _odd(model, first.pool, session, bank)
     without = [row for row in range(len(first.pool)) if row != typical]
     episode = [without.index(row) for row in first.episode]
-    hospitals[0] = Hospital(first.pool.rows(torch.tensor(without)), episode, first.shots)
+    hospitals[0] = Hospital(first.pool.rows(torch.tensor(without)), episode, first.shots, first.name)
     canaries = joined(first.pool.rows(torch.tensor([typical])), odd)
     return World(study, hospitals, replace(canaries, groups=CANARIES), bank, session, initial)
 
@@ -198,7 +200,7 @@ def _hospital(session: Session, bank: TextBank) -> Hospital:
     what = f"{session.name}: preparing images"
     pool = session.pipeline.examples([*labelled.values()], labels, bank, stage.views, what)
     rows = list(labelled)
-    return Hospital(pool, [rows.index(row) for row in session.roles.episode.indices], stage.shots)
+    return Hospital(pool, [rows.index(row) for row in session.roles.episode.indices], stage.shots, session.name)
 
 
 def _typical(model: AlignmentModel, hospital: Hospital, study: Study, name: str) -> int:
