@@ -40,6 +40,8 @@ from hica_client.site import load_site
 from hica_simulations.experiments.audit.settings import Setting
 from hica_simulations.experiments.audit.site_side import mean_change, round_change
 from hica_simulations.experiments.audit.trap import (
+    FAINT,
+    LOUD,
     Change,
     Known,
     Trap,
@@ -250,6 +252,7 @@ def attack_actively(world: World, place: Place, setting: Setting) -> list[dict[s
             attack.start.anchor[0].cpu(),
             attack.study.model.adapter_width,
             attack.start.model.centre.cpu(),
+            LOUD if setting.is_private else FAINT,
         )
         turn = attack.turns[0]
         open_, refused = Tally(), Tally()
@@ -273,7 +276,7 @@ def _prepared(
     others = [hospital.pool for hospital in world.hospitals[1:]] or [world.hospitals[0].pool]
     known = known_of(others, setting.is_private)
     labels = others[-1].labels
-    means = [known.normed[-1][labels == label].mean(dim=0) for label in labels.unique()]
+    means = [known.normed[-1][labels == label].mean(dim=0) for label in sorted(set(labels.tolist()))]
     guess = torch.stack(means) - known.mean
     attack = Attack(world, place, setting, start, known, torch.zeros(0), guess)
     sessions = attack.sessions(folder / "crafted")

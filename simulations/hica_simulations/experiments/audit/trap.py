@@ -32,9 +32,12 @@ STEEP = 1e4
 """How steeply a bin begins."""
 FAINT = 1e-12
 """Of `up` in `bins`: a sum over sites shows gradients only where every step is far below ε."""
+LOUD = 1.0
+"""The same against private training, where a gradient must not drown in the noise: clipping makes
+every image's as long as it may be."""
 UNMOVED = 9e-9
 """Of `up` in `window`: as far from zero as rounding may bring it, before any training."""
-NARROW = 1 / 16
+NARROW = 1 / 32
 """Width of a window, in standard deviations of its feature."""
 FAR = 1000.0
 """How far off the feature lies that is the same for all images, beside which a window is open."""
@@ -93,8 +96,11 @@ def known_of(hospitals: Sequence[Examples], unit_features: bool) -> Known:
     return Known(placed, [_normed(row) for row in rows])
 
 
-def bins(known: Known, classes: Tensor, width: int, centre: Tensor) -> Trap:
-    """A trap of `width` bins; class texts [C, D] and the centre [2, D] are those of the start."""
+def bins(known: Known, classes: Tensor, width: int, centre: Tensor, up: float = FAINT) -> Trap:
+    """A trap of `width` bins; class texts [C, D] and the centre [2, D] are those of the start.
+
+    `up` is the size of that weight, `FAINT` or `LOUD`.
+    """
     mean, along = known.mean, _still_direction(known.normed)
     seen = (torch.cat(known.normed) - mean) @ along
     edges = torch.quantile(seen, torch.linspace(0, 1, width + 2)[1:-1])
@@ -104,7 +110,7 @@ def bins(known: Known, classes: Tensor, width: int, centre: Tensor) -> Trap:
         "norm.bias": -STEEP * mean,
         "down.weight": (slope * along).expand(width, -1).clone(),
         "down.bias": -slope * STEEP * edges,
-        "up.weight": (FAINT * _told_apart(classes)).unsqueeze(1).expand(-1, width).clone(),
+        "up.weight": (up * _told_apart(classes)).unsqueeze(1).expand(-1, width).clone(),
         "up.bias": torch.zeros_like(mean),
     }
     middles = torch.cat([(edges[:-1] + edges[1:]) / 2, edges[-1:]])
@@ -175,7 +181,7 @@ def _named(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _contrast(number: int) -> Tensor:
-    """A weight [C] for each class, none of them their mean: 1, -2, 1, …"""
+    """A weight [C] for each class, in turn 1 and -2: none of them is their mean."""
     return torch.tensor([1.0 if label % 2 == 0 else -2.0 for label in range(number)])
 
 
@@ -199,4 +205,3 @@ def _still_direction(rows: Sequence[Tensor]) -> Tensor:
         within = within - within @ shifts.T @ shifts
     along: Tensor = torch.linalg.svd(within, full_matrices=False).Vh[0]
     return along
-

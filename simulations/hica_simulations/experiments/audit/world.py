@@ -110,7 +110,9 @@ def make_world(scenario: Scenario, place: Place) -> World:
     odd = _odd(model, first.pool, session, bank)
     without = [row for row in range(len(first.pool)) if row != typical]
     episode = [without.index(row) for row in first.episode]
-    hospitals[0] = Hospital(first.pool.rows(torch.tensor(without)), episode, first.shots, first.name)
+    hospitals[0] = Hospital(
+        first.pool.rows(torch.tensor(without)), episode, first.shots, first.name
+    )
     canaries = joined(first.pool.rows(torch.tensor([typical])), odd)
     return World(study, hospitals, replace(canaries, groups=CANARIES), bank, session, initial)
 
@@ -200,7 +202,9 @@ def _hospital(session: Session, bank: TextBank) -> Hospital:
     what = f"{session.name}: preparing images"
     pool = session.pipeline.examples([*labelled.values()], labels, bank, stage.views, what)
     rows = list(labelled)
-    return Hospital(pool, [rows.index(row) for row in session.roles.episode.indices], stage.shots, session.name)
+    return Hospital(
+        pool, [rows.index(row) for row in session.roles.episode.indices], stage.shots, session.name
+    )
 
 
 def _typical(model: AlignmentModel, hospital: Hospital, study: Study, name: str) -> int:
