@@ -275,8 +275,8 @@ def _prepared(
     start = make_start(world, setting.training)
     others = [hospital.pool for hospital in world.hospitals[1:]] or [world.hospitals[0].pool]
     known = known_of(others, setting.is_private)
-    labels = others[-1].labels
-    means = [known.normed[-1][labels == label].mean(dim=0) for label in sorted(set(labels.tolist()))]
+    labels, rows = others[-1].labels, known.normed[-1]
+    means = [rows[labels == label].mean(dim=0) for label in sorted(set(labels.tolist()))]
     guess = torch.stack(means) - known.mean
     attack = Attack(world, place, setting, start, known, torch.zeros(0), guess)
     sessions = attack.sessions(folder / "crafted")
