@@ -296,5 +296,5 @@ def _within_bounds(attack: Attack, folder: Path) -> tuple[Tally, Tally]:
         for turn in turns:
             at = (STUDIES * turn.round + number + 1) / places
             allowed.take(attack, sessions, turn, attack.window(at))
-            again.take(attack, sessions, turn, attack.window(1 - at + 0.01))
+            again.take(attack, sessions, turn, attack.window(at / 2))
     return allowed, again

@@ -39,6 +39,7 @@ def as_markdown(result: dict[str, Any]) -> str:
             (REBUILT_HEAD, reconstruction_rows(result)),
             (ACTIVE_HEAD, active_rows(result)),
         )
+        if rows
     )
     return "\n".join([first, *(f"{said}\n" for said in remarks(result)), *rest])
 
@@ -51,6 +52,8 @@ def tables(result: dict[str, Any]) -> list[Table]:
         ("cosine of what was recovered with the truth", REBUILT_HEAD, reconstruction_rows(result)),
         ("what an active coordinator recovers", ACTIVE_HEAD, active_rows(result)),
     ):
+        if not rows:  # no adapter is trained, so that none was attacked
+            continue
         table = Table(title=f"{result['study']}: {title}", padding=(0, 0), collapse_padding=True)
         for number, name in enumerate(head):
             table.add_column(name, justify="left" if number < 2 else "right")

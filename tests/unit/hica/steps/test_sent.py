@@ -37,7 +37,7 @@ def test_the_start_is_sent_before_any_training(toy_study):
 @pytest.mark.parametrize("name", ["tower_up", "tower_down"])
 def test_before_any_training_nothing_else_is(toy_study, name):
     other = START[name.replace("_", ".")] + np.float32(1e-3)
-    with pytest.raises(MessageError, match="has moved by 0.001, training can move it by"):
+    with pytest.raises(MessageError, match=r"has moved by 0\.001, training can move it by"):
         check_sent(turn(toy_study(), PRETRAINING), toy_study(), START, sent(**{name: other}))
 
 
@@ -60,7 +60,7 @@ def test_each_round_of_the_plan_adds_its_reach(toy_study):
 def test_a_bank_begins_with_unit_rows_wherever_they_point(toy_study):
     study = toy_study()
     check_sent(turn(study, ALIGNMENT), study, START, sent(bank_classes=-BANK))
-    with pytest.raises(MessageError, match="weight .bank"):
+    with pytest.raises(MessageError, match=r"weight .bank"):
         check_sent(turn(study, ALIGNMENT), study, START, sent(bank_classes=100 * BANK))
 
 
