@@ -23,7 +23,7 @@ from hica.secure_sum.forms import question_of
 from hica.seeds import derived_seed
 from hica.steps.plan import check_asked, step_kinds, turn_of
 from hica.steps.sent import check_sent
-from hica.steps.state import State, weights_of
+from hica.steps.state import State
 from hica.steps.step import Answer, Turn
 from hica.wire.messages import Kind, Reply, Request, failure
 from hica.wire.records import decode_request, encode_reply
@@ -125,7 +125,7 @@ def answer(session: Session, request: Request) -> Reply:
     if secure:
         receive(session, request, turn.step)
     check_request(turn, request, session.width)
-    check_sent(turn, study, session.start, weights_of(request.arrays))
+    check_sent(turn, study, session.start, request.arrays)
     question = question_of(request)
     kept = session.answers.find(turn, question)
     again = kept is not None

@@ -25,6 +25,11 @@ from hica.wire.messages import Request
 if TYPE_CHECKING:  # the coordinator's run has no torch in memory
     from hica.method.model import AlignmentModel
 
+STILL = 0.05
+"""Of the mean spread, that a feature has which is the same in all images."""
+FINEST = STILL / (1 + STILL)
+"""The smallest scale of a feature, of the mean scale."""
+
 
 class Centre(Statistic):
     """Sums of raw features of whole images and of their regions."""
@@ -118,7 +123,7 @@ def spread(means: Matrix, squares: Matrix, number: Vector) -> Matrix:
     """
     variance = squares / np.maximum(number, 1)[:, None] - np.square(means)
     deviation = np.sqrt(np.maximum(variance, 0.0))
-    scale = deviation + 0.05 * deviation.mean(axis=1, keepdims=True)
+    scale = deviation + STILL * deviation.mean(axis=1, keepdims=True)
     return np.where((number > 0)[:, None] & (scale > 0), scale, 1.0)
 
 

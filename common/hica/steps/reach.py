@@ -18,7 +18,9 @@ from hica.study.sections import FederationSection
 BETAS = 0.9, 0.999
 """PyTorch's, of AdamW."""
 ROUNDING = {"float32": 1e-6, "float16": 2e-3}
-"""Of weights as they travel, relative to their size or to a hundredth, whatever is larger."""
+"""Of weights as they travel, relative to their size."""
+SMALLEST = {"float32": 0.0, "float16": 6e-8}
+"""Of weights about zero, absolute."""
 SERVER_RULES = "adam", "yogi"
 SERVER_STEP = 12.0
 """How far these go in a round, in server learning rates: |m| / √v ≤ Σ 0.9ᵏ / 0.995ᵏ = 10.5, as v
@@ -60,7 +62,13 @@ class Reach(NamedTuple):
         """Of so many steps at `rate` times the rates, in weights that travel as `dtype`."""
         length = rate * adamw_steps(steps)
         decay = rate * rates.tower * rates.decay * steps
-        return cls(length * rates.tower, length * rates.bank, ROUNDING[dtype] + decay)
+        moved = cls(length * rates.tower, length * rates.bank, decay)
+        return moved.plus(cls.of_rounding(dtype))
+
+    @classmethod
+    def of_rounding(cls, dtype: str) -> Self:
+        """Of what is not trained, and travels as `dtype`."""
+        return cls(SMALLEST[dtype], SMALLEST[dtype], ROUNDING[dtype])
 
     def by_rule(self, federation: FederationSection) -> Self:
         """Of what an aggregation rule makes of such updates: no further, but by its own step."""
@@ -85,7 +93,7 @@ class Reach(NamedTuple):
         """
         old = before.astype(np.float64)
         moved = np.abs(after - old)
-        possible = self.of(name) + self.share * (np.abs(old) + self.of(name) + 0.01)
+        possible = self.of(name) + self.share * (np.abs(old) + self.of(name))
         if not (moved <= possible).all():
             worst = int(np.argmax(moved - possible))
             raise MessageError(

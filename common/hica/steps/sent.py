@@ -1,9 +1,13 @@
-"""Sent: the weights of a request lie no further from the study's start than training moves them.
+"""Sent: what a request carries of the model is what the study's run can have come to by then.
 
-Weights that are made to show single images in an update lie far outside ("trap weights", Boenisch
-et al. 2023; "Robbing the Fed", Fowl et al. 2022). A site makes the start for itself, so one that
-was away for some rounds needs nothing more to judge a request. Of a text bank it does not know the
-start, but that its rows are unit.
+Weights that are made to show single images in an update lie far from the study's start ("trap
+weights", Boenisch et al. 2023; "Robbing the Fed", Fowl et al. 2022). So they may be no further from
+it than training moves them. A site makes the start for itself, and one that was away for some
+rounds needs nothing more to judge a request. Of a text bank it does not know the start, but that
+its rows are unit.
+
+A scale that is fine in one feature shows the images near a value of it: none may be finer than a
+spread over images makes it. What the study does not use, or has not estimated yet, is as it was.
 """
 
 import math
@@ -15,8 +19,12 @@ from numpy.typing import NDArray
 
 from hica.errors import MessageError
 from hica.steps.arrays import LARGEST_UNIT
+from hica.steps.calibration import CALIBRATION
+from hica.steps.centre import CENTRE, FINEST
 from hica.steps.plan import plan
+from hica.steps.prototypes import PROTOTYPES
 from hica.steps.reach import ROUNDING, Reach
+from hica.steps.state import weights_of
 from hica.steps.step import Turn
 from hica.steps.training import Training
 from hica.study import Study
@@ -28,20 +36,23 @@ SLACK = 2.0
 Weights = Mapping[str, NDArray[Any]]
 
 
-def check_sent(turn: Turn, study: Study, start: Weights, sent: Weights) -> None:
-    """Refuse weights that a request for `turn` cannot carry.
+def check_sent(turn: Turn, study: Study, start: Weights, arrays: Weights) -> None:
+    """Refuse what a request for `turn` cannot carry.
 
-    `start` are the trained weights of the study's model before any training, by name; `sent` are
-    those of the request.
+    `start` are the trained weights of the study's model before any training, by name; `arrays` are
+    those of the request, of declared shapes.
 
     Raises:
-        MessageError: Names that are not the model's, or the weight that is too far from its start.
+        MessageError: Names that are not the model's, a weight that is too far from its start, or
+            an estimate that the study cannot have made.
     """
+    _check_estimates(turn, study, arrays)
+    sent = weights_of(arrays)
     if start.keys() != sent.keys():
         different = sorted(start.keys() ^ sent.keys())[:5]
         raise MessageError(f"weights do not fit the study's model: {different} differ")
     rounds = rounds_before(turn, study)
-    reach = Reach(share=ROUNDING[study.federation.dtype])
+    reach = Reach.of_rounding(study.federation.dtype)
     for each in rounds:
         reach = reach.plus(each)
     turned = factor_pairs(sent) if study.federation.aggregation == "mean" else []
@@ -56,6 +67,32 @@ def check_sent(turn: Turn, study: Study, start: Weights, sent: Weights) -> None:
         if name.startswith("bank."):  # as far as it can be from a unit row
             first = np.clip(now, -LARGEST_UNIT, LARGEST_UNIT)
         reach.check(name, first, now)
+
+
+def _check_estimates(turn: Turn, study: Study, arrays: Weights) -> None:
+    """Hold centre, scale and intercepts against what the steps before a turn can have made."""
+    turns = plan(study)
+    before = {each.step for each in turns[: turns.index(turn)]}
+    scale, centred = arrays["scale"], CENTRE in before
+    still = {
+        "centre": not centred and not arrays["centre"].any(),
+        "scale": bool((scale == 1.0).all()),
+        "bias": not arrays["bias"].any(),
+    }
+    estimated = {
+        "centre": centred,
+        "scale": centred and study.alignment.scaling == "global",
+        "bias": CALIBRATION in before
+        or (PROTOTYPES in before and study.privacy.mechanism == "prototypes"),
+    }
+    for name, as_it_was in still.items():
+        if not as_it_was and not estimated[name]:
+            raise MessageError(f"array {name!r} is not as it is in this study before {turn.title}")
+    if (scale < (1 - ROUNDING["float32"]) * FINEST * scale.mean(axis=1, keepdims=True)).any():
+        raise MessageError(
+            f"array 'scale' is finer in one feature, {scale.min():.3g}, than a spread over images "
+            f"makes it: at least 1/{1 / FINEST:.0f} of the mean over features"
+        )
 
 
 def rounds_before(turn: Turn, study: Study) -> list[Reach]:

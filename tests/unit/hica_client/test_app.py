@@ -172,7 +172,7 @@ def test_prototypes_are_class_sums_of_unit_vectors(ask):
 def test_a_newton_step_sums_over_the_episode_at_the_intercepts_sent(ask):
     spec = {"gradient": ((2,), "float64"), "hessian": ((2, 2), "float64")}
     level, tilted = (
-        ask(CALIBRATION.kind, spec, bias=np.array(b)) for b in ([0.0, 0.0], [3.0, -3.0])
+        ask(CALIBRATION.kind, spec, 1, bias=np.array(b)) for b in ([0.0, 0.0], [3.0, -3.0])
     )
     assert level.examples == tilted.examples == 8
     assert tilted.arrays["gradient"][0] > level.arrays["gradient"][0] + 1  # class 0 favoured more
@@ -181,7 +181,8 @@ def test_a_newton_step_sums_over_the_episode_at_the_intercepts_sent(ask):
 
 def test_intercepts_move_predictions(ask):
     all_first, all_second = (
-        ask(EVALUATION.kind, {}, bias=np.array(b)).details for b in ([50.0, -50.0], [-50.0, 50.0])
+        ask(EVALUATION.kind, {}, 1, bias=np.array(b)).details
+        for b in ([50.0, -50.0], [-50.0, 50.0])
     )
     assert all_first["confusion"] == [[4, 0], [4, 0]]
     assert all_second["confusion"] == [[0, 4], [0, 4]]
@@ -190,17 +191,17 @@ def test_intercepts_move_predictions(ask):
 def test_a_site_that_knows_its_prevalence_predicts_for_its_own_patients(draw_site, toy_study):
     path = draw_site("north", images=40)
     study = toy_study("alignment.shots=3")
-    plain = Asker(path, study)(EVALUATION.kind, {}, bias=np.array([50.0, -50.0])).details
+    plain = Asker(path, study)(EVALUATION.kind, {}, 1, bias=np.array([50.0, -50.0])).details
     assert plain["confusion"] == [[10, 0], [10, 0]]
     known = "[data]\nprevalence = { round = 0.2, square = 0.8 }\n"
     path.write_text(path.read_text().replace("[data]\n", known))
     ask = Asker(path, study)
-    reply = ask(EVALUATION.kind, {}, bias=np.array([50.0, -50.0]))
+    reply = ask(EVALUATION.kind, {}, 1, bias=np.array([50.0, -50.0]))
     assert reply.arrays == {}
     kept = load_state(ask.state, "predictions")[0]["probabilities"]
     # Test images are like those beyond the shots, of which 4 - 3 of 20 - 6 are round.
     assert kept[:, 0].mean() == pytest.approx(1 / 14, abs=0.05)
-    again = ask(EVALUATION.kind, {}, bias=np.array([-50.0, 50.0]))
+    again = ask(EVALUATION.kind, {}, 1, bias=np.array([-50.0, 50.0]))
     assert again.details["confusion"] == reply.details["confusion"]  # its own intercepts, not ours
 
 
@@ -390,7 +391,8 @@ def test_the_same_question_has_the_same_answer_and_costs_nothing_more(ask_privat
 def test_another_question_in_the_place_of_one_that_was_answered_is_refused(ask_privately):
     ask = ask_privately()
     ask(CENTRE.kind, SUMS)
-    words = ask.failure(CENTRE.kind, bias=ask.payload["bias"] + 1)
+    other = {"anchor.classes": ask.payload["anchor.classes"][::-1].copy()}
+    words = ask.failure(CENTRE.kind, **other)
     assert "centre was answered here to another question, and each turn of a study is" in words
     assert len(verify(load_site(ask.site_file).ledger)) == 1
 

@@ -1,5 +1,6 @@
 import hashlib
 import io
+from pathlib import Path
 
 import pytest
 import tomli_w
@@ -20,6 +21,8 @@ from hica_client.consent import (
     tower_words,
 )
 from hica_client.site import load_site
+
+LEAKAGE = Path(__file__).parents[3] / "docs" / "leakage.md"
 
 
 @pytest.fixture
@@ -73,7 +76,18 @@ def test_the_budget_of_a_private_study_is_told_and_what_it_does_not_protect(toy_
     assert "ε = 3.5 at δ = 1e-05 for the whole study" in words
     assert "any one patient" in words and "Not protected are the numbers of images" in words
     assert "Secure aggregation" not in words and "no privacy mechanism" not in words
+    assert "craft" not in words
     assert "any one image" in privacy_words(toy_study(*PRIVATE, "privacy.unit=image"))
+
+
+@pytest.mark.parametrize("changes", [[], ["privacy.secure_aggregation=true"]])
+def test_without_noise_it_is_told_what_crafted_requests_find(toy_study, changes):
+    words = privacy_words(toy_study(*changes))
+    assert "found the embeddings of 1 of 30 images, 2 at most" in words
+    measured = LEAKAGE.read_text(encoding="utf-8")
+    row = "| {} | what is allowed, every round | 16 | 16 | 30 | {} at most] |"
+    assert row.format("no privacy", "1.0 [2") in measured
+    assert row.format("secure aggregation only", "0.0 [0") in measured
 
 
 def test_noise_that_is_enough_in_the_sum_only_is_told(toy_study):

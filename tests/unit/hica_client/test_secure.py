@@ -255,7 +255,7 @@ def test_the_same_question_is_answered_again_in_the_same_group_only(federation, 
     with refused(words):
         sites.told("north", Kind.SURVIVORS, listed, 1)
     sites.begin("05" * 16)  # another question is another matter
-    sites.collect(CENTRE, SUMS, round_=2, scale=np.full((2, DIM), 2.0, np.float32))
+    sites.collect(CENTRE, SUMS, round_=2, centre=np.full((2, DIM), 2.0, np.float32))
     listed = {"session": sites.number, "survivors": sites.collector.survivors}
     assert sites.told("north", Kind.SURVIVORS, listed, 2)["signature"]
 
@@ -271,13 +271,13 @@ def test_a_question_whose_sum_was_never_uncovered_may_be_answered_in_another_gro
 
 
 def test_sites_that_are_asked_different_questions_uncover_nothing(federation, refused):
-    """All but one with features made small: were their changes known, so would be the one's."""
+    """All but one with features made alike: were their changes known, so would be the one's."""
     sites = federation()
     spec = sites.spec()
     sites.begin()
     for site in SITES:
-        scale = np.full((2, DIM), 1.0 if site == "west" else 4096.0, np.float32)
-        reply = sites.masked(site, ALIGNMENT, spec, {"rate": 1.0}, scale=scale)
+        centre = np.full((2, DIM), 0.0 if site == "west" else 4096.0, np.float32)
+        reply = sites.masked(site, ALIGNMENT, spec, {"rate": 1.0}, centre=centre)
         sites.collector.add(site, reply.arrays)
     listed = {"session": sites.number, "survivors": sites.collector.survivors}
     listed["signatures"] = {s: sites.told(s, Kind.SURVIVORS, listed)["signature"] for s in SITES}

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from hica.storage import write_atomically
 from hica_simulations.experiments import pages
+from hica_simulations.experiments.audit.active import REQUESTS
 
 SEEN = {"prototypes": "class sums", "update": "updates", "model": "model only"}
 HEAD = [
@@ -30,20 +31,29 @@ def write_tables(result: dict[str, Any], out: Path) -> None:
 
 
 def as_markdown(result: dict[str, Any]) -> str:
-    """Membership and reconstruction as Markdown tables, and what they come to."""
-    membership = pages.Table(HEAD, membership_rows(result))
-    rebuilt = pages.Table(REBUILT_HEAD, reconstruction_rows(result))
-    first, second = (pages.markdown(table, "---") for table in (membership, rebuilt))
-    return "\n".join([first, *(f"{said}\n" for said in remarks(result)), second])
+    """Membership, reconstruction and crafted requests as Markdown, and what they come to."""
+    first, *rest = (
+        pages.markdown(pages.Table(head, rows), "---")
+        for head, rows in (
+            (HEAD, membership_rows(result)),
+            (REBUILT_HEAD, reconstruction_rows(result)),
+            (ACTIVE_HEAD, active_rows(result)),
+        )
+        if rows
+    )
+    return "\n".join([first, *(f"{said}\n" for said in remarks(result)), *rest])
 
 
 def tables(result: dict[str, Any]) -> list[Table]:
-    """Membership and reconstruction as tables for a terminal, too narrow for intervals."""
+    """The same tables for a terminal, too narrow for intervals."""
     found = []
     for title, head, rows in (
         ("was the odd patient in?", SHORT_HEAD, membership_rows(result)),
         ("cosine of what was recovered with the truth", REBUILT_HEAD, reconstruction_rows(result)),
+        ("what an active coordinator recovers", ACTIVE_HEAD, active_rows(result)),
     ):
+        if not rows:  # no adapter is trained, so that none was attacked
+            continue
         table = Table(title=f"{result['study']}: {title}", padding=(0, 0), collapse_padding=True)
         for number, name in enumerate(head):
             table.add_column(name, justify="left" if number < 2 else "right")
@@ -90,6 +100,37 @@ def reconstruction_rows(result: dict[str, Any]) -> list[list[str]]:
     ]
 
 
+ACTIVE_HEAD = [
+    "setting",
+    "request",
+    "asked",
+    "answered",
+    "images",
+    "cosine > 0.99",
+    "> 0.9",
+    "best",
+    "a guess",
+]
+
+
+def active_rows(result: dict[str, Any]) -> list[list[str]]:
+    """A row for each setting and kind of request; recovered images are means over studies."""
+    return [
+        [
+            result["settings"][row["setting"]],
+            REQUESTS[row["request"]],
+            str(row["asked"]),
+            str(row["answered"]),
+            str(row["images"]),
+            f"{row['found']:.1f} [{row['most']} at most]",
+            f"{row['near']:.1f}",
+            f"{row['best']:.2f}" if row["answered"] else "-",
+            f"{row['guess']:.2f}",
+        ]
+        for row in result["active"]
+    ]
+
+
 def remarks(result: dict[str, Any]) -> list[str]:
     """What the numbers come to, in sentences."""
     decisive = [row for row in result["membership"] if row["decisive"]]
@@ -121,7 +162,23 @@ def remarks(result: dict[str, Any]) -> list[str]:
             "The audit can tell: it noticed, in class sums and in updates, that the control adds a "
             "tenth of its noise, and it found the odd patient where nothing protects it."
         )
-    return said
+    return said + _active_remarks(result)
+
+
+def _active_remarks(result: dict[str, Any]) -> list[str]:
+    """What crafted requests came to; nothing where none were made."""
+    of = {(row["setting"], row["request"]): row for row in result["active"]}
+    if ("none", "unchecked") not in of:
+        return []
+    open_, allowed = of["none", "unchecked"], of["none", "allowed"]
+    kept = ("refused", "again")
+    answered = sum(row["answered"] for (_, request), row in of.items() if request in kept)
+    return [
+        f"Crafted weights recover {open_['found']:.0f} of {open_['images']} images where nothing "
+        f"is checked; of such requests, and of repeated ones, sites have answered {answered}. "
+        f"Within what is allowed and without privacy, {allowed['found']:.1f} of "
+        f"{allowed['images']} are recovered in a study, {allowed['most']} at most."
+    ]
 
 
 def _capped(row: dict[str, Any], kind: str) -> str:

@@ -5,6 +5,7 @@ What lies in the run directory afterwards:
     scenario.toml                          what was asked for, every default written out
     scores/SETTING-SEEN-ATTACKER.*         scores of the trials, where a stopped audit goes on
     reconstruction/SETTING.json            what was rebuilt in a setting, kept for the same reason
+    active/SETTING.json                    what crafted requests told in it; not of the control
     audit.json, audit.md, audit.csv        the result
     audit.png                              ROC curves and bounds
 """
@@ -12,6 +13,7 @@ What lies in the run directory afterwards:
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import numpy as np
 from hica.device import repeatable
 from hica.errors import ConfigurationError
 from hica.wire.checkpoint import has_state, load_state, save_state, write_json
+from hica_simulations.experiments.audit.active import attack_actively
 from hica_simulations.experiments.audit.membership import (
     ATTACKERS,
     Attacker,
@@ -65,12 +68,18 @@ def audit(scenario: Scenario, place: Place, trials: int) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     curves: Curves = {}
     rebuilt: list[dict[str, Any]] = []
+    active: list[dict[str, Any]] = []
     for setting in settings:
         for seen in ATTACKS:
             for attacker in ATTACKERS:
                 done = _kept_trials(place.out, world, setting, seen, attacker, trials)
                 rows += _judged(world, setting, seen, attacker, done, curves)
-        rebuilt += _kept_reconstruction(place.out, world, setting)
+        rebuilt += _kept(
+            place.out / "reconstruction", setting, partial(reconstruct, world, setting)
+        )
+        if setting.name != "control":  # of crafted requests it says nothing more
+            crafted = partial(attack_actively, world, place, setting)
+            active += _kept(place.out / "active", setting, crafted)
     result = {
         "study": scenario.study.study.name,
         "study_sha256": scenario.study.sha256,
@@ -80,6 +89,7 @@ def audit(scenario: Scenario, place: Place, trials: int) -> dict[str, Any]:
         "settings": {each.name: each.title for each in settings},
         "membership": rows,
         "reconstruction": rebuilt,
+        "active": active,
         **conclusion(rows),
     }
     write_json(place.out / "audit.json", result)
@@ -161,10 +171,12 @@ def _kept_trials(
     return done
 
 
-def _kept_reconstruction(out: Path, world: World, setting: Setting) -> list[dict[str, Any]]:
-    """Reconstruction as it lies on disk, or made and put there."""
-    path = out / "reconstruction" / f"{setting.name}.json"
+def _kept(
+    folder: Path, setting: Setting, make: Callable[[], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Rows of a setting as they lie on disk, or made and put there."""
+    path = folder / f"{setting.name}.json"
     if not path.exists():
-        write_json(path, reconstruct(world, setting))
+        write_json(path, make())
     found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     return found

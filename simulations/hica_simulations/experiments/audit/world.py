@@ -23,6 +23,8 @@ from hica.method.model import AlignmentModel
 from hica.privacy.gradients import Draw, per_unit_gradients
 from hica.seeds import derived_seed
 from hica.steps.alignment import loss_of
+from hica.steps.centre import CENTRE
+from hica.steps.plan import plan
 from hica.study import Study
 from hica.text.bank import TextBank
 from hica_client.session import Session
@@ -44,11 +46,13 @@ class Hospital:
         pool: All its labelled training images, the typical canary excepted.
         episode: Rows of `pool` that it learns from where nothing else is said.
         shots: Images of each class.
+        name: The site's.
     """
 
     pool: Examples
     episode: list[int]
     shots: int
+    name: str
 
     def fresh(self, draws: np.random.Generator) -> list[int]:
         """Another episode of as many images of each class, drawn at random."""
@@ -108,7 +112,9 @@ def make_world(scenario: Scenario, place: Place) -> World:
     odd = _odd(model, first.pool, session, bank)
     without = [row for row in range(len(first.pool)) if row != typical]
     episode = [without.index(row) for row in first.episode]
-    hospitals[0] = Hospital(first.pool.rows(torch.tensor(without)), episode, first.shots)
+    hospitals[0] = Hospital(
+        first.pool.rows(torch.tensor(without)), episode, first.shots, first.name
+    )
     canaries = joined(first.pool.rows(torch.tensor([typical])), odd)
     return World(study, hospitals, replace(canaries, groups=CANARIES), bank, session, initial)
 
@@ -146,7 +152,7 @@ def make_start(world: World, study: Study) -> Start:
         for name, value in world.session.pipeline.tower.trainable().items():
             value.copy_(world.initial[name])
     model = start_model(world.session, study, world.bank)
-    if study.alignment.centring != "none":
+    if any(turn.step is CENTRE for turn in plan(study)):
         model.centre.copy_(_centre(model, [hospital.pool for hospital in world.hospitals]))
     weights = {name: value.detach().clone() for name, value in model.shared().items()}
     loss = loss_of(study)
@@ -198,7 +204,9 @@ def _hospital(session: Session, bank: TextBank) -> Hospital:
     what = f"{session.name}: preparing images"
     pool = session.pipeline.examples([*labelled.values()], labels, bank, stage.views, what)
     rows = list(labelled)
-    return Hospital(pool, [rows.index(row) for row in session.roles.episode.indices], stage.shots)
+    return Hospital(
+        pool, [rows.index(row) for row in session.roles.episode.indices], stage.shots, session.name
+    )
 
 
 def _typical(model: AlignmentModel, hospital: Hospital, study: Study, name: str) -> int:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from hica.errors import MessageError
 from hica.steps.alignment import ALIGNMENT
+from hica.steps.centre import CENTRE, spread
 from hica.steps.evaluation import EVALUATION
 from hica.steps.plan import plan
 from hica.steps.pretraining import PRETRAINING
@@ -27,7 +28,23 @@ def turn(study, step, number=0):
 
 
 def sent(**changes):
-    return {**START, "bank.classes": BANK, **{k.replace("_", "."): v for k, v in changes.items()}}
+    """The arrays of a request with these weights."""
+    weights = {
+        **START,
+        "bank.classes": BANK,
+        **{k.replace("_", "."): v for k, v in changes.items()},
+    }
+    return carried(weights)
+
+
+def carried(weights, **others):
+    """Weights in a request, beside estimates as they are before any."""
+    still = {
+        "centre": np.zeros((2, 3), np.float32),
+        "scale": np.ones((2, 3), np.float32),
+        "bias": np.zeros(2),
+    }
+    return {**{f"shared.{name}": value for name, value in weights.items()}, **still, **others}
 
 
 def test_the_start_is_sent_before_any_training(toy_study):
@@ -72,6 +89,63 @@ def test_names_and_shapes_are_the_models(toy_study):
         check_sent(turn(study, ALIGNMENT), study, START, sent(tower_up=START["tower.up"].T))
 
 
+def test_estimates_are_as_they_were_until_they_are_made(toy_study):
+    study = toy_study("alignment.scaling=global")
+    centre, scale = np.ones((2, 3), np.float32), np.full((2, 3), 7.0, np.float32)
+    first, trains, last = turn(study, CENTRE), turn(study, ALIGNMENT), turn(study, EVALUATION, 1)
+    for name, value in {"centre": centre, "scale": scale, "bias": np.ones(2)}.items():
+        with pytest.raises(MessageError, match=f"array '{name}' is not as it is in this study bef"):
+            check_sent(first, study, START, carried(START, **{name: value}))
+    check_sent(trains, study, START, carried(START, centre=centre, scale=scale))
+    with pytest.raises(MessageError, match="array 'bias' is not as it is"):
+        check_sent(trains, study, START, carried(START, bias=np.ones(2)))
+    check_sent(last, study, START, carried(START, bias=np.ones(2)))
+
+
+@pytest.mark.parametrize(
+    ("override", "name"),
+    [
+        ("alignment.scaling=none", "scale"),
+        ("alignment.centring=none", "centre"),
+        ("calibration.rounds=0", "bias"),
+    ],
+)
+def test_what_a_study_does_not_use_stays_as_it_is(toy_study, override, name):
+    study = toy_study(override)
+    value = {"scale": np.full((2, 3), 2.0), "centre": np.ones((2, 3)), "bias": np.ones(2)}[name]
+    with pytest.raises(MessageError, match=f"array '{name}' is not as it is in this study"):
+        last = turn(study, EVALUATION, 1)
+        check_sent(last, study, START, carried(START, **{name: value.astype(np.float32)}))
+
+
+def test_a_private_classifier_has_intercepts_after_its_one_release(toy_study):
+    private = ["mechanism=prototypes", "epsilon=3.0", "delta=1e-3"]
+    nothing_else = ["calibration.rounds=0", "pretraining.rounds=0"]
+    study = toy_study(*(f"privacy.{each}" for each in private), *nothing_else)
+    check_sent(turn(study, EVALUATION, 1), study, START, carried(START, bias=np.ones(2)))
+
+
+@given(seed=st.integers(0, 10_000), still=st.integers(0, 3))
+def test_no_spread_is_finer_than_what_is_let_through(toy_study_once, seed, still):
+    """A feature that is the same in all images has the smallest scale there is."""
+    study = toy_study_once("alignment.scaling=global")
+    rows = np.random.default_rng(seed).normal(size=(5, 3)) ** 5 * [10.0 ** (seed % 5), 1.0, 1e-3]
+    rows[:, :still] = 0.5
+    sums, squares = rows.sum(axis=0), np.square(rows).sum(axis=0)
+    number = np.array([5.0, 5.0])
+    scale = spread(np.stack([sums, sums]) / 5, np.stack([squares, squares]), number)
+    arrays = carried(START, scale=scale.astype(np.float32))
+    check_sent(turn(study, ALIGNMENT), study, START, arrays)
+
+
+def test_a_window_on_one_feature_is_refused(toy_study):
+    study = toy_study("alignment.scaling=global")
+    scale = np.ones((2, 3), np.float32)
+    scale[0, 1] = 0.01
+    with pytest.raises(MessageError, match=r"'scale' is finer in one feature, 0\.01, .* 1/21 of"):
+        check_sent(turn(study, ALIGNMENT), study, START, carried(START, scale=scale))
+
+
 RULES = ["mean", "adam", "yogi", "trimmed-mean", "median", "krum"]
 
 
@@ -91,7 +165,7 @@ def test_what_honest_sites_and_a_rule_give_is_let_through(toy_study_once, rule, 
         start["tower.q.lora_b.weight"] = np.zeros((6, 2), np.float32)
     aggregator, shared = make_aggregator(study.federation), start
     for each in plan(study):
-        check_sent(each, study, start, shared)
+        check_sent(each, study, start, carried(shared))
         if each.step not in (PRETRAINING, ALIGNMENT):
             continue
         far = each.step.reach(study, each.round).tower
@@ -115,7 +189,7 @@ def test_factors_of_lora_are_held_to_their_norms(toy_study):
     for name in start:
         wrong = {**start, name: np.ones_like(start[name])}
         with pytest.raises(MessageError, match=f"weight '{name}' has norm .*, training can make"):
-            check_sent(turn(study, ALIGNMENT), study, start, wrong)
+            check_sent(turn(study, ALIGNMENT), study, start, carried(wrong))
 
 
 @pytest.fixture(scope="module")
