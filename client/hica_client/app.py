@@ -130,7 +130,7 @@ def answer(session: Session, request: Request) -> Reply:
     kept = session.answers.find(turn, question)
     again = kept is not None
     if kept is None:
-        if secure:
+        if study.privacy.secure_aggregation and (turn.step.in_sum or turn.step.keeps):
             check_kept(session, request, turn.step)
         kept = fresh(session, request, turn, question)
         session.answers.keep(turn, question, kept)

@@ -9,19 +9,20 @@ privacy alone.
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from hica.deployment.keys import read_private
 from hica.deployment.kit import read_roster
 from hica.errors import MessageError
-from hica.secure_sum.forms import integers_of, question_of, threshold_of
+from hica.secure_sum.forms import content_of, integers_of, question_of, threshold_of
 from hica.secure_sum.group import Group
 from hica.secure_sum.party import Party
 from hica.secure_sum.quantise import Integers
 from hica.secure_sum.wire import (
+    GROUP,
     SignedKeys,
     read_list,
     read_names,
@@ -41,6 +42,14 @@ GROUPS = "groups.json"
 """Beside what is kept of a study."""
 
 Handler = Callable[[Session, Request], Reply]
+
+
+class GroupError(MessageError):
+    """A sum over other sites than the one before it of the same question."""
+
+    def __init__(self, before: Sequence[str], message: str) -> None:
+        super().__init__(message)
+        self.proof = {GROUP: ",".join(before)}
 
 
 @dataclass
@@ -112,9 +121,7 @@ def receive(session: Session, request: Request, step: Step) -> None:
     present = _participation(session)
     present.question = question_of(request)
     by_round = isinstance(step, Training)  # the order of its batches is drawn by round
-    alone = {name: value for name, value in request.settings.items() if name != KEPT}
-    content = question_of(replace(request, round=0, settings=alone))
-    present.content = present.question if by_round else content
+    present.content = present.question if by_round else content_of(request)
 
 
 def check_kept(session: Session, request: Request, step: Step) -> None:
@@ -155,10 +162,11 @@ def survivors(session: Session, request: Request) -> Reply:
     listed = read_names(request.settings.get("survivors"), "survivors")
     before = _groups(session).get(present.content, list(listed))
     if before != list(listed):
-        raise MessageError(
+        raise GroupError(
+            before,
             f"the same question was answered together with {', '.join(before)}, now the sum would "
             f"be over {', '.join(listed)}: the difference would tell about single sites. Wait "
-            "until the same sites are there"
+            "until the same sites are there",
         )
     return _told(session, request, {"signature": party.sign(listed).hex()})
 

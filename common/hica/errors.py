@@ -14,7 +14,8 @@ class HicaError(Exception):
     cause = "fault in the program"
     """In the list of exit codes."""
     proof: Mapping[str, str] | None = None
-    """What shows that another site is at fault; it leaves with the words."""
+    """What the coordinator can act on beside the words, with which it leaves: by what another site
+    is shown to be at fault, or which sites a sum must be over."""
 
     @property
     def outside(self) -> str:

@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 from hica.deployment.keys import PublicKey
 from hica.errors import FederationError, MessageError
 from hica.privacy.budget import noise_deviation
-from hica.secure_sum.forms import mean_update, question_of, threshold_of
+from hica.secure_sum.forms import content_of, mean_update, question_of, threshold_of
 from hica.steps.arrays import WEIGHTS_ARRAY, Sizes
 from hica.steps.state import WEIGHTS, State, weights_of
 from hica.steps.step import Received, Statistic, Turn
@@ -65,15 +65,28 @@ class Coordinator:
         if not step.kind:
             self.state.learnt = step.combine(self.state.learnt, before)
         elif step.in_sum and self._study.privacy.secure_aggregation:
+            if self._is_settled(turn):
+                return
             received, outcome = self._ask_for_sum(turn, before)
             try:
                 learnt = self._combined(received)
             except MessageError as error:
                 raise self._wrong_sum(turn, list(outcome.replies), error) from None
+            asked = content_of(self._request(turn))
             self._learn(learnt, received, outcome)
+            same = asked == content_of(self._request(turn))
+            self.state.settled = asked if same and not isinstance(step, Training) else ""
         else:
             outcome, quorum = self._ask(turn)
             self._learn(*self._settled(before, outcome, quorum), outcome)
+
+    def _is_settled(self, turn: Turn) -> bool:
+        """Whether the same question has just been answered, and its sum changed nothing.
+
+        So it is where k-means has converged. Sites would give a sum of it again only over the same
+        sites, one of which may have gone.
+        """
+        return self.state.settled == content_of(self._request(turn))
 
     def _learn(self, learnt: State, received: Received, outcome: Outcome) -> None:
         """Go on from a state that was checked."""

@@ -87,7 +87,10 @@ def check_amounts(step: Step, study: Study, reply: Reply, said: Iterable[Said]) 
     counted = declared.pop("counts")
     counts = reply.arrays["counts"]
     slack = noise * _moves(counted) / COUNT_SCALE
-    _check_counts(counted, counts, reply.examples, slack * math.sqrt(len(counts)))
+    most = float(reply.examples)
+    if study.privacy.is_private:
+        most = sum(most_drawn(each) for each in announced)
+    _check_counts(counted, counts, most, slack * math.sqrt(len(counts)))
     for name, array in declared.items():
         _check_sums(array, reply.arrays[name], counts, noise * _moves(array) + slack)
 
@@ -97,6 +100,16 @@ def most_images(step: Step, study: Study, said: Said) -> int:
     role: Role = step.role
     announced = int(said[role])
     return announced if role == "test" else min(announced, step.most_images(study))
+
+
+def most_drawn(announced: int) -> float:
+    """How many units a private site may have drawn that has announced so many.
+
+    It has announced its units rounded down to a quarter, or as many as it was to draw of them; each
+    is then drawn by itself (`hica.cohort.private_draw`).
+    """
+    most = 1.25 * announced + 1.0
+    return most + DEVIATIONS * math.sqrt(most) if announced else 0.0
 
 
 def check_state(state: State) -> None:
@@ -122,14 +135,14 @@ def check_state(state: State) -> None:
         _check_finite(name, value)
 
 
-def _check_counts(array: Array, counts: NDArray[Any], examples: int, slack: float) -> None:
+def _check_counts(array: Array, counts: NDArray[Any], examples: float, slack: float) -> None:
     """Refuse counts of more than the images that stand behind them, noise and rounding allowed."""
     assert array.each is not None
     most = examples * array.each * (1 + ROUNDING) + ROUNDING + slack
     if counts.sum() > most:
         raise MessageError(
             f"array 'counts' adds up to {counts.sum():.4g}, possible are {most:.4g} of "
-            f"{examples} images"
+            f"{examples:g} images"
         )
 
 

@@ -9,6 +9,7 @@ was dealt is named, and the sum is made from the shares of the others.
 
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,7 @@ from hica.secure_sum.forms import (
 )
 from hica.secure_sum.group import verified
 from hica.secure_sum.wire import (
+    GROUP,
     SESSION_BYTES,
     Deal,
     SignedKeys,
@@ -79,6 +81,10 @@ def secure_exchange(
         session = _Session(grid, trusted, request, step, spec, limits, registered or {}, spent)
         try:
             return session.sum()
+        except _OtherGroupError as other:
+            why = str(other)
+            trusted = {node: site for node, site in trusted.items() if site in other.group}
+            logger.warning("%s round %d: %s", request.kind, request.round, other)
         except LiarError as liar:
             why, spent.refused[liar.site] = str(liar), str(liar)
             trusted = {node: site for node, site in trusted.items() if site != liar.site}
@@ -97,6 +103,14 @@ def secure_exchange(
         f"{request.kind} round {request.round}: no secure sum, and nothing was learnt of any site: "
         f"{why}{GO_ON}, which starts with new keys"
     )
+
+
+class _OtherGroupError(Exception):
+    """A sum of the same question was uncovered over fewer sites."""
+
+    def __init__(self, group: list[str]) -> None:
+        super().__init__(f"its sum was uncovered over {', '.join(group)} before: asked of these")
+        self.group = group
 
 
 @dataclass
@@ -135,7 +149,7 @@ class _Session:
 
         signatures: dict[str, bytes] = {}
         told = {"survivors": survivors}
-        self._step(Kind.SURVIVORS, told, group.threshold, lambda r: _take_signature(r, signatures))
+        self._agree(told, group.threshold, signatures)
         shares: dict[str, Unmasking] = {}
         told["signatures"] = {site: signatures[site].hex() for site in self._sites()}
         self._step(Kind.UNMASK, told, group.threshold, lambda r: self._take_shares(r, shares))
@@ -143,6 +157,31 @@ class _Session:
         totals = self._collector.total({site: shares[site] for site in self._sites()})
         values = values_of(totals, self.step, self.request.study, len(group.keys))
         return self._sums(values, masked)
+
+    def _agree(self, told: Mapping[str, Any], threshold: int, signatures: dict[str, bytes]) -> None:
+        """Exchange 3. Sites that helped to uncover a sum of this question want the same group.
+
+        So it was where the coordinator died before it had saved the sum, and another site is there
+        now. It is then asked again without those that were not in it, if as many as a sum needs say
+        the same and are here.
+        """
+        refused: dict[str, SiteError] = {}
+        before = list(self.present.values())
+        try:
+            self._step(
+                Kind.SURVIVORS,
+                told,
+                threshold,
+                lambda reply: _take_signature(reply, signatures),
+                accused=refused.__setitem__,
+            )
+        except QuorumError:
+            wanted = Counter(str(error.accuses.get(GROUP, "")) for error in refused.values())
+            group, votes = wanted.most_common(1)[0] if wanted else ("", 0)
+            sites = group.split(",")
+            if votes >= self._sum_terms.fewest and set(sites) < set(before):
+                raise _OtherGroupError(sites) from None
+            raise
 
     def _ask_masked(self, sealed: Mapping[str, Mapping[str, bytes]], threshold: int) -> Outcome:
         """Exchange 2: the request itself; answers are added up as they come, and not kept."""
@@ -177,13 +216,18 @@ class _Session:
         return replace(reply, arrays={}, details={})
 
     def _step(
-        self, kind: Kind, told: Mapping[str, Any], needed: int, take: Callable[[Reply], None]
+        self,
+        kind: Kind,
+        told: Mapping[str, Any],
+        needed: int,
+        take: Callable[[Reply], None],
+        **more: Any,
     ) -> None:
         """An exchange with those still present; who answers well stays so."""
         request = Request(
             kind, self.request.study, self.request.round, {"session": self._number, **told}
         )
-        self._exchange(request, {}, needed, check=take)
+        self._exchange(request, {}, needed, check=take, **more)
 
     def _exchange(self, request: Request, spec: Spec, needed: int, **more: Any) -> Outcome:
         """`exchange` without a second try: who is late has dropped out of this session."""

@@ -34,6 +34,8 @@ class RunState:
     """One entry per exchange, for the report."""
     kept: dict[str, str] = field(default_factory=dict)
     """What sites keep in a study of secure sums, by name: hash of the question that it is of."""
+    settled: str = ""
+    """Hash of a question of a secure sum whose answer left the state as it was, were it asked."""
     tower: str = ""
     """Fingerprint of the image tower all sites must have."""
     text_bank_sha256: str = ""
@@ -64,6 +66,7 @@ class RunState:
             "sites": self.sites,
             "rounds": self.rounds,
             "kept": self.kept,
+            "settled": self.settled,
             "evaluations": learnt.evaluations,
             "tower": self.tower,
             "text_bank_sha256": self.text_bank_sha256,

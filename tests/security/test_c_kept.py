@@ -1,5 +1,7 @@
 """C, 8: what sites have kept is part of the question of a sum, and 10: what they may be sent."""
 
+import shutil
+
 import numpy as np
 import pytest
 from tests.unit.hica_client.secure_federation import DIM, SITES, Federation
@@ -13,8 +15,10 @@ from hica.steps.evaluation import EVALUATION
 from hica.steps.plan import plan
 from hica.steps.pretraining import PRETRAINING
 from hica.wire.messages import KEPT, Request, SiteError
+from hica.wire.records import decode_reply
 
 RATE = {"rate": 1.0}
+SUMS = {"sums": ((2, DIM), "float64"), "counts": ((2,), "float64")}
 
 
 @pytest.fixture
@@ -84,9 +88,8 @@ def test_8_sites_that_are_told_different_questions_do_not_take_the_masks_off(fed
 def test_8_a_centre_of_its_own_is_kept_of_its_question_too(federation):
     """With `centring = "site"` later answers depend on it."""
     sites = federation("alignment.centring=site")
-    sums = {"sums": ((2, DIM), "float64"), "counts": ((2,), "float64")}
     sites.begin()
-    sites.collect(CENTRE, sums)
+    sites.collect(CENTRE, SUMS)
     sites.finish(CENTRE)
     asked = question_of(Request(CENTRE.kind, sites.study, 0, {}, sites.payload))
     sites.begin("cd" * 16)
@@ -95,6 +98,29 @@ def test_8_a_centre_of_its_own_is_kept_of_its_question_too(federation):
     sites.begin("ef" * 16)
     sites.collect(ALIGNMENT, sites.spec(), {**RATE, KEPT: {"centre": asked}})
     assert sites.finish(ALIGNMENT)["examples"] > 0
+
+
+def test_8_clusters_depend_on_a_centre_of_its_own_too(federation):
+    """Centres of weights of its own at every site, then the same `assign` for all."""
+    sites = federation("alignment.centring=site", "pretraining.rounds=2")
+    sites.begin()
+    asked = {}
+    for number, site in enumerate(SITES):
+        bank = np.roll(sites.payload["anchor.classes"], number, axis=1)
+        sites.masked(site, CENTRE, SUMS, {}, 0, **{"anchor.classes": bank})
+        arrays = {**sites.payload, "anchor.classes": bank}
+        asked[site] = question_of(Request(CENTRE.kind, sites.study, 0, {}, arrays))
+    assert len(set(asked.values())) == 4
+    settings = {"step": "assign", KEPT: {"centre": asked["north"]}}
+    arrays = {**sites.payload, "centroids": np.eye(3, DIM)[[1, 0, 2]].copy()}
+    for site in SITES:
+        shutil.rmtree(sites.files[site].parent / "state" / sites.study.sha256[:16] / "answers")
+        content = sites.ask(site, ASSIGN.kind, settings, 0, arrays)
+        if site == "north":
+            assert decode_reply(content, ASSIGN.kind, 0, {}).details == {}
+            continue
+        with pytest.raises(SiteError, match=r"has kept \(centre\) is of another question"):
+            decode_reply(content, ASSIGN.kind, 0, {})
 
 
 # --- 10 ------------------------------------------------------------------------------------------

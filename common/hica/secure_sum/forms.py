@@ -7,6 +7,7 @@ the coordinator's to name, it could choose one so coarse that a single number sh
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from hica.steps.arrays import LARGEST_FEATURE, WEIGHTS_ARRAY, Array
 from hica.steps.step import Answer, Step
 from hica.steps.training import Training
 from hica.study import Study
-from hica.wire.messages import Arrays, Request, Spec
+from hica.wire.messages import KEPT, Arrays, Request, Spec
 
 EXAMPLES = "examples"
 LOSS = "loss"
@@ -57,6 +58,15 @@ def question_of(request: Request) -> str:
         digest.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def content_of(request: Request) -> str:
+    """Hash of what the answer to a statistic depends on: the question, but for its round.
+
+    What sites have kept is left out, too: of the same content the answer is the same or refused.
+    """
+    settings = {name: value for name, value in request.settings.items() if name != KEPT}
+    return question_of(replace(request, round=0, settings=settings))
 
 
 def masked_spec(step: Step, study: Study, spec: Spec) -> Spec:

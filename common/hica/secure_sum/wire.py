@@ -13,6 +13,8 @@ from hica.errors import MessageError
 from hica.secure_sum.sharing import DIGEST_BYTES, SHARE_BYTES, TAG_BYTES
 from hica.wire.records import read_name
 
+GROUP = "group"
+"""In what a site says beside a refusal: names of the sites that a sum must be over, with commas."""
 SESSION_BYTES = 16
 KEY_BYTES = 32
 SEALED_BYTES = 2 * SHARE_BYTES + TAG_BYTES

@@ -19,6 +19,8 @@ BETAS = 0.9, 0.999
 """PyTorch's, of AdamW."""
 ROUNDING = {"float32": 1e-6, "float16": 2e-3}
 """Of weights as they travel, relative to their size."""
+STEP_ROUNDING = 2.0**-23
+"""Of a float32 weight to which a step is added, relative."""
 SMALLEST = {"float32": 0.0, "float16": 6e-8}
 """Of weights about zero, absolute."""
 SERVER_RULES = "adam", "yogi"
@@ -61,8 +63,8 @@ class Reach(NamedTuple):
     def of_steps(cls, rates: Rates, rate: float, steps: int, dtype: str) -> Self:
         """Of so many steps at `rate` times the rates, in weights that travel as `dtype`."""
         length = rate * adamw_steps(steps)
-        decay = rate * rates.tower * rates.decay * steps
-        moved = cls(length * rates.tower, length * rates.bank, decay)
+        share = steps * (rate * rates.tower * rates.decay + STEP_ROUNDING)
+        moved = cls(length * rates.tower, length * rates.bank, share)
         return moved.plus(cls.of_rounding(dtype))
 
     @classmethod

@@ -64,9 +64,10 @@ def check_sent(turn: Turn, study: Study, start: Weights, arrays: Weights) -> Non
             raise MessageError(
                 f"weight {name!r} has shape {now.shape}, the study's model has {first.shape}"
             )
-        if name.startswith("bank."):  # as far as it can be from a unit row
-            first = np.clip(now, -LARGEST_UNIT, LARGEST_UNIT)
-        reach.check(name, first, now)
+        if name.startswith("bank."):
+            _check_rows(name, now, reach)
+        else:
+            reach.check(name, first, now)
 
 
 def _check_estimates(turn: Turn, study: Study, arrays: Weights) -> None:
@@ -104,6 +105,18 @@ def rounds_before(turn: Turn, study: Study) -> list[Reach]:
         for each in earlier
         if isinstance(each.step, Training)
     ]
+
+
+def _check_rows(name: str, rows: NDArray[Any], reach: Reach) -> None:
+    """Hold the norms of a bank's rows against those that unit rows can come to."""
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    possible = reach.bank * math.sqrt(rows.shape[1]) + reach.share + LARGEST_UNIT - 1.0
+    if (np.abs(norms - 1.0) > possible).any():
+        worst = norms[int(np.abs(norms - 1.0).argmax())]
+        raise MessageError(
+            f"weight {name!r} has a row of norm {worst:.3g}, training can make it between "
+            f"{max(0.0, 1.0 - possible):.3g} and {1.0 + possible:.3g}"
+        )
 
 
 def _check_factors(

@@ -43,6 +43,7 @@ def why_refused(announcement: bytes, now: float) -> str | None:
         return "sends a message that answers no request"
     if request.message_object_trees[0].object_id != told.message_id:
         return "announces objects of another message"
-    if not told.created_at + told.ttl - now <= DEFAULT_TTL + LEEWAY:  # nor is it NaN
+    ends = told.created_at + told.ttl
+    if not (told.created_at > 0.0 and ends - now <= DEFAULT_TTL + LEEWAY):  # nor is it NaN
         return "sends a message that lives longer than any request"
     return None

@@ -31,6 +31,7 @@ def full_state():
         done=7,
         sites={"north": {"labelled": 4, "classes": {"a": None}, "notes": []}},
         kept={"centre": "d" * 64},
+        settled="e" * 64,
         rounds=[
             {"stage": "alignment", "round": 0, "loss": 0.1 + 0.2, "site_loss": {"north": 1e-9}}
         ],

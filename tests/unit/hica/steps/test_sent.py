@@ -77,6 +77,9 @@ def test_each_round_of_the_plan_adds_its_reach(toy_study):
 def test_a_bank_begins_with_unit_rows_wherever_they_point(toy_study):
     study = toy_study()
     check_sent(turn(study, ALIGNMENT), study, START, sent(bank_classes=-BANK))
+    for rows in (0 * BANK, 2 * BANK):
+        with pytest.raises(MessageError, match="weight 'bank.classes' has a row of norm [02], tr"):
+            check_sent(turn(study, PRETRAINING), study, START, sent(bank_classes=rows))
     with pytest.raises(MessageError, match="weight 'bank"):
         check_sent(turn(study, ALIGNMENT), study, START, sent(bank_classes=100 * BANK))
 
