@@ -12,11 +12,14 @@ from hica.wire.messages import Request
 from hica.wire.weight_names import BANK_CLASSES
 from hica_client.app import answer
 from hica_simulations.experiments.audit.trap import (
+    AUDIBLE,
+    QUIET,
     bins,
     cosines,
     embeddings,
     gradient_of_step,
     known_of,
+    probes,
     window,
 )
 
@@ -53,9 +56,9 @@ def crafted(site, known):
     return trap, *numbers_of(site, trap)
 
 
-def allowed(site, known, at):
-    """The same within what is allowed."""
-    trap = window(known, 2, BINS, at)
+def allowed(site, known, seed=0, up=QUIET):
+    """The same within what is allowed in the second round."""
+    trap = probes(known, 2, BINS, seed, up)
     return trap, *numbers_of(site, trap)
 
 
@@ -69,12 +72,12 @@ def numbers_of(site, trap):
     return weights, arrays
 
 
-def recovered(site, trap, weights, trained, truth):
-    """Images whose embedding the change of the weights tells."""
+def recovered(site, trap, weights, trained, truth, share=1.0):
+    """Images whose embedding the change of the weights tells; `share` is of the learning rate."""
     sent = {k: torch.from_numpy(v) for k, v in site.state(**weights).shared.items()}
     change = {name: torch.as_tensor(trained[name]).double() - sent[name] for name in sent}
     stage = site.study.alignment
-    gradient = gradient_of_step(change, sent, stage.learning_rate, stage.weight_decay)
+    gradient = gradient_of_step(change, sent, share * stage.learning_rate, stage.weight_decay)
     return int((cosines(trap.read(gradient), truth) > 0.99).sum())
 
 
@@ -107,41 +110,57 @@ def test_10_what_is_allowed_tells_fewer_images_than_what_was(attacked):
     site, known, truth = attacked()
     trap, weights, arrays = crafted(site, known)
     before = recovered(site, trap, weights, unchecked(site, weights, arrays), truth)
-    trap, weights, arrays = allowed(site, known, 0.4)
-    reply = site.asked(ALIGNMENT, arrays=arrays, **weights).arrays
+    trap, weights, arrays = allowed(site, known)
+    reply = site.asked(ALIGNMENT, 1, arrays, **weights).arrays
     trained = {name.removeprefix("shared."): value for name, value in reply.items()}
-    now = recovered(site, trap, weights, trained, truth)
+    now = recovered(site, trap, weights, trained, truth, share=0.5)
     assert now <= 1 < before
 
 
-def test_10_a_turn_is_answered_to_one_window_only(attacked):
+@pytest.mark.parametrize("number", [0, 1])
+def test_10_a_window_on_one_feature_is_refused(attacked, monkeypatch, number):
+    """Its scale lets one feature decide; a study that does not scale has a scale of 1."""
     site, known, _ = attacked()
-    _, weights, arrays = allowed(site, known, 0.4)
-    first = site.asked(ALIGNMENT, arrays=arrays, **weights)
-    for at in np.linspace(0.1, 0.9, 9):
-        _, others, moved = allowed(site, known, float(at))
-        if np.array_equal(moved["centre"], arrays["centre"]):
-            continue
+    weights, arrays = numbers_of(site, window(known, 2, BINS, 0.4))
+    monkeypatch.setattr(site.session, "examples", None)
+    with pytest.raises(MessageError, match="array 'scale' is not as it is in this study"):
+        site.asked(ALIGNMENT, number, arrays, **weights)
+
+
+def test_10_before_any_training_probes_are_refused(attacked, monkeypatch):
+    site, known, _ = attacked()
+    _, weights, arrays = allowed(site, known)
+    monkeypatch.setattr(site.session, "examples", None)
+    with pytest.raises(MessageError, match=r"'tower.adapter.up.weight' has moved by"):
+        site.asked(ALIGNMENT, arrays=arrays, **weights)
+
+
+def test_10_a_turn_is_answered_to_one_request_only(attacked):
+    site, known, _ = attacked()
+    _, weights, arrays = allowed(site, known)
+    first = site.asked(ALIGNMENT, 1, arrays, **weights)
+    for seed in range(1, 10):
+        _, others, moved = allowed(site, known, seed)
         with pytest.raises(MessageError, match="each turn of a study is answered once"):
-            site.asked(ALIGNMENT, arrays=moved, **others)
-    again = site.asked(ALIGNMENT, arrays=arrays, **weights)
+            site.asked(ALIGNMENT, 1, moved, **others)
+    again = site.asked(ALIGNMENT, 1, arrays, **weights)
     assert all(np.array_equal(first.arrays[name], again.arrays[name]) for name in first.arrays)
 
 
 @pytest.mark.parametrize("rate", [1e6, -1.0, 0.999])
 def test_10_a_rate_that_is_no_turn_s_is_refused(attacked, monkeypatch, rate):
     site, known, _ = attacked()
-    _, weights, arrays = allowed(site, known, 0.4)
+    _, weights, arrays = allowed(site, known)
     content = {**site.state(**weights).arrays(), **arrays}
     monkeypatch.setattr(site.session, "examples", None)
     with pytest.raises(MessageError, match="never asks for"):
-        answer(site.session, Request(ALIGNMENT.kind, site.study, 0, {"rate": rate}, content))
+        answer(site.session, Request(ALIGNMENT.kind, site.study, 1, {"rate": rate}, content))
 
 
 def test_10_under_noise_an_allowed_request_tells_nothing(attacked):
     site, known, truth = attacked(*PRIVATE)
-    trap, weights, arrays = allowed(site, known, 0.4)
-    reply = site.asked(ALIGNMENT, arrays=arrays, **weights).arrays
+    trap, weights, arrays = allowed(site, known, up=AUDIBLE)
+    reply = site.asked(ALIGNMENT, 1, arrays, **weights).arrays
     trained = {name.removeprefix("shared."): value for name, value in reply.items()}
-    assert recovered(site, trap, weights, trained, truth) == 0
+    assert recovered(site, trap, weights, trained, truth, share=0.5) == 0
     assert truth.shape[2] == WIDTH

@@ -83,11 +83,11 @@ def test_the_budget_of_a_private_study_is_told_and_what_it_does_not_protect(toy_
 @pytest.mark.parametrize("changes", [[], ["privacy.secure_aggregation=true"]])
 def test_without_noise_it_is_told_what_crafted_requests_find(toy_study, changes):
     words = privacy_words(toy_study(*changes))
-    assert "found the embeddings of 1 of 30 images, 2 at most" in words
+    assert "near the embeddings of 4 of 30 images" in words and "found 1 at most" in words
     measured = LEAKAGE.read_text(encoding="utf-8")
-    row = "| {} | what is allowed, every round | 16 | 16 | 30 | {} at most] |"
-    assert row.format("no privacy", "1.0 [2") in measured
-    assert row.format("secure aggregation only", "0.0 [0") in measured
+    row = "| {} | what is allowed, every round | 16 | 16 | 30 | {} at most] | {} |"
+    assert row.format("no privacy", "0.1 [1", "3.9") in measured
+    assert row.format("secure aggregation only", "0.0 [0", "0.0") in measured
 
 
 def test_noise_that_is_enough_in_the_sum_only_is_told(toy_study):

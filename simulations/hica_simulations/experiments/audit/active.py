@@ -2,12 +2,13 @@
 
 The site is a real one: its session, its ledger and its kept answers lie in a copy of its folder,
 and every request goes through `hica_client.app.answer`. What is sought are the embeddings of its
-shots. Four things are tried:
+shots. Five things are tried:
 
 - crafted weights, where nothing is checked: what a client without checks would tell;
 - the same weights to the real site;
-- what is allowed, in every round of the plan: a window at another place each time;
-- the turn that was answered, asked again with other windows, as often as there are rounds.
+- a window on one feature, in every round of the plan: a site refuses its scale;
+- what is allowed, in every round: other probes each time;
+- the turn that was answered, asked again with other probes, as often as there are rounds.
 
 In the secure setting the coordinator reads the sum over all sites; that it gets no other sum, by
 asking fewer sites or different ones, is held by the tests of `hica_client.secure`.
@@ -40,8 +41,10 @@ from hica_client.site import load_site
 from hica_simulations.experiments.audit.settings import Setting
 from hica_simulations.experiments.audit.site_side import mean_change, round_change
 from hica_simulations.experiments.audit.trap import (
+    AUDIBLE,
     FAINT,
     LOUD,
+    QUIET,
     Change,
     Known,
     Trap,
@@ -50,6 +53,7 @@ from hica_simulations.experiments.audit.trap import (
     embeddings,
     gradient_of_step,
     known_of,
+    probes,
     window,
 )
 from hica_simulations.experiments.audit.world import Start, World, make_start
@@ -64,6 +68,7 @@ FOUND, NEAR = 0.99, 0.9
 REQUESTS = {
     "unchecked": "crafted weights, nothing checked",
     "refused": "crafted weights",
+    "window": "a window on one feature",
     "allowed": "what is allowed, every round",
     "again": "the same turn again",
 }
@@ -138,9 +143,16 @@ class Attack:
         return Session(load_site(path), self.study)
 
     def window(self, at: float) -> Trap:
-        """A trap within what is allowed."""
+        """A window at a quantile of known images."""
         width = self.study.model.adapter_width
         return window(self.known, len(self.study.classes), width, at)
+
+    def allowed(self, turn: Turn, seed: int) -> Trap:
+        """A trap within what is allowed; in the first round its weights are the start's."""
+        size = AUDIBLE if self.setting.is_private else QUIET
+        up = size if turn.round else 0.0
+        width = self.study.model.adapter_width
+        return probes(self.known, len(self.study.classes), width, seed, up)
 
     def sent(self, trap: Trap) -> dict[str, Tensor]:
         """The weights of a trap's request."""
@@ -255,14 +267,18 @@ def attack_actively(world: World, place: Place, setting: Setting) -> list[dict[s
             LOUD if setting.is_private else FAINT,
         )
         turn = attack.turns[0]
-        open_, refused = Tally(), Tally()
+        open_, refused, narrow = Tally(), Tally(), Tally()
         open_.asked = open_.answered = 1
         changes = [attack.unchecked(session, trap) for session in sessions]
         open_.studies = [[attack.read(trap, changes, turn)]]
         refused.studies = [[]]
         refused.take(attack, sessions, turn, trap)
+        narrow.studies = [[]]
+        for step, turn in enumerate(attack.turns, start=1):
+            trap = attack.window(step / (len(attack.turns) + 1))
+            narrow.take(attack, sessions, turn, trap)
         allowed, again = _within_bounds(attack, Path(folder))
-        tallies = (open_, refused, allowed, again)
+        tallies = (open_, refused, narrow, allowed, again)
         return [
             attack.told(request, tally) for request, tally in zip(REQUESTS, tallies, strict=True)
         ]
@@ -271,7 +287,7 @@ def attack_actively(world: World, place: Place, setting: Setting) -> list[dict[s
 def _prepared(
     world: World, place: Place, setting: Setting, folder: Path
 ) -> tuple[Attack, list[Session]]:
-    """The attack, and sites for its first two kinds of request."""
+    """The attack, and sites for its first three kinds of request."""
     start = make_start(world, setting.training)
     others = [hospital.pool for hospital in world.hospitals[1:]] or [world.hospitals[0].pool]
     known = known_of(others, setting.is_private)
@@ -285,16 +301,16 @@ def _prepared(
 
 
 def _within_bounds(attack: Attack, folder: Path) -> tuple[Tally, Tally]:
-    """Studies in which every round asks for a window, and each round more than once."""
+    """Studies in which every round asks for what is allowed, and each round more than once."""
     allowed, again = Tally(), Tally()
     turns = attack.turns
-    places = len(turns) * STUDIES + 1
+    others = len(turns) * STUDIES
     for number in track(range(STUDIES), f"{attack.setting.title}: crafted requests", STUDIES):
         sessions = attack.sessions(folder / str(number))
         allowed.studies.append([])
         again.studies.append([])
         for turn in turns:
-            at = (STUDIES * turn.round + number + 1) / places
-            allowed.take(attack, sessions, turn, attack.window(at))
-            again.take(attack, sessions, turn, attack.window(at / 2))
+            seed = STUDIES * turn.round + number
+            allowed.take(attack, sessions, turn, attack.allowed(turn, seed))
+            again.take(attack, sessions, turn, attack.allowed(turn, seed + others))
     return allowed, again

@@ -171,7 +171,7 @@ def _active_remarks(result: dict[str, Any]) -> list[str]:
     if ("none", "unchecked") not in of:
         return []
     open_, allowed = of["none", "unchecked"], of["none", "allowed"]
-    kept = ("refused", "again")
+    kept = ("refused", "window", "again")
     answered = sum(row["answered"] for (_, request), row in of.items() if request in kept)
     return [
         f"Crafted weights recover {open_['found']:.0f} of {open_['images']} images where nothing "

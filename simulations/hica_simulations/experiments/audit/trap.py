@@ -8,8 +8,10 @@ to let different rows see different images, or all rows a single one:
   `down` look along one direction, and each begins at a threshold of its own. Neighbours differ by
   the images between two thresholds, often one. Its weights lie far from any start.
 - `window`: the weights stay where they are. Centre and scale let a single feature decide, so that
-  only images near a chosen value of it have a gradient. A request may say so, whatever the
-  weights.
+  only images near a chosen value of it have a gradient. Sites refuse such a scale.
+- `probes`: what sites still accept after a round of training. Texts and centre leave a gradient to
+  images on one side of a direction; each column of `up` is a direction of its own, by which a row
+  of `down` weighs the images. In some rows one of them outweighs the others.
 
 AdamW's first step has the length of the learning rate, whatever the gradient, but for gradients
 near its ε of 1e-8. So `up` is made so small that gradients are, and the step is undone.
@@ -35,8 +37,14 @@ FAINT = 1e-12
 LOUD = 1.0
 """The same against private training, where a gradient must not drown in the noise: clipping makes
 every image's as long as it may be."""
-UNMOVED = 9e-9
-"""Of `up` in `window`: as far from zero as rounding may bring it, before any training."""
+NEXT_TO_NOTHING = 9e-9
+"""Of `up` in `window`."""
+QUIET = 1e-7
+"""Of `up` in `probes`: about ε of AdamW, far less than a round of training may move it."""
+AUDIBLE = 5e-5
+"""The same against private training: about as large as a round may make it."""
+BESIDE = 1.5
+"""How far the centre of `probes` lies beside the mean, in standard deviations of its direction."""
 NARROW = 1 / 32
 """Width of a window, in standard deviations of its feature."""
 FAR = 1000.0
@@ -126,7 +134,7 @@ def bins(known: Known, classes: Tensor, width: int, centre: Tensor, up: float = 
 
 
 def window(known: Known, number: int, width: int, at: float) -> Trap:
-    """A trap within what is allowed: a window on one feature, at a quantile of known images.
+    """A window on one feature, at a quantile of known images.
 
     `number` of classes, `width` of the bottleneck.
     """
@@ -145,13 +153,37 @@ def window(known: Known, number: int, width: int, at: float) -> Trap:
     # Next to no difference between the texts, or the most likely classes would have no gradient.
     classes[:, feature] = 1e-3 * _contrast(number)
     up = torch.zeros(len(mean), width)
-    up[feature] = UNMOVED
+    up[feature] = NEXT_TO_NOTHING
 
     def read(gradient: Change) -> Tensor:
         rows = gradient["down.weight"].sum(dim=0) / gradient["down.bias"].sum()
         return (rows - known.mean.double()).unsqueeze(0)
 
     return Trap(_named({"up.weight": up}), centre, scale, classes, read)
+
+
+def probes(known: Known, number: int, width: int, seed: int, up: float) -> Trap:
+    """A trap within what is allowed; `seed` draws directions and chooses a class.
+
+    `number` of classes, `width` of the bottleneck. `up` is the size of that weight, `QUIET` or
+    `AUDIBLE`; 0 before any training, where a site takes nothing else and `down` tells nothing.
+    """
+    draws = torch.Generator().manual_seed(seed)
+    mean = torch.cat(known.features).mean(dim=0)
+    along = functional.normalize(torch.randn(len(mean), generator=draws), dim=0)
+    beside = BESIDE * (_within(known.features) @ along).std() * along
+    centre = torch.stack([mean + beside, torch.full_like(mean, BLOCKED)])
+    classes = (-along).expand(number, -1).clone()
+    classes[seed % number] = along
+    columns = torch.randn(len(mean), width, generator=draws)
+    columns -= along.unsqueeze(1) * (along @ columns)  # a probe sees the images, not the texts
+
+    def read(gradient: Change) -> Tensor:
+        rows, sums = gradient["down.weight"], gradient["down.bias"]
+        return rows / sums.unsqueeze(1) - known.mean.double()
+
+    sent = _named({"up.weight": up * columns})
+    return Trap(sent, centre, torch.ones_like(centre), classes, read)
 
 
 def gradient_of_step(change: Change, sent: Change, rate: float, decay: float) -> dict[str, Tensor]:

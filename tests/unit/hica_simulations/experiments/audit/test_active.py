@@ -7,15 +7,20 @@ from hica_simulations.experiments.audit import active
 from hica_simulations.experiments.audit.active import REQUESTS, attack_actively
 
 
+def of_two_rounds(setting):
+    """A setting whose study has a round after training."""
+    return replace(setting, training=changed(setting.training, {"alignment": {"rounds": 2}}))
+
+
 @pytest.fixture(scope="module")
 def rows(world, place, settings):
-    """Rows by setting and request; two studies within what is allowed."""
+    """Rows by setting and request, of two rounds; two studies within what is allowed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(active, "STUDIES", 2)
         found = [
             row
             for name in ("none", "secure", "dp-1")
-            for row in attack_actively(world, place, settings[name])
+            for row in attack_actively(world, place, of_two_rounds(settings[name]))
         ]
     assert len(found) == 3 * len(REQUESTS)
     return {(row["setting"], row["request"]): row for row in found}
@@ -35,15 +40,24 @@ def test_a_real_site_refuses_them_and_tells_nothing(rows, name):
 
 
 @pytest.mark.parametrize("name", ["none", "secure", "dp-1"])
+def test_a_window_is_refused_in_every_round(rows, name):
+    row = rows[name, "window"]
+    assert (row["asked"], row["answered"], row["found"]) == (2, 0, 0)
+    assert "array 'scale' is not as it is in this study" in row["said"]
+
+
+@pytest.mark.parametrize("name", ["none", "secure", "dp-1"])
 def test_what_is_allowed_is_answered_once_for_each_round(rows, name):
     row, again = rows[name, "allowed"], rows[name, "again"]
-    assert row["asked"] == row["answered"] == again["asked"] == 2
+    assert row["asked"] == row["answered"] == again["asked"] == 4
     assert (again["answered"], again["found"]) == (0, 0)
     assert "each turn of a study is answered once" in again["said"]
 
 
-def test_what_is_allowed_tells_fewer(rows):
-    assert rows["none", "allowed"]["most"] <= 1 < rows["none", "unchecked"]["most"]
+def test_of_nine_images_what_is_allowed_tells_some(rows):
+    """Of many fewer: `tests/security/test_c_active.py`."""
+    row = rows["none", "allowed"]
+    assert 1 <= row["most"] <= 5 and row["best"] > 0.99 > row["guess"]
 
 
 @pytest.mark.parametrize("request_", ["unchecked", "allowed"])

@@ -38,7 +38,13 @@ def result():
     ]
     rebuilt = {"setting": "none", "attack": "class sums", "images": 5, "targets": 8}
     crafted = {"asked": 4, "images": 30, "near": 1.5, "most": 2, "best": 0.998, "guess": 0.6}
-    answers = {"unchecked": (4, 20.0), "refused": (0, 0.0), "allowed": (4, 0.75), "again": (0, 0.0)}
+    answers = {
+        "unchecked": (4, 20.0),
+        "refused": (0, 0.0),
+        "window": (0, 0.0),
+        "allowed": (4, 0.75),
+        "again": (0, 0.0),
+    }
     return {
         "study": "toy",
         "delta": 1e-5,

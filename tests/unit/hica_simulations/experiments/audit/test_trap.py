@@ -5,11 +5,13 @@ from torch.nn import functional
 from hica_simulations.experiments.audit.trap import (
     ADAPTER,
     FAINT,
+    QUIET,
     Known,
     bins,
     cosines,
     gradient_of_step,
     known_of,
+    probes,
     window,
 )
 
@@ -74,6 +76,23 @@ def test_a_window_singles_out_the_image_that_lies_nearest_to_it(known):
     nearest = int((rows[:, feature] - trap.centre[0, feature]).abs().argmin())
     assert int(inside.argmax()) == nearest and int((inside > 0.1).sum()) <= 8
     assert trap.weights[f"{ADAPTER}up.weight"].abs().max() < 1e-8
+
+
+def test_probes_see_the_images_and_not_the_texts(known):
+    trap = probes(known, 3, WIDTH, 4, QUIET)
+    up = trap.weights[f"{ADAPTER}up.weight"]
+    assert torch.allclose(trap.classes @ up, torch.zeros(3, WIDTH), atol=1e-5 * QUIET)
+    assert torch.equal(trap.classes[1], -trap.classes[0]) and trap.classes[1] @ trap.classes[1] > 0
+    assert torch.equal(trap.scale, torch.ones(2, D))
+    assert not probes(known, 3, WIDTH, 4, 0.0).weights[f"{ADAPTER}up.weight"].any()
+
+
+def test_of_probes_a_row_is_read_as_its_images_mean(known):
+    trap = probes(known, 3, WIDTH, 0, QUIET)
+    images = known.normed[0][:2].double()
+    shares = torch.tensor([[3.0, 0.0], [0.0, -2.0]], dtype=torch.float64)
+    found = trap.read({"down.weight": shares @ images, "down.bias": shares.sum(dim=1)})
+    assert torch.allclose(found, images - known.mean.double())
 
 
 def test_the_best_candidate_and_the_best_view_count():
