@@ -15,6 +15,7 @@ from hica.steps.plan import turn_of
 from hica.steps.step import Answer
 from hica.wire.messages import Kind, Reply, Request, failure
 from hica.wire.records import decode_request, encode_reply
+from hica_client.secure import GroupError
 
 Change = Callable[[Reply], Reply | None]
 
@@ -27,6 +28,7 @@ class SecureSite:
         silent: Kinds that are not answered, each as often as it is in the list.
         changes: What is done to an answer on its way, by kind.
         sessions: Number of every session it was asked to take part in.
+        uncovered_over: Sites over which it says to have helped to uncover the sum before.
     """
 
     def __init__(self, site: Any, key: Any, registered: dict[str, PublicKey]) -> None:
@@ -36,6 +38,7 @@ class SecureSite:
         self.changes: dict[str, Change] = {}
         self.sessions: list[str] = []
         self.asked: list[str] = []
+        self.uncovered_over: list[str] | None = None
 
     def __call__(self, message: Message) -> RecordDict | None:
         kind = message.metadata.message_type
@@ -68,6 +71,8 @@ class SecureSite:
             keys = [SignedKeys.from_json(each) for each in told["keys"]]
             return replace(empty, details=self.party.deal(keys).to_json())
         if request.kind == Kind.SURVIVORS:
+            if self.uncovered_over not in (None, list(told["survivors"])):
+                raise GroupError(self.uncovered_over, "answered over others before")
             return replace(empty, details={"signature": self.party.sign(told["survivors"]).hex()})
         if request.kind == Kind.UNMASK:
             signatures = {site: bytes.fromhex(each) for site, each in told["signatures"].items()}

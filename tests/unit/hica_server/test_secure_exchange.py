@@ -13,7 +13,7 @@ from hica.seeds import derived_seed
 from hica.steps.alignment import ALIGNMENT
 from hica.steps.calibration import CALIBRATION
 from hica.steps.centre import CENTRE
-from hica.steps.clusters import LLOYD
+from hica.steps.clusters import DRAWN_START, LLOYD
 from hica.steps.evaluation import EVALUATION
 from hica.steps.prototypes import PROTOTYPES
 from hica.wire.messages import Kind
@@ -99,13 +99,49 @@ def test_clusters_start_from_no_sites_own_and_are_k_means_from_there(meet):
     run, sites = meet(3, "pretraining.clusters=3", "pretraining.lloyd_rounds=4")
     run.take_all("clusters")
     steps = [r.settings["step"] for r in sites[0].site.requests if r.kind == LLOYD.kind]
-    assert steps == ["lloyd"] * 4 + ["assign"]
+    assert steps == ["lloyd"] * 3 + ["assign"]  # the third has changed nothing: it is settled
     pooled = np.concatenate([site.site.features for site in sites])
     expected = drawn_start(3, 4, derived_seed(0, "clusters", 0) % 2**32)
     for _ in range(4):
         expected = lloyd_step(expected, [cluster_sums(pooled, expected)])
     np.testing.assert_allclose(run.learnt.centroids, expected, atol=1e-9)
-    assert sites[0].asked.count(Kind.KEYS) == 4  # what is told only needs no sum
+    assert sites[0].asked.count(Kind.KEYS) == 3  # what is told only needs no sum
+
+
+def test_once_k_means_has_converged_nobody_is_asked_and_a_site_may_be_gone(meet):
+    """The same sum over fewer sites would be refused, and the run would stand still."""
+    run, sites = meet(4, "pretraining.clusters=3", "pretraining.lloyd_rounds=8")
+    run.take(DRAWN_START)
+    for number in range(3):
+        run.take(LLOYD, number)
+    assert run.state.settled
+    before, asked = run.learnt.centroids, len(sites[0].asked)
+    sites[3].silent = list(SECURE)
+    for number in range(3, 8):
+        run.take(LLOYD, number)
+    assert len(sites[0].asked) == asked
+    np.testing.assert_array_equal(run.learnt.centroids, before)
+    run.take(ALIGNMENT)
+    assert run.state.settled == "" and run.last["participants"] == ["a", "b", "c"]
+
+
+def test_a_sum_that_was_uncovered_over_fewer_sites_is_asked_of_these_again(meet):
+    """The coordinator died before it had saved the sum, and a site has come back since."""
+    run, sites = meet(4, "federation.weighting=sites")
+    for site in sites[:3]:
+        site.uncovered_over = ["a", "b", "c"]
+    before = weight(run).copy()
+    run.take(ALIGNMENT)
+    np.testing.assert_allclose(weight(run), before + 0.02, atol=1e-6)
+    assert run.last["participants"] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("claimed", [["a"], ["a", "b", "x"], ["a", "b", "c", "d", "e"], [""]])
+def test_one_site_that_claims_another_group_moves_nobody(meet, claimed):
+    run, sites = meet(4, "federation.weighting=sites")
+    sites[0].uncovered_over = claimed
+    run.take(ALIGNMENT)
+    assert run.last["participants"] == ["a", "b", "c", "d"]  # its own masks come off all the same
 
 
 def test_the_exchanges_are_five_and_metrics_are_plain(meet):
