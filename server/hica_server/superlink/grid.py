@@ -1,5 +1,6 @@
 """A run's grid: messages to the sites, and their replies."""
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,11 +38,17 @@ from hica_server.superlink.upload import Upload, most_reply_bytes
 
 POLL_SECONDS = 0.2
 """Between two looks for replies; Flower's own grid takes three seconds."""
+PUSHES = 3
+"""How often messages are handed over, where the SuperLink is restarted meanwhile."""
 _UNAVAILABLE = (
     ErrorCode.NODE_UNAVAILABLE,
     ErrorCode.MESSAGE_UNAVAILABLE,
     ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
 )
+
+
+class _LostError(FederationError):
+    """The SuperLink does not take an object that was announced to it."""
 
 
 @dataclass
@@ -121,7 +128,7 @@ class PromptGrid(Grid):
             return []
         limits = [most_reply_bytes(payload_bytes(message.content)) for message in messages]
         self._note_limits(messages, limits)
-        ids = self._pushed(_sealed(messages, self._key))
+        ids = self._pushed_whole(_sealed(messages, self._key))
         for message_id, message, limit in zip(ids, messages, limits, strict=True):
             message.content = RecordDict()
             self._open[message_id] = _Sent(message, limit)
@@ -137,6 +144,17 @@ class PromptGrid(Grid):
         for node, limit in zip(nodes, limits, strict=True):
             total[self._names.get(node, "")] += limit
         self._note(total)
+
+    def _pushed_whole(self, messages: list[Message]) -> list[str]:
+        """As `_pushed`; where the SuperLink was restarted meanwhile, as new messages.
+
+        It then knows nothing any more of the objects that were announced to it.
+        """
+        for _ in range(PUSHES - 1):
+            with contextlib.suppress(_LostError):
+                return self._pushed(messages)
+            messages = [_again(message) for message in messages]
+        return self._pushed(messages)
 
     def _pushed(self, messages: list[Message]) -> list[str]:
         """Announce messages, then hand over their objects; returns the messages' ids.
@@ -170,7 +188,7 @@ class PromptGrid(Grid):
             session_id=session,
         )
         if not self._grid._runtime_client.PushObject(request).stored:
-            raise FederationError(
+            raise _LostError(
                 f"the SuperLink did not store object {object_id[:12]} of a message; "
                 "see service/logs/superlink.log and start the run again"
             )
@@ -245,6 +263,14 @@ class PromptGrid(Grid):
 def _is_reply(message: Message) -> bool:
     """Whether a reply says more than that there will be no reply."""
     return not (message.has_error() and message.error.code in _UNAVAILABLE)
+
+
+def _again(message: Message) -> Message:
+    """A new message of the same content, to the same site."""
+    told = message.metadata
+    again = Message(message.content, told.dst_node_id, told.message_type, group_id=told.group_id)
+    again.metadata.__dict__["_run_id"] = told.run_id  # as it was signed
+    return again
 
 
 def _sealed(messages: list[Message], key: EllipticCurvePrivateKey) -> list[Message]:

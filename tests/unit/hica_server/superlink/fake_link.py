@@ -43,6 +43,8 @@ class Link:
         looks: What is announced at each look, a list of uploads; afterwards nothing.
         refused: Nodes whose messages the SuperLink does not take.
         stores: Whether it stores the objects it is given.
+        loses: How often it is restarted when it is given the third object of a message.
+        announcements: How often it was told of messages.
         known: Objects that it has already.
         asked: The node of each message it was told of, by the message's id.
         pushed: The objects it was given, in their order, by id.
@@ -59,7 +61,7 @@ class Link:
         self.looks = list(looks)
         self.refused = refused
         self.uploads = [upload for look in looks for upload in look]
-        self.stores, self.known = True, set()
+        self.stores, self.known, self.loses, self.announcements = True, set(), 0, 0
         self.asked, self.pushed = {}, {}
         self.awaited, self.pulled, self.confirmed = [], [], []
         self.when_pulled = lambda object_id: None
@@ -76,6 +78,7 @@ class Link:
 
     def _take_note(self, request):
         told = [message.metadata for message in request.messages_list]
+        self.announcements += 1
         self.asked |= {each.message_id: each.dst_node_id for each in told}
         trees = request.message_object_trees
         wanted = {each.object_id for tree in trees for each in iterate_object_tree(tree)}
@@ -90,7 +93,12 @@ class Link:
     def _take_in(self, request):
         assert (request.run_id, request.node) == (self.run.run_id, self.node)
         assert request.session_id == "session" and request.object_id not in self.pushed
-        self.pushed[request.object_id] = request.object_content
+        if self.loses and len(self.pushed) == 2:
+            self.loses -= 1
+            self.pushed.clear()
+            return PushObjectResponse(stored=False)
+        if self.stores:
+            self.pushed[request.object_id] = request.object_content
         return PushObjectResponse(stored=self.stores)
 
     def _announce(self, request):

@@ -199,6 +199,16 @@ def test_an_object_that_is_not_stored_stops_the_run(grid_of):
         grid.push_messages([to(1)])
 
 
+def test_messages_whose_objects_a_restarted_superlink_has_lost_are_sent_anew(grid_of):
+    grid, link = grid_of()
+    link.loses = 1
+    first, second = grid.push_messages([to(1), to(2)])
+    assert link.announcements == 2 and len(link.asked) == 4  # of which two are of no use
+    assert set(grid._open) == {first, second} and {first, second} <= link.pushed.keys()
+    for node, sent in ((1, first), (2, second)):
+        assert link.asked[sent] == node
+
+
 def test_connected_sites_are_known_by_the_names_they_were_registered_for(grid_of):
     assert grid_of()[0].connected() == {"a": 1, "b": 2}
 
