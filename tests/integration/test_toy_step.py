@@ -42,6 +42,9 @@ class Spread(Statistic):
     def turns(self, study):
         yield Turn(self, (Stage.CALIBRATION, 99), 7, self.name)
 
+    def estimates(self, study):
+        return ("bias",)
+
     def answers(self, study):
         largest = float(self.most_images(study))
         return sums((1, "width"), largest, 1.0), counts(1, largest, 1.0)

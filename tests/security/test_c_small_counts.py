@@ -100,8 +100,8 @@ def everything(site, bias):
     """What a coordinator gets of a site without training: its capabilities, and two evaluations."""
     study = site.study
     said = capabilities(site.session, Request("query.capabilities", study, 0, {}, {}))
-    arrays = {"bias": np.array(bias)}
-    found = [site.asked(EVALUATION, number, arrays) for number in (0, 1)]
+    crafted = {"bias": np.array(bias)}  # before calibration there are none, or it is refused
+    found = [site.asked(EVALUATION, number, arrays) for number, arrays in enumerate([{}, crafted])]
     return json.dumps([said.details, *([each.examples, each.details] for each in found)])
 
 

@@ -36,6 +36,10 @@ class Calibration(Statistic):
             title = f"{self.name} {number + 1}/{rounds}"
             yield Turn(self, (Stage.CALIBRATION, number), number, title)
 
+    def estimates(self, study: Study) -> tuple[str, ...]:
+        """The intercepts."""
+        return ("bias",)
+
     def answers(self, study: Study) -> tuple[Array, ...]:
         """Gradient and Hessian; each image adds at most 1 to any number (`check`)."""
         largest = LARGEST_FEATURE * self.most_images(study)

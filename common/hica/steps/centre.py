@@ -59,6 +59,10 @@ class Centre(Statistic):
     def _turn(self, round_: int, stage: Stage, number: int) -> Turn:
         return Turn(self, (stage, number), round_, self.name)
 
+    def estimates(self, study: Study) -> tuple[str, ...]:
+        """The centre, and the scale where the study has one."""
+        return ("centre", "scale") if study.alignment.scaling == "global" else ("centre",)
+
     def answers(self, study: Study) -> tuple[Array, ...]:
         """Sums and counts of images (row 0) and of regions (row 1); a patient is in both."""
         most = float(self.most_images(study) * study.regions.count)

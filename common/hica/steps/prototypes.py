@@ -37,6 +37,10 @@ class Prototypes(Statistic):
         if study.alignment.starts_at_means:
             yield Turn(self, (Stage.CLASSES, 0), 0, self.name)
 
+    def estimates(self, study: Study) -> tuple[str, ...]:
+        """The intercepts, where class means are the whole classifier."""
+        return ("bias",) if study.privacy.mechanism == "prototypes" else ()
+
     def answers(self, study: Study) -> tuple[Array, ...]:
         """Sums and counts by class."""
         largest = LARGEST_FEATURE * self.most_images(study)

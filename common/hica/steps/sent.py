@@ -19,10 +19,8 @@ from numpy.typing import NDArray
 
 from hica.errors import MessageError
 from hica.steps.arrays import LARGEST_UNIT
-from hica.steps.calibration import CALIBRATION
-from hica.steps.centre import CENTRE, FINEST
+from hica.steps.centre import FINEST
 from hica.steps.plan import plan
-from hica.steps.prototypes import PROTOTYPES
 from hica.steps.reach import ROUNDING, Reach
 from hica.steps.state import weights_of
 from hica.steps.step import Turn
@@ -73,21 +71,16 @@ def check_sent(turn: Turn, study: Study, start: Weights, arrays: Weights) -> Non
 def _check_estimates(turn: Turn, study: Study, arrays: Weights) -> None:
     """Hold centre, scale and intercepts against what the steps before a turn can have made."""
     turns = plan(study)
-    before = {each.step for each in turns[: turns.index(turn)]}
-    scale, centred = arrays["scale"], CENTRE in before
+    earlier = turns[: turns.index(turn)]
+    estimated = {name for each in earlier for name in each.step.estimates(study)}
+    scale = arrays["scale"]
     still = {
-        "centre": not centred and not arrays["centre"].any(),
+        "centre": not arrays["centre"].any(),
         "scale": bool((scale == 1.0).all()),
         "bias": not arrays["bias"].any(),
     }
-    estimated = {
-        "centre": centred,
-        "scale": centred and study.alignment.scaling == "global",
-        "bias": CALIBRATION in before
-        or (PROTOTYPES in before and study.privacy.mechanism == "prototypes"),
-    }
     for name, as_it_was in still.items():
-        if not as_it_was and not estimated[name]:
+        if not as_it_was and name not in estimated:
             raise MessageError(f"array {name!r} is not as it is in this study before {turn.title}")
     if (scale < (1 - ROUNDING["float32"]) * FINEST * scale.mean(axis=1, keepdims=True)).any():
         raise MessageError(

@@ -243,6 +243,10 @@ class Step(ABC):
         own_centre = self.centred and study.alignment.centring == "site"
         return ("centre",) if own_centre else ()
 
+    def estimates(self, study: Study) -> tuple[str, ...]:
+        """Of `centre`, `scale` and `bias`, what `combine` changes; till then they are as before."""
+        return ()
+
     def most_images(self, study: Study) -> int:
         """The largest number of images that an answer may stand for."""
         if self.role == "labelled":
