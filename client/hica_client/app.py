@@ -122,11 +122,11 @@ def answer(session: Session, request: Request) -> Reply:
     """
     turn, study = turn_of(request), request.study
     secure = study.privacy.secure_aggregation and turn.step.in_sum
+    question = question_of(request)
     if secure:
-        receive(session, request, turn.step)
+        receive(session, request, turn.step, question)
     check_request(turn, request, session.width)
     check_sent(turn, study, session.start, request.arrays)
-    question = question_of(request)
     kept = session.answers.find(turn, question)
     again = kept is not None
     if kept is None:

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from hica.deployment.keys import read_private
 from hica.deployment.kit import read_roster
 from hica.errors import MessageError
-from hica.secure_sum.forms import content_of, integers_of, question_of, threshold_of
+from hica.secure_sum.forms import content_of, integers_of, threshold_of
 from hica.secure_sum.group import Group
 from hica.secure_sum.party import Party
 from hica.secure_sum.quantise import Integers
@@ -104,8 +104,8 @@ def shares(session: Session, request: Request) -> Reply:
     return _told(session, request, party.deal(everybody).to_json())
 
 
-def receive(session: Session, request: Request, step: Step) -> None:
-    """Exchange 2, first half: a question whose answer will be masked.
+def receive(session: Session, request: Request, step: Step, question: str) -> None:
+    """Exchange 2, first half: a question whose answer will be masked; `question` is its hash.
 
     Raises:
         MessageError: The request is not part of a secure sum.
@@ -119,7 +119,7 @@ def receive(session: Session, request: Request, step: Step) -> None:
     party = _party(session, part)
     party.receive(_own_envelopes(part, session.name), read_promises(part.get("promises")))
     present = _participation(session)
-    present.question = question_of(request)
+    present.question = question
     by_round = isinstance(step, Training)  # the order of its batches is drawn by round
     present.content = present.question if by_round else content_of(request)
 

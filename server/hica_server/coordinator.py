@@ -65,17 +65,18 @@ class Coordinator:
         if not step.kind:
             self.state.learnt = step.combine(self.state.learnt, before)
         elif step.in_sum and self._study.privacy.secure_aggregation:
-            if self._is_settled(turn):
+            if isinstance(step, Statistic) and self._is_settled(turn):
                 return
             received, outcome = self._ask_for_sum(turn, before)
             try:
                 learnt = self._combined(received)
             except MessageError as error:
                 raise self._wrong_sum(turn, list(outcome.replies), error) from None
-            asked = content_of(self._request(turn))
+            asked = content_of(self._request(turn)) if isinstance(step, Statistic) else ""
             self._learn(learnt, received, outcome)
-            same = asked == content_of(self._request(turn))
-            self.state.settled = asked if same and not isinstance(step, Training) else ""
+            self.state.settled = asked
+            if asked and not self._is_settled(turn):
+                self.state.settled = ""
         else:
             outcome, quorum = self._ask(turn)
             self._learn(*self._settled(before, outcome, quorum), outcome)

@@ -25,14 +25,15 @@ from tests.coordinator import KEY, signed
 from hica.privacy.budget import statistics_multiplier
 from hica.privacy.noise import GRID
 from hica.privacy.statistics import SENSITIVITY
+from hica.secure_sum.forms import question_of
 from hica.steps.arrays import COUNT_SCALE, Sizes
 from hica.steps.clusters import ASSIGN
-from hica.steps.plan import all_kinds, plan, step_kinds
+from hica.steps.plan import all_kinds, plan, step_kinds, turn_of
 from hica.steps.state import State
 from hica.steps.step import Statistic
 from hica.study import Study, apply_overrides, validated
 from hica.wire.messages import Kind, Request
-from hica.wire.records import encode_request
+from hica.wire.records import decode_request, encode_request
 from hica_client.app import app
 from hica_client.approval import approve
 from hica_client.guard import Guard
@@ -161,7 +162,7 @@ def asked(data, study, state):
     if header:
         text = json.loads(str(content.config_records["message"]["header"])) | header
         content.config_records["message"]["header"] = json.dumps(text)
-    return signed(Message(content, 1, kind or "train.align")), turn
+    return signed(Message(content, 1, kind or "train.align"))
 
 
 CHANGES = ["fill", "fill", "one", "unit rows", "shape", "type", "leave out", "add"]
@@ -194,7 +195,7 @@ def check_case(two, data):
         [assign] = [turn for turn in plan(study) if turn.step is ASSIGN]
         two.ask(signed(Message(encode_request(request_of(study, state, assign)), 1, ASSIGN.kind)))
     for _ in range(data.draw(st.integers(1, 3), "requests")):
-        message, turn = asked(data, study, state)
+        message = asked(data, study, state)
         (said, arrays), (also, others) = two.ask(message)
         if arrays is None or others is None:
             assert said == also
@@ -207,9 +208,11 @@ def check_case(two, data):
         if kind not in step_kinds():
             assert arrays == others == {}
             continue
+        request = decode_request(message.content, kind)  # of another turn than drawn, perhaps
+        turn = turn_of(request)
         check_arrays(study, turn, state, arrays, others)
         if turn.step.needs_noise:
-            charged.add((turn.step.kind, turn.round, json.dumps(turn.settings)))
+            charged.add(question_of(request))
     for path, _ in guards:
         assert len(verify(load_site(path).ledger)) >= len(charged)
 

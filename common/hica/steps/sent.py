@@ -44,12 +44,14 @@ def check_sent(turn: Turn, study: Study, start: Weights, arrays: Weights) -> Non
         MessageError: Names that are not the model's, a weight that is too far from its start, or
             an estimate that the study cannot have made.
     """
-    _check_estimates(turn, study, arrays)
+    turns = plan(study)
+    earlier = turns[: turns.index(turn)]
+    _check_estimates(turn, study, arrays, earlier)
     sent = weights_of(arrays)
     if start.keys() != sent.keys():
         different = sorted(start.keys() ^ sent.keys())[:5]
         raise MessageError(f"weights do not fit the study's model: {different} differ")
-    rounds = rounds_before(turn, study)
+    rounds = rounds_of(earlier, study)
     reach = Reach.of_rounding(study.federation.dtype)
     for each in rounds:
         reach = reach.plus(each)
@@ -68,10 +70,8 @@ def check_sent(turn: Turn, study: Study, start: Weights, arrays: Weights) -> Non
             reach.check(name, first, now)
 
 
-def _check_estimates(turn: Turn, study: Study, arrays: Weights) -> None:
-    """Hold centre, scale and intercepts against what the steps before a turn can have made."""
-    turns = plan(study)
-    earlier = turns[: turns.index(turn)]
+def _check_estimates(turn: Turn, study: Study, arrays: Weights, earlier: Sequence[Turn]) -> None:
+    """Hold centre, scale and intercepts against what the turns before can have made."""
     estimated = {name for each in earlier for name in each.step.estimates(study)}
     scale = arrays["scale"]
     still = {
@@ -89,13 +89,11 @@ def _check_estimates(turn: Turn, study: Study, arrays: Weights) -> None:
         )
 
 
-def rounds_before(turn: Turn, study: Study) -> list[Reach]:
-    """How far each round of training that comes before a turn moves the weights of everybody."""
-    turns = plan(study)
-    earlier = turns[: turns.index(turn)]
+def rounds_of(turns: Sequence[Turn], study: Study) -> list[Reach]:
+    """How far each round of training among some turns moves the weights of everybody."""
     return [
         each.step.reach(study, each.round).by_rule(study.federation)
-        for each in earlier
+        for each in turns
         if isinstance(each.step, Training)
     ]
 

@@ -128,8 +128,10 @@ class PromptGrid(Grid):
             return []
         limits = [most_reply_bytes(payload_bytes(message.content)) for message in messages]
         self._note_limits(messages, limits)
-        ids = self._pushed_whole(_sealed(messages, self._key))
-        for message_id, message, limit in zip(ids, messages, limits, strict=True):
+        ids, sent = self._pushed_whole(_sealed(messages, self._key))
+        for message in messages:
+            message.content = RecordDict()
+        for message_id, message, limit in zip(ids, sent, limits, strict=True):
             message.content = RecordDict()
             self._open[message_id] = _Sent(message, limit)
         self._open.pop("", None)
@@ -145,16 +147,16 @@ class PromptGrid(Grid):
             total[self._names.get(node, "")] += limit
         self._note(total)
 
-    def _pushed_whole(self, messages: list[Message]) -> list[str]:
-        """As `_pushed`; where the SuperLink was restarted meanwhile, as new messages.
+    def _pushed_whole(self, messages: list[Message]) -> tuple[list[str], list[Message]]:
+        """As `_pushed`, beside what was sent: new messages, where the SuperLink was restarted.
 
         It then knows nothing any more of the objects that were announced to it.
         """
         for _ in range(PUSHES - 1):
             with contextlib.suppress(_LostError):
-                return self._pushed(messages)
+                return self._pushed(messages), messages
             messages = [_again(message) for message in messages]
-        return self._pushed(messages)
+        return self._pushed(messages), messages
 
     def _pushed(self, messages: list[Message]) -> list[str]:
         """Announce messages, then hand over their objects; returns the messages' ids.

@@ -246,8 +246,9 @@ def test_the_same_question_is_answered_again_in_the_same_group_only(federation, 
     sites.begin("03" * 16)
     sites.collect(CENTRE, SUMS)
     words = r"the same question was answered together with east, north, south, west, now the sum "
-    with refused(words):
+    with refused(words) as failed:
         sites.finish(CENTRE)
+    assert failed.value.accuses == {"group": "east,north,south,west"}  # for a coordinator's resume
     forget_sessions()  # every site is started again, and is asked in another round
     sites.begin("04" * 16)
     sites.collect(CENTRE, SUMS, round_=1)

@@ -1,11 +1,14 @@
 """What no honest site can have answered. The attacks themselves: `tests/security`."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hica.cohort.private_draw import draw_units
 from hica.errors import MessageError
+from hica.images.manifest import Record
 from hica.privacy.budget import noise_deviation
 from hica.steps.alignment import ALIGNMENT
 from hica.steps.arrays import COUNT_SCALE
@@ -13,7 +16,7 @@ from hica.steps.centre import CENTRE
 from hica.steps.evaluation import EVALUATION
 from hica.steps.prototypes import PROTOTYPES
 from hica.wire.messages import Reply
-from hica_server.replies import check_amounts, check_state, most_images
+from hica_server.replies import check_amounts, check_state, most_drawn, most_images
 
 from .conftest import start_of
 
@@ -44,6 +47,32 @@ def test_the_bound_of_a_sum_is_met_exactly(make_study):
         with pytest.raises(MessageError, match=r"array '(sums|counts)' .* possible are"):
             told = reply(PROTOTYPES, 3, **{"sums": sums, "counts": counts, **changed})
             check_amounts(PROTOTYPES, study, told, [SAID])
+
+
+@pytest.mark.parametrize("there", [1, 9, 15, 127, 255, 4095])
+@pytest.mark.parametrize("wanted", [1, 5, 200, 5000])
+def test_a_private_site_may_count_all_that_it_has_drawn(there, wanted):
+    """Its number is told rounded down, and each unit is drawn by itself."""
+    rows = [Record(Path(f"{n}.png"), "a", f"p{n}") for n in range(there)]
+    draws = [draw_units(rows, range(there), wanted, seed, "patient") for seed in range(20)]
+    for draw in draws:
+        assert len(draw.rows) <= most_drawn(draw.announced)
+    if there in (15, 255, 4095):  # the number that is told would not do
+        assert any(len(draw.rows) > draw.announced for draw in draws)
+    assert most_drawn(0) == 0 and most_drawn(100) < 300
+
+
+def test_an_honest_secure_sum_of_many_private_sites_is_let_through(make_study):
+    """Twenty of 127 patients, told as 112, in one sum: the noise alone does not allow for that."""
+    distributed = ["privacy.secure_aggregation=true", "privacy.noise=distributed"]
+    study = make_study(*PRIVATE, *distributed, "privacy.epsilon=8.0", "pretraining.rounds=0")
+    said = {"labelled": 0, "unlabelled": 112, "test": 0}
+    counts = 20 * np.array([127.0, 127.0])
+    told = reply(CENTRE, 20 * 112, sums=np.zeros((2, 5)), counts=counts)
+    check_amounts(CENTRE, study, told, [said] * 20)
+    with pytest.raises(MessageError, match="array 'counts' adds up to"):
+        told = reply(CENTRE, 20 * 112, sums=np.zeros((2, 5)), counts=10 * counts)
+        check_amounts(CENTRE, study, told, [said] * 20)
 
 
 @pytest.mark.parametrize("sites", [1, 3])

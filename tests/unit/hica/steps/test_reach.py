@@ -50,6 +50,17 @@ def test_decay_is_within_the_share(gradients, start):
     reach.check("tower.a", np.array([start]), np.array([end]))
 
 
+def test_many_steps_below_what_float32_can_tell_add_up():
+    """Each is rounded up: forty of half a unit in the last place are forty whole ones."""
+    rate, start = 0.3 * 2.0**-23, np.float32(1.5)
+    weight = start
+    for _ in range(40):
+        weight = np.float32(weight + np.float32(rate * 2))
+    reach = Reach.of_steps(Rates(rate * 2, 0.0, 0.0), 1.0, 40, "float32")
+    reach.check("tower.a", np.array([start]), np.array([weight]))
+    assert weight - start > 40 * 2 * rate  # which the rate alone would not allow
+
+
 def test_a_bank_has_its_own_rate_and_no_decay():
     reach = Reach.of_steps(Rates(0.1, 0.3, 0.5), 0.5, 1, "float32")
     assert (reach.of("tower.a"), reach.of("bank.classes")) == pytest.approx((0.05, 0.15))

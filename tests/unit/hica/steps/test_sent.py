@@ -11,7 +11,7 @@ from hica.steps.centre import CENTRE, spread
 from hica.steps.evaluation import EVALUATION
 from hica.steps.plan import plan
 from hica.steps.pretraining import PRETRAINING
-from hica.steps.sent import check_sent, rounds_before
+from hica.steps.sent import check_sent, rounds_of
 from hica.steps.step import Update
 from hica_server.aggregation import make_aggregator
 
@@ -25,6 +25,11 @@ BANK = np.eye(2, 3, dtype=np.float32)
 
 def turn(study, step, number=0):
     return [each for each in plan(study) if each.step is step][number]
+
+
+def rounds_before(turn, study):
+    turns = plan(study)
+    return rounds_of(turns[: turns.index(turn)], study)
 
 
 def sent(**changes):

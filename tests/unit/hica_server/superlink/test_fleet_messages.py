@@ -42,6 +42,8 @@ def test_an_answer_of_a_clock_that_is_five_minutes_off_passes(why):
         ({"created_at": NOW + 3.2e8}, "lives longer than any request"),
         ({"ttl": float("inf")}, "lives longer than any request"),
         ({"ttl": float("nan")}, "lives longer than any request"),
+        ({"created_at": float("-inf")}, "lives longer than any request"),
+        ({"ttl": 1e300, "created_at": -1e300}, "lives longer than any request"),
         ({"ttl": float("inf"), "created_at": float("-inf")}, "lives longer than any request"),
     ],
 )

@@ -200,13 +200,15 @@ def test_an_object_that_is_not_stored_stops_the_run(grid_of):
 
 
 def test_messages_whose_objects_a_restarted_superlink_has_lost_are_sent_anew(grid_of):
-    grid, link = grid_of()
+    grid, link = grid_of([answer(1), answer(2)])
     link.loses = 1
-    first, second = grid.push_messages([to(1), to(2)])
+    messages = [to(1), to(2)]
+    got = list(grid.send_and_receive(messages))
     assert link.announcements == 2 and len(link.asked) == 4  # of which two are of no use
-    assert set(grid._open) == {first, second} and {first, second} <= link.pushed.keys()
-    for node, sent in ((1, first), (2, second)):
-        assert link.asked[sent] == node
+    assert nodes_of(got) == [1, 2]
+    for reply_ in got:  # to what was sent in the end
+        assert reply_.metadata.reply_to_message_id in link.pushed
+    assert all(not message.content for message in messages)
 
 
 def test_connected_sites_are_known_by_the_names_they_were_registered_for(grid_of):
