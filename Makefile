@@ -5,6 +5,7 @@
 # make test-all   those, and the matrix of crashes, faults and attacks that real processes go through
 # make hashes   requirements-hashes.txt for this platform: an install that takes no other files
 # make lint   format, lint, types, layers
+# make reference   docs/reference.md, every key of every file, from the code that reads them
 # make bench  speed, as ratios measured side by side
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -18,7 +19,7 @@ DATA ?= ../shared/data
 # Three at a time on two cores: some tests wait for processes or the network.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo federation results test test-matrix test-all lint bench hashes clean
+.PHONY: demo federation results reference test test-matrix test-all lint bench hashes clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hica-sim run simulations/studies/phantoms.toml --out runs/demo
@@ -42,6 +43,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+reference: $(VENV)/.installed
+	$(BIN)/python -m hica_simulations.experiments.reference docs/reference.md
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m hica_simulations.experiments.benchmarks

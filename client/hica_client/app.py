@@ -25,11 +25,13 @@ from hica.steps.plan import check_asked, step_kinds, turn_of
 from hica.steps.sent import check_sent
 from hica.steps.state import State
 from hica.steps.step import Answer, Turn
+from hica.towers.preprocessing import transform_json
 from hica.wire.messages import Kind, Reply, Request, failure
 from hica.wire.records import decode_request, encode_reply
 from hica_client.answers import Kept
 from hica_client.audit import position
 from hica_client.ledger import Budget, Release, afford, charge
+from hica_client.result import keep_result
 from hica_client.secure import EXCHANGES, check_kept, group_of, masked, receive
 from hica_client.session import Session
 from hica_client.site import Site, load_site
@@ -38,15 +40,17 @@ logger = logging.getLogger("hica.client")
 
 Handler = Callable[[Session, Request], Reply]
 
-_sessions: dict[tuple[str, str], Session] = {}
+_sessions: dict[tuple[str, str], tuple[int, Session]] = {}
+"""By site file and study; with the size of the record of withdrawals when it was made."""
 
 
 def session_for(path: Path, site: Site, request: Request) -> Session:
-    """The session of a site and the request's study, made on first use."""
+    """The session of a site and the request's study; made anew once a patient has withdrawn."""
     key = (str(path), request.study.sha256)
-    if key not in _sessions:
-        _sessions[key] = Session(site, request.study)
-    return _sessions[key]
+    record = site.withdrawals.stat().st_size if site.withdrawals.exists() else 0
+    if key not in _sessions or _sessions[key][0] != record:
+        _sessions[key] = (record, Session(site, request.study))
+    return _sessions[key][1]
 
 
 def forget_sessions() -> None:
@@ -175,6 +179,9 @@ def fresh(session: Session, request: Request, turn: Turn, question: str) -> Kept
     model = session.model(State.from_arrays(request.arrays), turn.step.centred)
     found = release(turn.step, session, model, request, given)
     session.keep(found.keep, question)
+    if found.result is not None:
+        preprocess = transform_json(session.pipeline.tower.tower)
+        keep_result(session.site, request, found.result, preprocess)
     return Kept(found, spent[0] if spent else None, sum_over)
 
 

@@ -82,7 +82,7 @@ def check_keys(site: Site, sha: str) -> None:
         raise ConfigurationError(
             f"{site.federation.kit / ROSTER}: is not the list of keys that was approved with the "
             "study; read it, compare the fingerprints with the other sites, then run: "
-            f"hica-client approve site.toml {sha[:12]}"
+            f"hica-client approve {site.file} {sha[:12]}"
         )
 
 

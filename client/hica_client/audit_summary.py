@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hica.printable import printable
+from hica.wire.messages import shown_round
 from hica_client.audit import verify
 from hica_client.chain import FIRST
 
@@ -42,8 +43,13 @@ def summarise(log: Path) -> dict[str, Any]:
         "bytes": sum(entry["bytes"] for entry in entries),
         "studies": sorted({entry["study"] for entry in entries if entry["study"]}),
         "kinds": dict(sorted(kinds.items())),
-        "not_sent": [{name: entry[name] for name in _BRIEF} for entry in kept_back[-LAST:]],
+        "not_sent": [_brief(entry) for entry in kept_back[-LAST:]],
     }
+
+
+def _brief(entry: dict[str, Any]) -> dict[str, Any]:
+    """What is shown of an entry, its round as people count it."""
+    return {name: entry[name] for name in _BRIEF} | {"round": shown_round(entry["round"])}
 
 
 def show_summary(found: dict[str, Any], console: Console) -> None:

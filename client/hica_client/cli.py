@@ -5,8 +5,8 @@ Exit codes are those of `hica.errors`; `check` ends with the code of the first p
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -14,11 +14,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from hica.deployment.command_line import run_app
+from hica.deployment.command_line import Version, run_app
+from hica.deployment.path_arguments import A_PATH, STUDY_FILE
 from hica.errors import EXIT_CODES, ConfigurationError
-from hica.printable import printable
+from hica.printable import plain, printable, size_words
 from hica.storage import keep_private, write_atomically
 from hica_client.preflight_report import Preflight
+from hica_client.service_commands import Json, SiteFile
+from hica_client.service_commands import app as service_commands
 
 app = typer.Typer(
     help=f"Prepare a hospital's images for a federated study.\n\n{EXIT_CODES}",
@@ -26,39 +29,25 @@ app = typer.Typer(
     add_completion=False,
 )
 
-SiteFile = Annotated[Path, typer.Argument(metavar="SITE", help="The site file (TOML).")]
-
-
-def print_versions(wanted: bool) -> None:
-    """Print the versions that have to fit those of the coordinator."""
-    if wanted:
-        from hica.deployment.bundle import BUNDLE_SHA256
-
-        print(f"hica {version('hica')}\nflwr {version('flwr')}\nbundle {BUNDLE_SHA256}")
-        raise typer.Exit
+app.add_typer(service_commands)
 
 
 @app.callback()
-def common(
-    version_: Annotated[
-        bool,
-        typer.Option(
-            "--version",
-            callback=print_versions,
-            is_eager=True,
-            help="Print the versions of hica and Flower and the hash of the bundle, and exit.",
-        ),
-    ] = False,
-) -> None:
+def common(version: Version = False) -> None:
     """Options of every command."""
 
 
 @app.command(epilog="Example: hica-client init hospital --images exported")
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made where it is missing.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", click_type=A_PATH, help="Made where it is missing.")
+    ],
     images: Annotated[
         Path | None,
-        typer.Option(help="Folder with one folder of images per class, to fill the manifest from."),
+        typer.Option(
+            click_type=A_PATH,
+            help="Folder with one folder of images per class, to fill the manifest from.",
+        ),
     ] = None,
 ) -> None:
     """Write an annotated site.toml and a manifest.csv; existing ones are left alone."""
@@ -81,7 +70,10 @@ def init(
 def check(
     site_file: SiteFile,
     study: Annotated[
-        Path | None, typer.Option(help="The coordinator's study, to see whether the two fit.")
+        Path | None,
+        typer.Option(
+            click_type=STUDY_FILE, help="The coordinator's study, to see whether the two fit."
+        ),
     ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Without connecting to the coordinator.")
@@ -90,7 +82,8 @@ def check(
 ) -> None:
     """List all that would stop a run, each with its remedy: every image, the kit, the network.
 
-    Nothing is sent but a request for the coordinator's health page, where there is a start kit.
+    Where there is a start kit, the coordinator is asked for its health page, and whether it has
+    enrolled this site's key. Nothing else is sent.
     """
     from hica_client.preflight import preflight
 
@@ -103,13 +96,17 @@ def check(
 
 
 @app.command(epilog="Example: hica-client keygen hospital/site.toml")
-def keygen(site_file: SiteFile) -> None:
+def keygen(site_file: SiteFile, json_: Json = False) -> None:
     """Make the site's key pair; the private key never leaves the hospital."""
     from hica.deployment.keys import fingerprint, generate, public_path
     from hica_client.site import load_site
 
     key = load_site(site_file).federation.key
-    print(f"fingerprint  {fingerprint(generate(key))}")
+    made = fingerprint(generate(key))
+    if json_:
+        print(json.dumps({"fingerprint": made, "public_key": str(public_path(key))}))
+        return
+    print(f"fingerprint  {made}")
     print(f"send to the coordinator  {public_path(key)}")
 
 
@@ -120,20 +117,61 @@ def approve(
         str, typer.Argument(metavar="HASH", help="The study's hash, at least 12 digits of it.")
     ],
     study: Annotated[
-        Path | None, typer.Option(help="The study (TOML), in place of the start kit's.")
+        Path | None,
+        typer.Option(click_type=STUDY_FILE, help="The study (TOML), in place of the start kit's."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Approve without asking.")] = False,
     revoke: Annotated[bool, typer.Option("--revoke", help="Take the approval back.")] = False,
+    json_: Json = False,
 ) -> None:
-    """Show a study and all that will leave the site, ask, and record the approval."""
-    from hica_client.consent import decide, withdraw
+    """Show a study and all that will leave the site, ask, and record the approval.
+
+    With --json all of that goes to standard error, and the decision to standard output.
+    """
+    from hica_client.consent import decide, take_back
     from hica_client.site import load_site
 
     site = load_site(site_file)
+    console = Console(stderr=json_)
     if revoke:
-        withdraw(site, study_hash, Console())
+        decided = take_back(site, study_hash, console)
     else:
-        decide(site, study_hash, study, yes, Console())
+        decided = [decide(site, study_hash, study, yes, console)]
+    if json_:
+        print(json.dumps([asdict(decision) for decision in decided]))
+
+
+@app.command(epilog="Example: hica-client withdraw hospital/site.toml P0042")
+def withdraw(
+    site_file: SiteFile,
+    patient: Annotated[
+        str,
+        typer.Argument(
+            help="patient_id of the manifest; of an image without one, its column image."
+        ),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Withdraw without asking.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+) -> None:
+    """Take a patient out of manifest, cache, kept labels and all future rounds; for good.
+
+    What left the site before, and what a model has learnt, cannot be taken back.
+    """
+    from hica_client.consent import user_name
+    from hica_client.site import load_site
+    from hica_client.withdrawal import REMAINS, images_of, withdraw
+
+    site = load_site(site_file)
+    _, images = images_of(site, patient)
+    if not yes:
+        question = f"{patient}: {len(images)} images. Take them out for good?"
+        typer.confirm(question, abort=True, err=True)
+    withdraw(site, patient, user_name())
+    if json_:
+        print(json.dumps({"images": len(images), "log": str(site.withdrawals), "remains": REMAINS}))
+    else:
+        print(plain(f"{patient}: {len(images)} images taken out; logged in {site.withdrawals}"))
+        print(REMAINS)
 
 
 @app.command(epilog="Example: hica-client audit hospital/site.toml")
@@ -207,8 +245,8 @@ def show(found: Preflight, console: Console) -> None:
 def _in_words(name: str, value: Any) -> str:
     """A fact of preflight in words that fit into one cell."""
     if name == "cache":
-        needed, present, free = (value[key] / 1e9 for key in ("needed", "present", "free"))
-        return f"up to {needed:.2f} GB, {present:.2f} GB there already, {free:.1f} GB free"
+        needed, present, free = (size_words(value[key]) for key in ("needed", "present", "free"))
+        return f"up to {needed}, {present} there already, {free} free"
     if isinstance(value, dict):
         return ", ".join(f"{key} {number}" for key, number in value.items())
     return str(value)
@@ -226,7 +264,7 @@ def _label_table(labels: dict[str, dict[str, int]]) -> Table:
 
 @app.command(epilog="Example: hica-client run hospital/site.toml")
 def run(site_file: SiteFile) -> None:
-    """Take part in the approved study: connect, answer, restart what dies, until stopped."""
+    """Take part in the approved study until it is over: connect, answer, restart what dies."""
     from hica_client import operation
 
     raise typer.Exit(operation.run(site_file))

@@ -15,20 +15,21 @@ from rich.console import Console
 from rich.table import Table
 
 from hica.deployment.keys import fingerprint
-from hica.deployment.kit import STUDY, read_kit, read_roster, roster_sha256
+from hica.deployment.kit import KIT, STUDY, read_kit, read_roster, roster_sha256
 from hica.errors import ConfigurationError
 from hica.printable import printable
 from hica.secure_sum.forms import threshold_of
 from hica.steps.plan import kinds_asked, steps_of
 from hica.study import Study, load_study
 from hica.wire.messages import Kind
-from hica_client.approval import approve, decisions, revoke
+from hica_client.approval import Approval, approve, decisions, revoke
+from hica_client.one_study import check_one_study
 from hica_client.policy import conflicts
 from hica_client.site import Site
 
 BESIDE_STEPS: dict[str, str] = {
-    Kind.CAPABILITIES: "how many labelled, unlabelled and test images; shots of each class; "
-    "device, versions, hash of the weights",
+    Kind.CAPABILITIES: "how many images are learnt from with labels, without their labels, and "
+    "held out; shots of each class; device, versions, hash of the weights",
     Kind.KEYS: "two public keys made for one sum, signed with the key of your site",
     Kind.SHARES: "shares of secret numbers made for one sum, sealed for the other sites; signed "
     "commitments to them",
@@ -75,11 +76,13 @@ ACTIVE = (
 )
 """Of studies without it; the numbers are those of docs/leakage.md."""
 
-OF_A_HUB = "from a hub, which this machine asks if data.hubs = true in site.toml"
+OF_A_HUB = "from a hub, which this machine asks if data.hubs = true in the site file"
 
 
-def decide(site: Site, prefix: str, study_file: Path | None, yes: bool, console: Console) -> None:
-    """Show a study, ask, and record the approval.
+def decide(
+    site: Site, prefix: str, study_file: Path | None, yes: bool, console: Console
+) -> Approval:
+    """Show a study, ask, and record the approval; one that holds already is left as it is.
 
     `prefix` are the first digits of the study's hash, as they were compared with the coordinator.
     `study_file` is the study (TOML), in place of the kit's. `yes` approves without asking.
@@ -91,23 +94,34 @@ def decide(site: Site, prefix: str, study_file: Path | None, yes: bool, console:
     study = _study(site, prefix, study_file)
     forbidden = conflicts(site.policy, study)
     if forbidden:
-        raise ConfigurationError("\n".join(forbidden))
+        raise ConfigurationError("\n".join(f"{site.file}: {words}" for words in forbidden))
     show(study, console)
     keys = _shown_keys(site, console) if study.privacy.secure_aggregation else None
-    if not yes and not typer.confirm(f"Take part in {study.study.name!r} as shown?"):
+    before = decisions(site).get(study.sha256)
+    same = (True, keys, site.policy.model_dump(mode="json"))
+    if before is not None and (before.approved, before.keys, before.policy) == same:
+        words = f"approved already, by {before.user} on {before.time}; nothing was added"
+        console.print(f"[green]{printable(words)}[/]", highlight=False, soft_wrap=True)
+        return before
+    if not yes and not typer.confirm(
+        f"Take part in {study.study.name!r} as shown?", err=console.stderr
+    ):
         raise ConfigurationError("not approved; nothing is trained here for this study")
     approve(site, study, user_name(), datetime.now().astimezone(), keys)
     console.print(f"[green]approved[/] {study.sha256}", highlight=False, soft_wrap=True)
+    return decisions(site)[study.sha256]
 
 
-def withdraw(site: Site, prefix: str, console: Console) -> None:
+def take_back(site: Site, prefix: str, console: Console) -> list[Approval]:
     """Record that the approval of a study is taken back, at once also for a running client.
+
+    Gives what is now decided.
 
     Raises:
         ConfigurationError: No approved study has this hash.
         StorageError: It cannot be written.
     """
-    _check_prefix(prefix)
+    prefix = _checked(prefix)
     valid = [decision for decision in decisions(site).values() if decision.approved]
     meant = [decision for decision in valid if decision.study.startswith(prefix)]
     if not meant:
@@ -116,6 +130,7 @@ def withdraw(site: Site, prefix: str, console: Console) -> None:
     for decision in meant:
         revoke(site, decision, user_name(), datetime.now().astimezone())
         console.print(f"approval taken back: {decision.study}", highlight=False, soft_wrap=True)
+    return [decisions(site)[decision.study] for decision in meant]
 
 
 def show(study: Study, console: Console) -> None:
@@ -154,11 +169,14 @@ def privacy_words(study: Study) -> str:
 
 def _study(site: Site, prefix: str, study_file: Path | None) -> Study:
     """The study that is meant, its hash compared."""
-    _check_prefix(prefix)
+    prefix = _checked(prefix)
     if study_file is None:
         study, source = read_kit(site.federation.kit)[1], site.federation.kit / STUDY
     else:
         study, source = load_study(study_file), study_file
+        if (site.federation.kit / KIT).exists():
+            of_kit = read_kit(site.federation.kit)[1]
+            check_one_study(study, study_file, of_kit, site.federation.kit)
     if not study.sha256.startswith(prefix):
         raise ConfigurationError(
             f"{prefix}: is not the hash of {source}, which is {study.sha256}: the study was "
@@ -180,12 +198,13 @@ def _shown_keys(site: Site, console: Console) -> str:
     return digest
 
 
-def _check_prefix(prefix: str) -> None:
-    """Enough digits that no other study has them by chance or design."""
-    if not re.fullmatch("[0-9a-f]{12,64}", prefix):
+def _checked(prefix: str) -> str:
+    """Enough digits that no other study has them by chance or design; capitals mean the same."""
+    if not re.fullmatch("[0-9A-Fa-f]{12,64}", prefix):
         raise ConfigurationError(
             f"{prefix}: give at least the first 12 of the hash's 64 hexadecimal digits"
         )
+    return prefix.lower()
 
 
 def _texts(study: Study) -> Table:
@@ -202,7 +221,8 @@ def _training(study: Study) -> Table:
     rows = {
         "image tower": tower_words(study),
         "trained part": model.train,
-        "stage 1": f"{first.rounds} rounds on up to {first.max_images} images without labels",
+        "preprocessing": model.preprocess_words,
+        "stage 1": f"{first.rounds} rounds on up to {first.max_images} images, labels not used",
         "stage 2": f"{second.rounds} rounds on up to {second.shots} labelled images of each class",
         "regions": region_words(study),
         "text corpus": study.text.corpus or "none",

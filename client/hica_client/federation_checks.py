@@ -21,11 +21,10 @@ def check_federation(found: Preflight, site: Site, offline: bool) -> Study | Non
 
     Returns the kit's study; None where the kit cannot be read.
     """
+    key = None
     with found.gathering():
-        found.facts["key"] = keys.fingerprint(
-            keys.read_public(keys.public_path(site.federation.key))
-        )
-        keys.read_private(site.federation.key)
+        found.facts["key"] = keys.fingerprint(keys.check_pair(site.federation.key))
+        key = keys.read_private(site.federation.key)
     with found.gathering():
         verify(site.audit_log)
     with found.gathering():
@@ -38,7 +37,7 @@ def check_federation(found: Preflight, site: Site, offline: bool) -> Study | Non
         if study.privacy.secure_aggregation:
             check_roster(found, site)
         if not offline:
-            check_network(found, kit, site.federation.kit / CA_CERTIFICATE)
+            check_network(found, kit, site.federation.kit / CA_CERTIFICATE, key)
         return study
     return None
 
@@ -67,8 +66,8 @@ def check_noise(site: Site, kit: Kit) -> None:
     """
     if site.policy.noise == "seeded" and kit.host not in ("localhost", "127.0.0.1", "::1"):
         raise ConfigurationError(
-            'site.toml: policy.noise = "seeded": anyone can draw that noise again and take it off '
-            'what leaves here; it is for simulations on one machine. Set noise = "secure"'
+            f'{site.file}: policy.noise = "seeded": anyone can draw that noise again and take it '
+            'off what leaves here; it is for simulations on one machine. Set noise = "secure"'
         )
 
 
@@ -81,7 +80,7 @@ def check_name(site: Site, kit: Kit) -> None:
     if kit.site != site.site.name:
         raise ConfigurationError(
             f"{site.federation.kit}: is the kit of {kit.site!r}, but site.name is "
-            f'{site.site.name!r}: set name = "{kit.site}" in site.toml, or ask for your own kit'
+            f'{site.site.name!r}: set name = "{kit.site}" in {site.file}, or ask for your own kit'
         )
 
 
@@ -120,11 +119,13 @@ def check_roster(found: Preflight, site: Site) -> None:
 
 def check_approval(found: Preflight, site: Site, study: Study) -> None:
     """Check that the policy allows the study and that it was approved."""
-    found.problems += [ConfigurationError(words) for words in conflicts(site.policy, study)]
+    found.problems += [
+        ConfigurationError(f"{site.file}: {words}") for words in conflicts(site.policy, study)
+    ]
     with found.gathering():
         found.facts["approved"] = approved(site, study.sha256)
         if not found.facts["approved"]:
             found.notes.append(
                 "the kit's study is not approved yet; read it, then run: "
-                f"hica-client approve site.toml {study.sha256[:12]}"
+                f"hica-client approve {site.file} {study.sha256[:12]}"
             )

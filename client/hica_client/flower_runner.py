@@ -41,7 +41,7 @@ from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
 )
-from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
@@ -116,6 +116,14 @@ def deactivate(server: str, ca_certificate: Path, key: EllipticCurvePrivateKey, 
         timeout=5.0,  # seconds
     ) as coordinator:
         coordinator.DeactivateNode(DeactivateNodeRequest(node_id=node))
+
+
+def signed_headers(key: EllipticCurvePrivateKey) -> dict[str, str]:
+    """Headers by which the coordinator knows that a request of this moment is of a site's key."""
+    request = httpx.Request("GET", "https://coordinator")
+    context = ProtobufRequestContext("", DeactivateNodeRequest(), request)  # none of it is sent
+    NodeAuthHttpInterceptor(key, key.public_key()).intercept(context, lambda _: httpx.Response(204))
+    return {name: value for name, value in request.headers.items() if name.startswith("flwr-")}
 
 
 def refusal(app_id: str, bundle: bytes) -> str | None:

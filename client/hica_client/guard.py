@@ -80,7 +80,7 @@ class Guard:
         if not approved(self.site, study.sha256):
             raise PolicyError(
                 f"study {study.sha256[:12]} is not approved at this site; to approve it there: "
-                f"hica-client approve site.toml {study.sha256[:12]}"
+                f"hica-client approve SITE {study.sha256[:12]}"
             )
         if study.privacy.secure_aggregation:
             check_keys(self.site, study.sha256)

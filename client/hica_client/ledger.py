@@ -106,7 +106,7 @@ class Budget:
             raise ConfigurationError(
                 "policy.max_epsilon: is not set, so that no private study is answered; whoever "
                 "answers for the patients decides what all studies together may spend, and sets it "
-                "in site.toml"
+                "in the site file"
             )
         return self.max_epsilon
 
@@ -165,7 +165,7 @@ def _check(
             f"{path}: this answer would bring ε from {before:.4g} to {total:.4g} at δ = "
             f"{budget.delta:g}, beyond policy.max_epsilon = {most:g}: these patients "
             "take part in no more of this study; only whoever answers for them may raise "
-            "policy.max_epsilon in site.toml"
+            "policy.max_epsilon in the site file"
         )
     own = [each for each in past if each.study == release.study]
     before, after = _grown(own, release, budget.study_delta)

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from hica.errors import DataError
 from hica.storage import write_atomically
+from hica.wire.messages import shown_round
 from hica_client import audit
 from hica_client.chain import (
     FIRST,
@@ -158,7 +159,7 @@ def _check_nothing_else_left(path: Path, audit_log: Path, proof: Proof) -> None:
             continue
         key = str(answer(entry))
         if not proven_answers[key]:
-            place = f"{entry['kind']}, round {entry['round']}, of {entry['time']}"
+            place = f"{entry['kind']}, round {shown_round(entry['round'])}, of {entry['time']}"
             raise _unproven(
                 path, f"{audit_log.name} has an answer to {place}, for which no charge can be read"
             )

@@ -18,6 +18,9 @@ logger = logging.getLogger("hica.client")
 
 NODE = re.compile(r"SuperNode ID: (\d+)")
 REQUEST = re.compile(r"Receiving: (\S+) message")
+ANSWER = re.compile(r"Sending: (\S+) message")
+SENT = "Sent successfully"
+"""What the SuperNode says before an answer goes out, and once the coordinator has it."""
 
 ACTIVATION_FAILED = 2004
 """Flower's code of the error with which an unknown key is refused."""
@@ -34,7 +37,11 @@ REVOKED = (
     "enrolled, or ask whether it was revoked"
 )
 ENDED = "the SuperNode ended; its log says why"
-SILENT = "does not answer; trying on. What `hica-client check` says may help"
+SILENT = (
+    "does not answer; trying on. What `hica-client check` says may help. If this goes on, ask the "
+    "coordinator whether the study is over"
+)
+UNSEEN = "answers this machine, but not the SuperNode yet"
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,17 @@ class LinkState:
 class Link:
     """Follows the SuperNode's lines and keeps the state of the link in `node.json`.
 
-    `address` is the coordinator's host:port, for messages.
+    `address` is the coordinator's host:port, for messages. `answered` is the kind of the last
+    answer that the coordinator has, empty before the first.
     """
 
     def __init__(self, path: Path, address: str) -> None:
         self._path = path
         self._address = address
         self._reason = ""
+        self._leaving = ""
+        self.answered = ""
+        self._silent = False
         self.state = read_link(path)
         self.closed()  # whatever a killed client has left there
 
@@ -70,15 +81,29 @@ class Link:
             self._connected(int(node[1]))
         elif "Connection successful" in line and self.state.node is not None:
             self._connected(self.state.node)
-        elif "Connection attempt failed" in line and self.state.trouble != SILENT:
+        elif "Connection attempt failed" in line and not self._silent:
+            self._silent = True
             logger.warning("%s: %s", self._address, SILENT)
             self._now(connected=False, trouble=SILENT)
         elif request := REQUEST.search(line):
             logger.info("%s: asks for %s", self._address, request[1])
+        elif answer := ANSWER.search(line):
+            self._leaving = answer[1]
+        elif SENT in line:
+            self.answered = self._leaving
         elif f"code: {ACTIVATION_FAILED}" in line:
             self._reason = UNKNOWN_KEY
         elif GRACEFUL in line:
             self._reason = REVOKED
+
+    def explained(self, network: str) -> None:
+        """Say of a coordinator that is silent what is wrong on the way to it.
+
+        `network` is that; empty where nothing can be found.
+        """
+        found = network.removeprefix(f"{self._address}: ") or UNSEEN
+        logger.warning("%s: %s", self._address, found)
+        self._now(connected=False, trouble=f"{found}; trying on")
 
     def ended(self, network: str) -> None:
         """Take note that the SuperNode has ended by itself, and say why.
@@ -101,6 +126,7 @@ class Link:
             self._now(node=node, connected=True, trouble="")
 
     def _now(self, *, connected: bool, trouble: str, node: int | None = None) -> None:
+        self._silent = self._silent and not connected
         since = datetime.now(UTC).isoformat(timespec="seconds")
         node = self.state.node if node is None else node
         self.state = LinkState(node, connected, since, trouble)

@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
 from hica.deployment.kit import Kit
 from hica.errors import ConfigurationError, FederationError, HicaError
+from hica_client.flower_runner import signed_headers
 from hica_client.preflight_report import Preflight
 
 TIMEOUT = 10.0
@@ -37,6 +40,10 @@ EXPIRED, NOT_YET_VALID, OTHER_NAME, OTHER_IP = 10, 9, 62, 64
 """OpenSSL's X509_V_ERR_… of the same meaning."""
 
 
+class ForeignCertificateError(FederationError):
+    """Who answers there is not of the kit's authority; waiting does not mend that."""
+
+
 @dataclass(frozen=True)
 class Meeting:
     """What a connection to the coordinator showed."""
@@ -47,12 +54,19 @@ class Meeting:
     """Seconds by which this machine's clock is ahead of the coordinator's."""
     status: int
     """HTTP status of its health page."""
+    enrolled: bool | None = None
+    """Whether the key that it was asked about is enrolled; None: not asked, or it cannot tell."""
 
 
-def check_network(found: Preflight, kit: Kit, ca: Path) -> None:
-    """Connect to the coordinator, trusting its authority `ca`, and note what is seen."""
+def check_network(
+    found: Preflight, kit: Kit, ca: Path, key: EllipticCurvePrivateKey | None = None
+) -> None:
+    """Connect to the coordinator, trusting its authority `ca`, and note what is seen.
+
+    With the site's `key` it is asked whether that is enrolled.
+    """
     with found.gathering():
-        meeting = meet(kit, ca)
+        meeting = meet(kit, ca, key)
         found.facts |= {
             "certificate_days": int(meeting.certificate_days),
             "clock_ahead_seconds": round(meeting.clock_ahead, 1),
@@ -70,6 +84,13 @@ def check_network(found: Preflight, kit: Kit, ca: Path) -> None:
         if abs(meeting.clock_ahead) > FAIR_DIFFERENCE:
             found.notes.append(_clock_words(meeting.clock_ahead))
         check_clock(meeting.clock_ahead)
+        if meeting.enrolled is not None:
+            found.facts["enrolled"] = meeting.enrolled
+        if meeting.enrolled is False:
+            found.notes.append(
+                f"{kit.address}: the coordinator has not enrolled this site's key: send them the "
+                "file ending in .pub, and compare its fingerprint with them by telephone"
+            )
 
 
 def check_clock(ahead: float) -> None:
@@ -85,8 +106,22 @@ def check_clock(ahead: float) -> None:
         )
 
 
-def meet(kit: Kit, ca: Path) -> Meeting:
-    """Connect as the client does and ask for the health page.
+def refuse_foreign(kit: Kit, ca: Path) -> None:
+    """Connect once, as the client would go on to do without end.
+
+    Raises:
+        ForeignCertificateError: Who answers is not of the kit's authority `ca`.
+    """
+    try:
+        meet(kit, ca)
+    except ForeignCertificateError:
+        raise
+    except HicaError:  # may pass by itself; the client says it, too
+        return
+
+
+def meet(kit: Kit, ca: Path, key: EllipticCurvePrivateKey | None = None) -> Meeting:
+    """Connect as the client does, ask for the health page, and whether a `key` is enrolled.
 
     Raises:
         ConfigurationError: The kit's certificate cannot be used.
@@ -102,14 +137,25 @@ def meet(kit: Kit, ca: Path) -> Meeting:
             asked = time.time()
             response = connection.getresponse()
             there = parsedate_to_datetime(response.headers["Date"]).timestamp()
+            here = (asked + time.time()) / 2
+            response.read()
+            enrolled = _is_enrolled(connection, key) if key is not None else None
         except (OSError, http.client.HTTPException, TypeError, ValueError) as error:
             raise FederationError(
                 f"{kit.address}: has the coordinator's certificate but gives no answer that HiCA "
                 f"understands ({type(error).__name__}); ask whether its gateway is well"
             ) from None
-        here = (asked + time.time()) / 2
     # The header names a second: on average the clock was half a second further.
-    return Meeting((ends - here) / 86400, here - (there + 0.5), response.status)
+    return Meeting((ends - here) / 86400, here - (there + 0.5), response.status, enrolled)
+
+
+def _is_enrolled(
+    connection: http.client.HTTPSConnection, key: EllipticCurvePrivateKey
+) -> bool | None:
+    """Ask on an open connection; who holds no enrolled key hears that there is no such page."""
+    connection.request("GET", "/enrolled", headers=signed_headers(key))
+    status = connection.getresponse().status
+    return {204: True, 404: False}.get(status)
 
 
 def _trusting(ca: Path) -> ssl.SSLContext:
@@ -199,7 +245,9 @@ def _distrust(error: ssl.SSLCertVerificationError, kit: Kit) -> HicaError:
             "unpack the newest kit. If it is, something between opens the connection: ask your IT "
             "to except this address from TLS inspection"
         )
-    return FederationError(f"{kit.address}: {words}")
+    foreign = error.verify_code not in (EXPIRED, NOT_YET_VALID, OTHER_NAME, OTHER_IP)
+    kind = ForeignCertificateError if foreign else FederationError
+    return kind(f"{kit.address}: {words}")
 
 
 def _clock_words(ahead: float) -> str:

@@ -11,29 +11,36 @@ import os
 import secrets
 import signal
 import sys
+import time
 from pathlib import Path
 
 import httpx
 
 from hica.deployment.flower_version import require_flower
-from hica.deployment.keys import read_private
+from hica.deployment.keys import check_pair, read_private
 from hica.deployment.kit import CA_CERTIFICATE, Kit, read_kit
 from hica.deployment.lockfile import hold
 from hica.deployment.supervision import Service, Supervisor, free_port, until_stopped
 from hica.errors import INTERRUPTED, ConfigurationError, HicaError
+from hica.printable import plain
+from hica.steps.result import RESULT
 from hica.storage import write_atomically
 from hica_client.approval import approved
 from hica_client.audit import verify
 from hica_client.federation_checks import check_name, check_noise, check_versions
 from hica_client.flower_runner import TASK_LOST, deactivate, supernode_arguments
-from hica_client.link import Link
-from hica_client.network_checks import check_clock, meet
+from hica_client.link import SILENT, Link
+from hica_client.network_checks import check_clock, meet, refuse_foreign
+from hica_client.result import result_file
 from hica_client.site import Site, load_site
 
 logger = logging.getLogger("hica.client")
 
 LOOK_SECONDS = 0.5
 """Between two looks at the processes."""
+
+LINGER_SECONDS = 30.0
+"""How long a site that knows of the end stays, for a coordinator that has not had its answer."""
 
 QUICK_DEATHS = 10
 """Of the runner in a row, after which it is left to people: some four minutes."""
@@ -44,17 +51,21 @@ task for it already: a runner that takes that waits two hours for the rest of th
 
 
 def run(site_file: Path) -> int:
-    """Take part until a signal comes; returns the exit code: 0 after SIGTERM, 130 after SIGINT.
+    """Take part until the study is over, or a signal comes; returns the exit code.
+
+    It is 0 at the end of the study and after SIGTERM, 130 after SIGINT.
 
     Raises:
         ConfigurationError: Kit, key or approval is missing or does not fit this installation.
         DataError: The audit log was tampered with.
-        FederationError: The client of this site runs already, or its runner does not start.
+        FederationError: The client of this site runs already, its runner does not start, or who
+            answers at the coordinator's address is not of the kit's authority.
         StorageError: The site's state cannot be written.
     """
     require_flower()
     site = load_site(site_file)
     kit = admitted(site_file, site)
+    refuse_foreign(kit, site.federation.kit / CA_CERTIFICATE)
     logging.getLogger("hica").setLevel(logging.INFO)
     with hold(lock_file(site), f"the client of {site_file}"), until_stopped() as stop:
         client = Client(site_file.resolve(), site, kit)
@@ -62,7 +73,14 @@ def run(site_file: Path) -> int:
         with client.supervisor as running:
             while not stop.wait(LOOK_SECONDS):
                 running.tick()
+                if client.is_done():
+                    break
+                client.explain_silence()
         client.link.closed()
+    if result_file(site, kit.study_sha256).exists():
+        name = read_kit(site.federation.kit)[1].study.name
+        print(plain(f"the study {name} is over; your result: hica-client result {site_file}"))
+        return 0
     return INTERRUPTED if stop.signal is signal.SIGINT else 0
 
 
@@ -92,7 +110,7 @@ def admitted(site_file: Path, site: Site) -> Kit:
     check_name(site, kit)
     check_noise(site, kit)
     check_versions(kit)
-    read_private(site.federation.key)
+    check_pair(site.federation.key)
     if not approved(site, study.sha256):
         raise ConfigurationError(
             f"the study {study.study.name!r} ({study.sha256[:12]}) is not approved at this site. "
@@ -111,6 +129,7 @@ class Client:
         self.kit = kit
         self.link = Link(link_file(site), kit.address)
         self._ends_supernode = False
+        self._told_at: float | None = None
         runtime = f"127.0.0.1:{free_port()}"
         secret = site.service / "secret"
         write_atomically(secret, secrets.token_bytes(32), mode=0o600)
@@ -145,6 +164,17 @@ class Client:
     @property
     def _ca_certificate(self) -> Path:
         return self.site.federation.kit / CA_CERTIFICATE
+
+    def is_done(self) -> bool:
+        """Whether the study is over and the coordinator knows that this site has been told.
+
+        An answer may be lost, and be asked for again: that is waited for, but not long.
+        """
+        if not result_file(self.site, self.kit.study_sha256).exists():
+            return False
+        now = time.monotonic()
+        self._told_at = self._told_at or now
+        return self.link.answered == RESULT.kind or now - self._told_at > LINGER_SECONDS
 
     def _heard(self, service: str, line: str) -> None:
         if service == "supernode":
@@ -182,6 +212,11 @@ class Client:
             self._ends_supernode = True
             with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
                 os.kill(pid, signal.SIGTERM)
+
+    def explain_silence(self) -> None:
+        """Say once why the coordinator cannot be reached, as far as this machine can see it."""
+        if self.link.state.trouble == SILENT:
+            self.link.explained(self._network_trouble())
 
     def _network_trouble(self) -> str:
         """What keeps this machine from the coordinator, whatever the SuperNode says."""

@@ -23,20 +23,23 @@ def conflicts(policy: PolicySection, study: Study) -> list[str]:
         found.append(
             f"the study shows counts of {fewest} patients (federation.min_count), this site's "
             f"policy.min_count is {policy.min_count}: ask the coordinator to raise the one, or "
-            "lower the other in site.toml"
+            "lower the other in the site file"
         )
     if policy.require_secure_aggregation and not study.privacy.secure_aggregation:
         found.append(
             "this site takes part under secure aggregation only (policy.require_secure_aggregation"
             "), which the study does not offer: ask the coordinator to set "
-            "privacy.secure_aggregation = true, or change the policy in site.toml"
+            "privacy.secure_aggregation = true, or change the policy in the site file"
         )
     found += _budget_conflicts(policy, study)
-    forbidden = [kind for kind in kinds_asked(study) if kind not in policy.kinds]
+    spared = {step.kind for step in steps_of(study) if step.best_effort}
+    forbidden = [
+        kind for kind in kinds_asked(study) if kind not in policy.kinds and kind not in spared
+    ]
     if forbidden:
         found.append(
             f"the study needs {', '.join(forbidden)}, which policy.kinds does not list: add it in "
-            "site.toml, or do not take part"
+            "the site file, or do not take part"
         )
     held_back = sorted(
         {
@@ -49,7 +52,7 @@ def conflicts(policy: PolicySection, study: Study) -> list[str]:
     if held_back:
         found.append(
             f"the study needs the arrays {', '.join(held_back)}, which policy.tensors does not "
-            "allow: add them in site.toml, or do not take part"
+            "allow: add them in the site file, or do not take part"
         )
     return found
 
@@ -63,7 +66,7 @@ def _budget_conflicts(policy: PolicySection, study: Study) -> list[str]:
         return [
             f"the study spends ε = {epsilon:g} of the privacy of this site's patients, and "
             "policy.max_epsilon is not set: whoever answers for them decides what all studies "
-            "together may spend, and sets it in site.toml"
+            "together may spend, and sets it in the site file"
         ]
     found = []
     if epsilon > policy.max_epsilon:

@@ -11,18 +11,21 @@ from pathlib import Path
 import torch
 
 from hica.cohort.region_method import region_method
-from hica.device import select_device
-from hica.errors import StorageError
-from hica.images.decode import read_image, read_mask
-from hica.images.manifest import Record, check_labels, examine_manifest
+from hica.device import precision, select_device
+from hica.errors import DataError, StorageError
+from hica.images.decode import read_image_told, read_mask
+from hica.images.manifest import Record, check_labels, check_split, examine_manifest
+from hica.printable import size_words
 from hica.progress import track
 from hica.regions import extract
 from hica.storage import open_to_others, write_atomically
 from hica.study import Study, load_study
 from hica.towers.adaptation import AdaptedTower
 from hica.towers.from_study import adapted_tower
+from hica.towers.preprocessing import told
+from hica_client.draws import site_roles
+from hica_client.one_study import check_one_study
 from hica_client.preflight_report import Preflight
-from hica_client.session import Session
 from hica_client.site import Site, load_site
 
 NO_SPLIT = "to be drawn"
@@ -32,9 +35,9 @@ NO_LABEL = "unlabelled"
 def preflight(site_file: Path, study_file: Path | None = None, offline: bool = False) -> Preflight:
     """Check a site, its start kit where it has one, and whether it fits the study.
 
-    Reads every image and mask. In the site's folders only `cache` and `state` are made, and the
-    study's episode is written as a run would write it. The study is by default that of the start
-    kit, if there is one; `offline` does not connect to the kit's coordinator.
+    Reads every image and mask, and keeps nothing of a study: in the site's folders only `cache` and
+    `state` are made. The study is by default that of the start kit, if there is one; `offline` does
+    not connect to the kit's coordinator.
     """
     found = Preflight()
     site, study = None, None
@@ -47,7 +50,11 @@ def preflight(site_file: Path, study_file: Path | None = None, offline: bool = F
         return found
     found.facts["site"] = site.site.name
     with found.gathering():
-        found.facts["device"] = str(select_device(site.device.use))
+        device = select_device(site.device.use)
+        found.facts |= {
+            "device": str(device),
+            "precision": str(precision(device)).removeprefix("torch."),
+        }
     for name in ("cache", "state"):
         with found.gathering():
             check_writable(getattr(site.data, name))
@@ -57,6 +64,9 @@ def preflight(site_file: Path, study_file: Path | None = None, offline: bool = F
         from hica_client.federation_checks import check_federation
 
         study_of_kit = check_federation(found, site, offline)
+        if study is not None and study_file is not None and study_of_kit is not None:
+            with found.gathering():
+                check_one_study(study, study_file, study_of_kit, site.federation.kit)
         study = study if study_file is not None else study_of_kit
     records = check_manifest(found, site.data.manifest)
     check_images(found, records)
@@ -96,6 +106,10 @@ def check_manifest(found: Preflight, manifest: Path) -> list[Record]:
         "groups": len({record.group for record in records}),
         "labels": count_labels(records),
     }
+    with found.gathering():
+        check_split(records, str(manifest))
+    with found.gathering():
+        check_held_out(records, manifest)
     nameless = sum(record.patient_id is None for record in records)
     if nameless:
         found.notes.append(
@@ -103,6 +117,21 @@ def check_manifest(found: Preflight, manifest: Path) -> list[Record]:
             "dup_group links them: two of one patient may come to lie on both sides of the test"
         )
     return records
+
+
+def check_held_out(records: Sequence[Record], manifest: Path) -> None:
+    """Check that a split that is given holds out somebody.
+
+    Raises:
+        DataError: All labelled rows are for training.
+    """
+    sides = {record.split for record in records if record.label}
+    if "train" in sides and "test" not in sides:
+        raise DataError(
+            f"{manifest}: column split: no labelled row is of the test, so that nobody could say "
+            "how good the model is here: write test in the rows to be held out, whole patients at "
+            "a time, or leave the column empty to have the split drawn"
+        )
 
 
 def count_labels(records: Sequence[Record]) -> dict[str, dict[str, int]]:
@@ -115,12 +144,17 @@ def count_labels(records: Sequence[Record]) -> dict[str, dict[str, int]]:
 
 
 def check_images(found: Preflight, records: Sequence[Record]) -> None:
-    """Decode every image and its mask."""
+    """Decode every image and its mask, and count by which way they come to 8-bit RGB."""
+    decoded: Counter[str] = Counter()
+    oblong = 0
     for record in track(records, "decoding images and masks", len(records)):
         with found.gathering():
-            image = read_image(record.image)
+            image, way = read_image_told(record.image)
+            decoded[way] += 1
+            oblong += image.width != image.height
             if record.mask is not None:
                 read_mask(record.mask, image.size)
+    found.facts |= {"decoded": dict(decoded), "not_square": oblong}
 
 
 def check_study(found: Preflight, site: Site, study: Study, records: Sequence[Record]) -> None:
@@ -136,7 +170,7 @@ def check_study(found: Preflight, site: Site, study: Study, records: Sequence[Re
         check_shots(found, site, study)
     with found.gathering():
         tower = adapted_tower(study, site.data.weights, torch.device("cpu"), site.data.hubs)
-        found.facts["image_tower"] = tower.tower.fingerprint
+        found.facts |= {"image_tower": tower.tower.fingerprint, "preprocess": told(tower.tower)}
         check_regions(site, study, tower)
         if "train" in found.facts:
             rows = (found.facts[role] for role in ("train", "test", "rest"))
@@ -144,12 +178,12 @@ def check_study(found: Preflight, site: Site, study: Study, records: Sequence[Re
 
 
 def check_shots(found: Preflight, site: Site, study: Study) -> None:
-    """Draw the episode and the test as a run would, and say where the site is short.
+    """Say what the images are for, as drawn or as a run would draw them, and what is lacking.
 
     Raises:
         DataError: Patients on both sides of the manifest's split.
     """
-    assigned = Session(site, study).roles
+    assigned = site_roles(site, study, keep=False)
     drawn = Counter(record.label for record in assigned.shots)
     found.facts["shots"] = {name: drawn[name] for name in study.class_names}
     roles = {"train": assigned.train, "test": assigned.test, "rest": assigned.rest}
@@ -204,6 +238,6 @@ def check_space(found: Preflight, cache: Path, needed: int) -> None:
     found.facts["cache"] = {"needed": needed, "present": present, "free": free}
     if needed > present + free:
         raise StorageError(
-            f"{cache}: a run may need {needed / 1e9:.1f} GB there, {free / 1e9:.1f} GB are free: "
+            f"{cache}: a run may need {size_words(needed)} there, {size_words(free)} are free: "
             "free space, or name a folder on another disk in data.cache"
         )

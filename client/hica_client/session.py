@@ -1,7 +1,7 @@
 """A site's hold on one study: its data prepared, its model built, its state on disk.
 
-A session can be lost at any moment and made again: what must survive (centre, pseudo-labels) is
-written under the site's state folder before an answer that depends on it.
+A session can be lost at any moment and made again: what must survive (draw, centre, pseudo-labels)
+is written under the site's state folder before an answer that depends on it.
 """
 
 import hashlib
@@ -17,11 +17,9 @@ from torch import Tensor
 
 from hica.cohort.pipeline import Pipeline
 from hica.cohort.region_method import region_method
-from hica.cohort.roles import assign_roles, drawn
 from hica.device import select_device
 from hica.errors import CheckpointError
 from hica.images.cache import TensorCache
-from hica.images.episodes import save_episode
 from hica.images.manifest import Record
 from hica.method.examples import Examples
 from hica.method.local_training import Batch, embed_all
@@ -36,6 +34,7 @@ from hica.towers.from_study import adapted_tower
 from hica.wire.checkpoint import has_state, load_state, save_state
 from hica.wire.weight_names import BANK_CLASSES, BANK_FINDINGS
 from hica_client.answers import Answers
+from hica_client.draws import site_roles
 from hica_client.site import Site
 
 
@@ -51,14 +50,11 @@ class Session:
         self.study = study
         self.run_id = 0
         self.device = select_device(site.device.use)
-        self.state = site.data.state / study.sha256[:16]
-        self.roles = assign_roles(
-            self.name, site.data.manifest, study, site.data.test_fraction, site.data.prevalence
-        )
+        self.state = site.study_folder(study.sha256)
+        self.roles = site_roles(site, study, keep=True)
         self._examples: dict[Part, Examples] = {}
         self._embedded: dict[Part, tuple[str, Batch]] = {}
-        self.state.mkdir(parents=True, exist_ok=True)
-        save_episode(self.state / "episode.json", self.roles.episode, self.roles.train)
+        self._ids: dict[Part, NDArray[np.uint8]] = {}
 
     @property
     def name(self) -> str:
@@ -69,6 +65,11 @@ class Session:
     def rest_shares(self) -> Vector | None:
         """See `SiteData.rest_shares`."""
         return self.roles.rest_shares
+
+    @property
+    def withdrawn(self) -> int:
+        """See `SiteData.withdrawn`."""
+        return self.roles.withdrawn
 
     @property
     def shots_in_pool(self) -> NDArray[np.bool_]:
@@ -92,7 +93,7 @@ class Session:
             "test": self.told("test"),
             "classes": dict(zip(classes, roles.classes_told, strict=True)),
             "shortfall": [] if hidden else sorted(roles.episode.shortfall),
-            "notes": [note.told for note in roles.notes],
+            "notes": list(dict.fromkeys(note.told for note in roles.notes if note.told)),
             "tower": self.tower_fingerprint,
             "device": str(self.device),
             "versions": {
@@ -188,7 +189,7 @@ class Session:
         return {
             "labelled": roles.shots,
             "unlabelled": roles.pool,
-            "centre": drawn(roles.pool, self.study.alignment.centre_images),
+            "centre": roles.centre,
             "test": roles.test,
             "rest": roles.rest,
         }[part]
@@ -223,6 +224,8 @@ class Session:
                 # A refusal would tell of the one patient whose image cannot be read.
                 count = views.get(part, 1)
                 rows = [row for row in rows if self.pipeline.is_readable(row, count)]
+            ids = [bytes.fromhex(self.roles.ids[row.name]) for row in rows]
+            self._ids[part] = np.frombuffer(b"".join(ids), np.uint8).reshape(-1, 32)
             self._examples[part] = self.pipeline.examples(
                 rows,
                 [names.index(row.label) if row.label and labelled else -1 for row in rows],
@@ -232,6 +235,11 @@ class Session:
                 zoomed if part in views else None,
             )
         return self._examples[part]
+
+    def images(self, part: Part) -> NDArray[np.uint8]:
+        """See `SiteData.images`."""
+        self.examples(part)  # of a private study, those that can be read
+        return self._ids[part]
 
     def embedded(self, part: Part, model: AlignmentModel) -> Batch:
         """Unit embeddings of some of the site's images, in the views a test image is shown in.

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, PrivateAttr, model_validator
 
 from hica.steps.plan import all_kinds
 from hica.study import Fraction, Name, Section, read_toml, validated
@@ -13,13 +13,14 @@ class SiteSection(Section):
     """`[site]`: what the site is called in every report."""
 
     name: Name
+    """What the site is called in the coordinator's report: the name in `kit.json`."""
 
 
 class DataSection(Section):
     """`[data]`: where images, weights and the site's own files lie; relative to `site.toml`."""
 
     manifest: Path
-    """CSV with the columns image,label,patient_id,split,mask,findings (only image required)."""
+    """CSV, one row an image; of its columns only `image` is required."""
     weights: Path = Path("weights")
     """Folder below which checkpoints named by the study are looked up."""
     hubs: bool = False
@@ -27,7 +28,7 @@ class DataSection(Section):
     cache: Path = Path("cache")
     """Decoded images and features: everything in it can be deleted at any time."""
     state: Path = Path("state")
-    """Approvals, audit log and privacy ledger; episode, centre and pseudo-labels of each study."""
+    """Approvals, audit log and privacy ledger; draw, centre and pseudo-labels of each study."""
     test_fraction: float = Field(default=0.3, gt=0.0, lt=1.0)
     """Share of the patients held out, where the manifest has no `split` column."""
     prevalence: dict[str, Fraction] = Field(default_factory=dict)
@@ -48,6 +49,7 @@ class DeviceSection(Section):
     """`[device]`: where the site computes."""
 
     use: str = "auto"
+    """`auto` (a GPU where there is one), `cpu` or `cuda:N`."""
 
 
 class FederationSection(Section):
@@ -73,8 +75,8 @@ class PolicySection(Section):
     require_secure_aggregation: bool = False
     """Whether only studies are taken part in whose coordinator sees sums over sites alone."""
     max_epsilon: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
-    """ε that all private studies together may spend on the site's patients; None: no private study
-    is answered, for nobody has decided what it may cost."""
+    """ε that all private studies together may spend on the site's patients; without it no
+    private study is answered, for nobody has decided what it may cost."""
     delta: Annotated[float, Field(gt=0.0, lt=1.0)] = 1e-5
     """δ at which `max_epsilon` holds: well below one over the number of patients."""
     noise: Literal["secure", "seeded"] = "secure"
@@ -100,6 +102,12 @@ class Site(Section):
     device: DeviceSection = DeviceSection()
     federation: FederationSection = FederationSection()
     policy: PolicySection = PolicySection()
+    _file: Path = PrivateAttr(default=Path("site.toml"))
+
+    @property
+    def file(self) -> Path:
+        """The site file as it was named, for messages."""
+        return self._file
 
     @property
     def approvals(self) -> Path:
@@ -115,6 +123,15 @@ class Site(Section):
     def ledger(self) -> Path:
         """What private studies have spent on the site's patients (`hica_client.ledger`)."""
         return self.data.state / "ledger.jsonl"
+
+    def study_folder(self, sha256: str) -> Path:
+        """What the site keeps of a study, by the study's SHA-256."""
+        return self.data.state / sha256[:16]
+
+    @property
+    def withdrawals(self) -> Path:
+        """Whose images are not used any more (`hica_client.withdrawal`)."""
+        return self.data.state / "withdrawals.jsonl"
 
     @property
     def service(self) -> Path:
@@ -139,4 +156,6 @@ def load_site(path: Path) -> Site:
     federation = site.federation.model_copy(
         update={name: folder / getattr(site.federation, name) for name in ("kit", "key")}
     )
-    return site.model_copy(update={"data": data, "federation": federation})
+    loaded = site.model_copy(update={"data": data, "federation": federation})
+    loaded._file = path
+    return loaded

@@ -11,6 +11,7 @@ from typing import Any
 from hica.deployment.kit import read_kit
 from hica.deployment.lockfile import holder
 from hica.errors import HicaError
+from hica.wire.messages import shown_round
 from hica_client.approval import decisions
 from hica_client.audit import verify
 from hica_client.link import read_link
@@ -43,7 +44,7 @@ def status(site_file: Path) -> dict[str, Any]:
         "trouble": link.trouble if pid is not None else "",
         "node": link.node,
         "messages": len(entries),
-        "last_message": {name: entries[-1][name] for name in SHOWN} if entries else None,
+        "last_message": _last(entries[-1]) if entries else None,
         "approved": [
             {"study": decision.study, "name": decision.name, "user": decision.user}
             for decision in decisions(site).values()
@@ -71,6 +72,11 @@ def describe(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "approved", f"{study['name']} ({study['study'][:12]}), by {study['user']}"
     if not found["approved"]:
         yield "approved", "no study"
+
+
+def _last(entry: dict[str, Any]) -> dict[str, Any]:
+    """What is of interest of an entry, its round as people count it."""
+    return {name: entry[name] for name in SHOWN} | {"round": shown_round(entry["round"])}
 
 
 def _services(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Where the arithmetic happens, and in which precision."""
 
 import os
+import re
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -18,9 +19,9 @@ def select_device(name: str) -> torch.device:
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     if name == "cpu":
         return torch.device("cpu")
-    prefix, _, index = name.partition(":")
-    if prefix != "cuda" or not (index.isdigit() or name == "cuda"):
+    if not re.fullmatch("cuda(:[0-9]{1,4})?", name):
         raise ConfigurationError(f"device {name!r}: expected auto, cpu or cuda:N")
+    index = name.partition(":")[2]
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(index or 0) >= available:
         raise ConfigurationError(f"device {name!r}: this machine has {available} GPU(s); use auto")

@@ -88,10 +88,16 @@ class BudgetError(HicaError):
     cause = "privacy budget"
 
 
+FOUND = 9
+"""Of commands that look for something: all went well, and it was found."""
 INTERRUPTED = 130
 """128 + SIGINT, what a shell reports for a program ended by Ctrl-C."""
+NO_READER = 141
+"""128 + SIGPIPE, what a shell reports for a program whose reader, such as `head`, has gone."""
 
 _FAMILY: list[type[HicaError]] = [HicaError, *HicaError.__subclasses__()]
 _FAULTS = "; ".join(f"{kind.exit_code} {kind.cause}" for kind in _FAMILY)
-EXIT_CODES = f"Exit codes: 0 done; {_FAULTS}; {INTERRUPTED} interrupted."
+EXIT_CODES = (
+    f"Exit codes: 0 done; {_FAULTS}; {INTERRUPTED} interrupted; {NO_READER} nobody reads on."
+)
 """For the help of every command line."""

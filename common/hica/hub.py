@@ -14,10 +14,11 @@ from pathlib import Path
 from hica.errors import WeightsError
 from hica.model_folder import look_through
 
-PINNED = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*@[0-9a-f]{40}", re.ASCII)
+PINNED = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*@[0-9A-Fa-f]{40}", re.ASCII)
 """`OWNER/NAME@COMMIT`: a commit cannot be changed later, a branch or a tag can."""
 HOW_TO_ALLOW = (
-    "set hubs = true in [data] of site.toml (at the coordinator: of server.toml, or give --hubs)"
+    "set hubs = true in [data] of the site file (at the coordinator: of server.toml, or give "
+    "--hubs)"
 )
 
 _one_at_a_time = threading.Lock()
@@ -61,7 +62,7 @@ def model(
         def fetch(files: Sequence[str] = files) -> str:
             return snapshot_download(
                 owner_and_name,
-                revision=commit,
+                revision=commit.lower(),
                 allow_patterns=list(files),
                 ignore_patterns=["*/*", "*.py", *left_out],
                 local_files_only=not hubs,
@@ -115,7 +116,7 @@ def _fetched(fetch: Callable[[], str], what: str, hubs: bool, key: str) -> Path:
         raise WeightsError(
             f"{key}: {what} is not on this machine, which fetches nothing from a hub. Fetch it "
             "where there is a network, put it below the folder of weights (data.weights of "
-            "site.toml, data.folder of server.toml, --data) and name it there; or "
+            "the site file, data.folder of server.toml, --data) and name it there; or "
             f"{HOW_TO_ALLOW}"
         ) from None
 

@@ -1,7 +1,8 @@
-"""Text from elsewhere, made safe to print and to log; lists of names, made short."""
+"""Text from elsewhere, made safe to print and to log; names and metrics, made short."""
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
 
@@ -16,6 +17,20 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
+def byte_unit(largest: float) -> tuple[float, str]:
+    """Divisor and name of the unit in which `largest` bytes read well."""
+    for divisor, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if largest >= divisor:
+            return divisor, unit
+    return 1.0, "bytes"
+
+
+def size_words(size: float) -> str:
+    """Bytes with a unit that fits: `1.23 MB`."""
+    divisor, unit = byte_unit(size)
+    return f"{float(f'{size / divisor:.3g}'):g} {unit}"
+
+
 def plain(text: str) -> str:
     """`text` without control characters, which steer a terminal; its lines stay lines."""
     return "".join(sign if sign.isprintable() or sign == "\n" else "�" for sign in text)
@@ -24,6 +39,14 @@ def plain(text: str) -> str:
 def printable(text: str) -> str:
     """`text` as it stands, for rich: no markup, and no control characters."""
     return escape(plain(text))
+
+
+def percent(interval: Mapping[str, float] | None) -> str:
+    """A metric as `81.2 [78.0, 84.1]`, or a dash where it is not defined."""
+    if interval is None:
+        return "–"
+    low, high = 100 * interval["low"], 100 * interval["high"]
+    return f"{100 * interval['value']:5.1f} [{low:.1f}, {high:.1f}]"
 
 
 def one_line(text: str) -> str:
@@ -37,8 +60,12 @@ class PlainFormatter(logging.Formatter):
     """Every log of both sides: a record is one line, and a traceback lines that are set in.
 
     What others have written (names, notes, reasons) can thereby neither look like another record,
-    nor steer the terminal that shows the log, nor fill it.
+    nor steer the terminal that shows the log, nor fill it. Its time is UTC.
     """
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%SZ"
+    default_msec_format = None
 
     def format(self, record: logging.LogRecord) -> str:
         """The whole record, made safe last of all, whichever part of it came from outside."""

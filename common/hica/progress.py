@@ -16,6 +16,11 @@ console = Console(stderr=True)
 One of many processes that work for one command sets `quiet` and leaves the word to the command."""
 
 
+def time_in_log() -> str:
+    """The time before a line on standard error, as in other logs; empty on a terminal."""
+    return "" if console.is_terminal else time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime())
+
+
 def track(sequence: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
     """Yield the items of a sequence, showing how far it has come.
 
@@ -30,7 +35,9 @@ def track(sequence: Iterable[Item], description: str, total: int | None = None) 
     if console.is_terminal:
         yield from rich.progress.track(sequence, description, total=total, console=console)
         return
-    print(f"{description}: {total if total is not None else 'some'} items", file=sys.stderr)
+    number = total if total is not None else "some"
+    print(f"{time_in_log()}{description}: {number} items", file=sys.stderr)
     started = time.monotonic()
     yield from sequence
-    print(f"{description}: done in {time.monotonic() - started:.1f} s", file=sys.stderr)
+    seconds = time.monotonic() - started
+    print(f"{time_in_log()}{description}: done in {seconds:.1f} s", file=sys.stderr)

@@ -34,9 +34,10 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o666, *, durable: boo
 
 def cannot_be_written(path: Path, error: OSError) -> StorageError:
     """The error to raise where the system refused to write `path`: what it said, and a remedy."""
+    in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+    why = "a file is where its folder should be" if in_the_way else error.strerror or error
     return StorageError(
-        f"{path}: cannot be written: {error.strerror or error}; "
-        "free space or choose a folder that may be written"
+        f"{path}: cannot be written: {why}; free space or choose a folder that may be written"
     )
 
 

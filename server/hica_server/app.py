@@ -15,13 +15,14 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from hica.deployment.keys import PublicKey
+from hica.steps.model_file import save_model
 from hica.steps.plan import plan
 from hica.study import Study
 from hica.wire.checkpoint import write_json
 from hica_server.coordinator import Coordinator
 from hica_server.disk_offload import offloaded
 from hica_server.participants import Roster
-from hica_server.result import make_result, save_model
+from hica_server.result import make_result
 from hica_server.state import RunState
 
 logger = logging.getLogger("hica.server")
@@ -69,13 +70,15 @@ def run_study(
     roster: Roster | None = None,
     gather: Callable[[], None] = lambda: None,
     registered: Mapping[str, PublicKey] | None = None,
+    tell_seconds: float = 0.0,
 ) -> dict[str, Any]:
     """Run or resume a study to its end in the run directory `out`, and return `result.json`.
 
     The directory holds `study.json`, `state`, `model` and `result.json`. `publish` is called where
     a run starts, and `gather` once all is ready for the sites: it waits until they have connected.
     `zero_shot` says whether the texts alone are evaluated first. For `roster` and `registered` see
-    `Participants` and `secure_exchange`.
+    `Participants` and `secure_exchange`. With `tell_seconds` also the sites that a finished study
+    has not told of its end are told, see `Coordinator`.
 
     Raises:
         HicaError: Whatever stops the run; the state of the last completed step is on disk.
@@ -88,20 +91,31 @@ def run_study(
         state = RunState.load(out, study.sha256)
     watcher.saved(state)
     coordinator = Coordinator(
-        grid, study, state, watcher.entry, roster, partial(offloaded, folder=out), registered
+        grid,
+        study,
+        state,
+        watcher.entry,
+        roster,
+        partial(offloaded, folder=out),
+        registered,
+        tell_seconds,
     )
-    gather()
-    coordinator.sites.meet(state.tower)
     turns = [turn for turn in plan(study) if zero_shot or not turn.optional]
+    if all(turn.step.best_effort for turn in turns[state.done :]):
+        coordinator.sites.meet(state.tower, quorum=0)  # who was told has gone
+    else:
+        gather()
+        coordinator.sites.meet(state.tower)
     for number, turn in enumerate(turns):
-        if number < state.done:
+        if number < state.done and not (turn.step.best_effort and tell_seconds):
             continue
         watcher.step(turn.title, number, len(turns))
         coordinator.take(turn)
         state.done = number + 1
         state.save(out)
         watcher.saved(state)
-    checkpoint = save_model(out, study, state)
+    more = {"text_bank_sha256": state.text_bank_sha256, "preprocess": state.preprocess}
+    checkpoint = save_model(out, study, state.learnt, **more)
     result = make_result(study, state, checkpoint)
     write_json(out / "result.json", result)
     return result

@@ -3,19 +3,22 @@
 import json
 import signal
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from hica.deployment.command_line import run_app
+from hica.deployment.command_line import Version, run_app
+from hica.deployment.path_arguments import A_PATH, STUDY_FILE
 from hica.errors import EXIT_CODES, INTERRUPTED
 from hica.printable import plain
 from hica.storage import keep_private, write_atomically
 from hica.study import load_study
 from hica_server.findings.commands import app as findings_app
 from hica_server.findings.draft import refuse_existing
+from hica_server.folder_arguments import RUN_FOLDER, STUDY_FOLDER
 from hica_server.settings import Folder, load_settings
 
 app = typer.Typer(
@@ -25,8 +28,19 @@ app = typer.Typer(
 )
 app.add_typer(findings_app, name="findings")
 
-Root = Annotated[Path, typer.Argument(metavar="DIR", help="What `hica-server init` made.")]
-Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+
+@app.callback()
+def common(version: Version = False) -> None:
+    """Options of every command."""
+
+
+Root = Annotated[
+    Path,
+    typer.Argument(metavar="DIR", click_type=STUDY_FOLDER, help="What `hica-server init` made."),
+]
+Run = Annotated[
+    Path, typer.Argument(click_type=RUN_FOLDER, help="Folder of a finished run, or a study's.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Hubs = Annotated[
     bool, typer.Option("--hubs", help="Fetch weights that are pinned and not here from a hub.")
@@ -35,7 +49,9 @@ Hubs = Annotated[
 
 @app.command(epilog="Example: hica-server init my-study")
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Made where it is missing.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", click_type=A_PATH, help="Made where it is missing.")
+    ],
 ) -> None:
     """Write annotated study.toml and server.toml that run as they are; existing ones are kept."""
     study, server = folder / "study.toml", folder / "server.toml"
@@ -50,14 +66,18 @@ def init(
 
 @app.command(epilog="Example: hica-server validate study.toml --set alignment.shots=10 --data data")
 def validate(
-    study_file: Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")],
+    study_file: Annotated[
+        Path,
+        typer.Argument(metavar="STUDY", click_type=STUDY_FILE, help="The study file (TOML)."),
+    ],
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override, for example alignment.margin=0.3.")
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of weights and corpus: also load the image tower and embed the texts."
+            click_type=A_PATH,
+            help="Folder of weights and corpus: also load the image tower and embed the texts.",
         ),
     ] = None,
     hubs: Hubs = False,
@@ -83,7 +103,10 @@ def provision(
         list[str] | None, typer.Argument(metavar="[SITE]...", help="Who gets a start kit.")
     ] = None,
     renew: Annotated[bool, typer.Option("--renew", help="Make a new certificate.")] = False,
-    days: Annotated[int, typer.Option(min=1, help="Days a new certificate is good for.")] = 365,
+    days: Annotated[
+        int, typer.Option(min=1, max=3650, help="Days a new certificate is good for.")
+    ] = 365,
+    json_: Json = False,
 ) -> None:
     """Make the certificates that are missing, and the start kits anew; keys are kept.
 
@@ -93,21 +116,28 @@ def provision(
 
     study, settings = load_study(folder / "study.toml"), load_settings(folder)
     made = provision.provision(Folder(folder), study, settings, sites or [], renew, days)
-    print("\n".join(made.lines()))
+    print(json.dumps(asdict(made), default=str) if json_ else "\n".join(made.lines()))
 
 
 @app.command(epilog="Example: hica-server enroll my-study H1.pub --name H1")
 def enroll(
     folder: Root,
     public_key: Annotated[
-        Path, typer.Argument(metavar="SITE.pub", help="The public key that the hospital sent.")
+        Path,
+        typer.Argument(
+            metavar="SITE.pub", click_type=A_PATH, help="The public key that the hospital sent."
+        ),
     ],
     name: Annotated[str, typer.Option(help="site.name of the hospital's site.toml.")],
+    json_: Json = False,
 ) -> None:
     """Let a hospital in, at once; a running server takes notice."""
     from hica_server import enrolment
 
     site = enrolment.enroll(Folder(folder), name, public_key)
+    if json_:
+        print(json.dumps({"site": name, **site.model_dump()}))
+        return
     print(f"{name}: enrolled with the key {site.fingerprint}")
     print("Compare this fingerprint with the hospital by telephone; if it differs, revoke at once.")
 
@@ -116,11 +146,15 @@ def enroll(
 def revoke(
     folder: Root,
     name: Annotated[str, typer.Argument(metavar="SITE", help="As it was enrolled.")],
+    json_: Json = False,
 ) -> None:
     """Let a hospital in no longer, at once; to return it needs a new key."""
     from hica_server import enrolment
 
     site = enrolment.revoke(Folder(folder), name)
+    if json_:
+        print(json.dumps({"site": name, **site.model_dump()}))
+        return
     print(f"{name}: revoked with the key {site.fingerprint}")
 
 
@@ -137,8 +171,22 @@ def sites(folder: Root, json_: Json = False) -> None:
 
 
 @app.command(epilog="Example: hica-server run my-study")
-def run(folder: Root, json_: Json = False) -> None:
+def run(
+    folder: Root,
+    tell: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds to wait at the end for sites that are away, to tell them; of a study "
+            "that was over before, too.",
+            show_default="30; of a study that was over before 0",
+        ),
+    ] = None,
+    json_: Json = False,
+) -> None:
     """Start the study, or go on with it after its last completed step, and see it to its end.
+
+    Then every site is told, and its client ends.
 
     Ctrl-C, SIGTERM and `stop` end it early; so does an error that somebody has to mend. The same
     command then goes on.
@@ -148,7 +196,7 @@ def run(folder: Root, json_: Json = False) -> None:
     from hica_server import operation
     from hica_server.console import final_table
 
-    stopped = operation.run(folder)
+    stopped = operation.run(folder, tell)
     if stopped is not None:
         raise typer.Exit(INTERRUPTED if stopped == signal.SIGINT else 0)
     result = json.loads((Folder(folder).run / "result.json").read_bytes())
@@ -179,21 +227,23 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C.")] = False,
 ) -> None:
     """Print what the server's processes have logged."""
-    from hica_server.logs import show_logs
+    from hica.deployment.service_logs import show_logs
 
-    show_logs(folder, service, lines, follow)
+    show_logs(Folder(folder.resolve()).logs, service, lines, follow, f"hica-server run {folder}")
 
 
 @app.command(epilog="Example: hica-server stop my-study")
-def stop(folder: Root) -> None:
+def stop(folder: Root, json_: Json = False) -> None:
     """End a running server and wait until it has; the study can go on later."""
-    from hica_server.operation import stop as stop_server
+    from hica.deployment.lockfile import end_holder
 
-    print("stopped" if stop_server(folder) else "not running")
+    stopped = end_holder(Folder(folder.resolve()).lock)
+    said = "stopped" if stopped else "not running"
+    print(json.dumps({"stopped": stopped}) if json_ else said)
 
 
 @app.command(epilog="Example: hica-server report runs/demo")
-def report(run: Run) -> None:
+def report(run: Run, json_: Json = False) -> None:
     """Write report.html anew from result.json and study.json.
 
     It has no pictures: a coordinator holds no images. Of a simulation, the command that ran it
@@ -201,18 +251,26 @@ def report(run: Run) -> None:
     """
     from hica_server.report.run_report import write_run_report
 
-    print(write_run_report(run))
+    written = str(write_run_report(run))
+    print(json.dumps({"report": written}) if json_ else written)
 
 
 @app.command(epilog="Example: hica-server export runs/demo --to breast.safetensors")
 def export(
     run: Run,
-    to: Annotated[Path, typer.Option(help="A .safetensors file; a .json is written beside it.")],
+    to: Annotated[
+        Path,
+        typer.Option(click_type=A_PATH, help="A .safetensors file; a .json is written beside it."),
+    ],
+    force: Annotated[bool, typer.Option("--force", help="Write over existing files.")] = False,
+    json_: Json = False,
 ) -> None:
     """Write the trained weights, text bank and centre of a finished run, with their study."""
     from hica_server.export import export_model
 
-    print(f"{to} and {export_model(run, to)}")
+    described = export_model(run, to, force)
+    both = {"model": str(to), "description": str(described)}
+    print(json.dumps(both) if json_ else f"{to} and {described}")
 
 
 def _lines(summary: dict[str, Any]) -> str:

@@ -7,8 +7,8 @@ from typing import Any, Self
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from hica.printable import printable
-from hica.progress import console
+from hica.printable import percent, printable
+from hica.progress import console, time_in_log
 from hica_server.progress import read_progress
 from hica_server.settings import Folder
 
@@ -57,7 +57,8 @@ class Display:
         """Print what has not just been said."""
         if text and text != self._said.get(topic):
             elapsed = time.monotonic() - self._started
-            console.print(f"{printable(text)} ({elapsed:.0f} s)", highlight=False, soft_wrap=True)
+            line = f"{time_in_log()}{printable(text)} ({elapsed:.0f} s)"
+            console.print(line, highlight=False, soft_wrap=True)
         self._said[topic] = text
 
 
@@ -67,9 +68,8 @@ def left_out(progress: dict[str, Any]) -> str:
     reasons += [f"{site}: {why}" for site, why in progress.get("refused", {}).items()]
     if not reasons:
         return ""
-    return (
-        f"{progress.get('stage', 'start')} round {progress.get('round', 0)}: {'; '.join(reasons)}"
-    )
+    exchange = f"{progress['stage']} round {progress['round']}" if "stage" in progress else "start"
+    return f"{exchange}: {'; '.join(reasons)}"
 
 
 def final_table(result: dict[str, Any], titles: Mapping[str, str] = METHODS) -> Table:
@@ -87,15 +87,7 @@ def final_table(result: dict[str, Any], titles: Mapping[str, str] = METHODS) -> 
         if key not in measured:
             continue
         cells = [
-            _percent(measured[key][metric]) for metric in ("accuracy", "balanced_accuracy", "auroc")
+            percent(measured[key][metric]) for metric in ("accuracy", "balanced_accuracy", "auroc")
         ]
         table.add_row(title, *cells, style="bold" if key == "federated" else "")
     return table
-
-
-def _percent(interval: dict[str, float] | None) -> str:
-    """`81.2 [78.0, 84.1]`, or a dash where the metric is not defined."""
-    if interval is None:
-        return "–"
-    low, high = 100 * interval["low"], 100 * interval["high"]
-    return f"{100 * interval['value']:5.1f} [{low:.1f}, {high:.1f}]"

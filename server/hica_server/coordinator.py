@@ -20,13 +20,14 @@ from hica.steps.state import WEIGHTS, State, weights_of
 from hica.steps.step import Received, Statistic, Turn
 from hica.steps.training import ALL_SITES, Training
 from hica.study import Study
-from hica.wire.messages import KEPT, Reply, Request, Spec, spec_of
+from hica.wire.messages import KEPT, Reply, Request, Spec, shown_round, spec_of
 from hica_server.aggregation import Aggregator, make_aggregator
 from hica_server.exchange import GO_ON, Keep, Limits, Outcome, exchange
 from hica_server.participants import Participants, Roster, with_absent
 from hica_server.replies import check_amounts, check_reply, check_state
 from hica_server.secure_exchange import SecureSum, secure_exchange
 from hica_server.state import RunState
+from hica_server.telling import tell
 
 
 class Coordinator:
@@ -34,6 +35,7 @@ class Coordinator:
 
     `record` is called with each entry of `state.rounds` as it is made; `keep` puts an update where
     it waits for the others. For `roster` and `registered` see `Participants` and `secure_exchange`.
+    `tell_seconds` is how long sites that are away at the end are waited for, to tell them of it.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Coordinator:
         roster: Roster | None = None,
         keep: Keep = lambda reply: reply,
         registered: Mapping[str, PublicKey] | None = None,
+        tell_seconds: float = 0.0,
     ) -> None:
         self.state = state
         self.sites = Participants(grid, study, state.sites, roster, self._note)
@@ -53,6 +56,7 @@ class Coordinator:
         self._record = record
         self._keep = keep
         self._registered = registered
+        self._tell_seconds = tell_seconds
         self._rule = self._rule_at(state.learnt)
 
     def take(self, turn: Turn) -> None:
@@ -64,6 +68,8 @@ class Coordinator:
         step, before = turn.step, Received(self._study, turn, self._rule)
         if not step.kind:
             self.state.learnt = step.combine(self.state.learnt, before)
+        elif step.best_effort:
+            self._tell(turn)
         elif step.in_sum and self._study.privacy.secure_aggregation:
             if isinstance(step, Statistic) and self._is_settled(turn):
                 return
@@ -80,6 +86,29 @@ class Coordinator:
         else:
             outcome, quorum = self._ask(turn)
             self._learn(*self._settled(before, outcome, quorum), outcome)
+
+    def _tell(self, turn: Turn) -> None:
+        """Ask all that took part, and go on whoever answers."""
+        study, learnt, said = self._study, self.state.learnt, self.state.sites
+
+        def check(reply: Reply) -> None:
+            check_reply(turn.step, study, learnt, said[reply.site], reply)
+
+        def note(outcome: Outcome) -> None:
+            for site, reply in outcome.replies.items():
+                self.state.withdrawn[site] = reply.details["withdrawn"]
+            self._note(turn.step.name, turn.round, outcome)
+
+        tell(
+            self._grid,
+            self.sites,
+            self._request(turn),
+            check,
+            study.federation.deadline,
+            self.state.told,
+            self._tell_seconds,
+            note,
+        )
 
     def _is_settled(self, turn: Turn) -> bool:
         """Whether the same question has just been answered, and its sum changed nothing.
@@ -126,8 +155,8 @@ class Coordinator:
         if healed is None:
             self._rule = self._rule_at(self.state.learnt)
             raise FederationError(
-                f"{before.turn.step.kind} round {before.turn.round}: what the answers of "
-                f"{', '.join(spoiling or sites)} give cannot be right: {why}{GO_ON}"
+                f"{before.turn.step.kind} round {shown_round(before.turn.round)}: what the answers "
+                f"of {', '.join(spoiling or sites)} give cannot be right: {why}{GO_ON}"
             )
         outcome.refused[spoiling[0]] = f"with its answer the state cannot be right: {why}"
         del outcome.replies[spoiling[0]], outcome.nodes[spoiling[0]]
@@ -228,10 +257,10 @@ class Coordinator:
     def _wrong_sum(self, turn: Turn, sites: list[str], error: MessageError) -> FederationError:
         """A sum that is wrong, and nobody sees by which site."""
         return FederationError(
-            f"{turn.step.kind} round {turn.round}: the secure sum over {', '.join(sites)} cannot "
-            f"be right: {error}. One of these sites has sent wrong numbers; which one, only they "
-            "can find out, in their own logs. The state is on disk: run the same command again "
-            "once it is mended or revoked"
+            f"{turn.step.kind} round {shown_round(turn.round)}: the secure sum over "
+            f"{', '.join(sites)} cannot be right: {error}. One of these sites has sent wrong "
+            "numbers; which one, only they can find out, in their own logs. The state is on disk: "
+            "run the same command again once it is mended or revoked"
         )
 
     def _request(self, turn: Turn) -> Request:

@@ -40,7 +40,7 @@ from hica_server.progress import Progress
 from hica_server.provision import signing_key
 from hica_server.settings import Folder, load_settings
 from hica_server.superlink.grid import PromptGrid
-from hica_server.superlink.processes import HOME_VARIABLE
+from hica_server.superlink.processes import HOME_VARIABLE, TELL_VARIABLE
 
 if TYPE_CHECKING:  # imported late: see `conduct`
     from hica_server.participants import Roster
@@ -60,11 +60,17 @@ def main(grid: Grid, context: Context) -> None:
         logger.info("Flower run %d", context.run_id)
         with leaving_outcome(folder.outcome, context.run_id):
             signed = PromptGrid(grid, signing_key(folder), partial(note_asked, folder.asked))
-            conduct(folder, signed, str(context.run_config.get("study")))
+            study, seconds = (
+                str(context.run_config.get("study")),
+                os.environ.get(TELL_VARIABLE, "0"),
+            )
+            conduct(folder, signed, study, float(seconds))
 
 
-def conduct(folder: Folder, grid: PromptGrid, study_sha256: str) -> None:
+def conduct(folder: Folder, grid: PromptGrid, study_sha256: str, tell_seconds: float = 0.0) -> None:
     """Run or resume the study and write its report; `study_sha256` is what the run was started for.
+
+    Sites that are away at its end are waited for, `tell_seconds`.
 
     Raises:
         HicaError: Whatever stops the run.
@@ -90,6 +96,7 @@ def conduct(folder: Folder, grid: PromptGrid, study_sha256: str) -> None:
         roster=roster,
         gather=lambda: gather(roster, study.federation, progress.waiting),
         registered=registered_keys(folder, study),
+        tell_seconds=tell_seconds,
     )
     write_run_report(folder.run)
 

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 
 from hica.errors import FederationError, MessageError
 from hica.study import Study
-from hica.wire.messages import Reply, Request, SiteError, Spec
+from hica.wire.messages import Reply, Request, SiteError, Spec, shown_round
 from hica.wire.records import decode_reply, encode_request, payload_bytes
 
 logger = logging.getLogger("hica.server")
@@ -116,7 +116,7 @@ def exchange(
         logger.warning(
             "%s round %d: %d of %d sites answered (quorum %d), try %d of %d",
             request.kind,
-            request.round,
+            shown_round(request.round),
             len(outcome.replies),
             len(nodes),
             limits.quorum,
@@ -129,8 +129,8 @@ def exchange(
         reasons = [f"{site}: {why}" for site, why in sorted(outcome.refused.items())]
         reasons += [f"{site}: no answer within {limits.deadline:g} s" for site in outcome.missing]
         raise QuorumError(
-            f"{request.kind} round {request.round}: {len(outcome.replies)} of {len(nodes)} sites "
-            f"gave a usable answer, {limits.source} is {limits.quorum} "
+            f"{request.kind} round {shown_round(request.round)}: {len(outcome.replies)} of "
+            f"{len(nodes)} sites gave a usable answer, {limits.source} is {limits.quorum} "
             f"({'; '.join(reasons) or 'no further site is connected'})"
         )
     return outcome

@@ -241,7 +241,7 @@ def run(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the process."""
     keep_private()
-    run_app(app, "hica_server.gateway", arguments)
+    run_app(app, "hica_server.gateway", arguments, supervised=True)
 
 
 if __name__ == "__main__":

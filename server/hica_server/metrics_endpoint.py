@@ -20,7 +20,7 @@ from hica_server.superlink.processes import LOOPBACK
 GAUGES = {
     "hica_step": ("done", "Steps of the plan that are completed."),
     "hica_steps": ("of", "Steps of the plan."),
-    "hica_round": ("round", "Round of the last exchange."),
+    "hica_round": ("round", "Round of the last exchange, from 1."),
 }
 COUNTERS = {
     "hica_bytes_up": ("bytes_up", "Bytes received from sites."),

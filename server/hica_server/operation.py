@@ -1,4 +1,4 @@
-"""`hica-server run` and `stop`: one coordinator from its start to the end of its study.
+"""`hica-server run`: one coordinator from its start to the end of its study.
 
 This process supervises three others and, in the same loop, conducts the study:
 
@@ -15,34 +15,41 @@ import os
 import secrets
 import signal
 import sys
-import time
 from pathlib import Path
 
 from hica.deployment.flower_version import require_flower
-from hica.deployment.lockfile import hold, holder
+from hica.deployment.lockfile import hold
 from hica.deployment.supervision import Service, Supervisor, free_port, until_stopped
-from hica.errors import FederationError
 from hica.storage import open_to_others, write_atomically
 from hica.study import Study, load_study
 from hica_server.console import Display
+from hica_server.handed_out import check_kits
 from hica_server.metrics_endpoint import serving_metrics
 from hica_server.orchestrator import Orchestrator
 from hica_server.provision import require_provisioned, require_valid_certificate
 from hica_server.settings import Folder, ServerSettings, load_settings
 from hica_server.superlink.control import Control
-from hica_server.superlink.processes import environment, superexec_command, superlink_command
+from hica_server.superlink.processes import (
+    TELL_VARIABLE,
+    environment,
+    superexec_command,
+    superlink_command,
+)
 
 logger = logging.getLogger("hica.server")
 
 TICK_SECONDS = 0.5
+TELL_SECONDS = 30.0
+"""How long sites that are away at the end are waited for."""
 QUICK_DEATHS = 5
 """Of a service in a row: then it is not bad luck."""
-STOP_SECONDS = 60.0
-"""How long `stop` waits; every service has ten seconds to end by itself."""
 
 
-def run(root: Path) -> signal.Signals | None:
+def run(root: Path, tell: float | None = None) -> signal.Signals | None:
     """Start or resume the study of a coordinator's folder, and see it to its end.
+
+    Sites that are away at the end are waited for, `tell` seconds (default: `TELL_SECONDS`), to tell
+    them that the study is over. With `tell` that is also done for a study that was over before.
 
     Returns the signal that ended it before; None at the end of the study, when `result.json` and
     `report.html` lie in the run directory.
@@ -55,40 +62,21 @@ def run(root: Path) -> signal.Signals | None:
     study = load_study(folder.study)
     require_provisioned(folder)
     require_valid_certificate(folder)
+    check_kits(folder, study, load_settings(folder.root))
     for private in (folder.key.parent, folder.kits, folder.run, folder.service):
         if words := open_to_others(private):
             logger.warning(words)
     with hold(folder.lock, f"the coordinator of {folder.root}"):
         # Also for this process, which must not look for its own services behind a proxy.
-        os.environ.update(environment(folder))
-        stopped = None if _has_result(folder, study) else _serve(folder, study)
+        seconds = TELL_SECONDS if tell is None else tell
+        os.environ.update(environment(folder) | {TELL_VARIABLE: str(seconds)})
+        over = _has_result(folder, study) and not tell
+        stopped = None if over else _serve(folder, study)
         if stopped is None and not (folder.run / "report.html").exists():
             from hica_server.report.run_report import write_run_report  # imports torch
 
             write_run_report(folder.run)
     return stopped
-
-
-def stop(root: Path) -> bool:
-    """End the coordinator of a folder as Ctrl-C would, and wait for that; whether one ran.
-
-    Raises:
-        FederationError: It does not end.
-    """
-    lock = Folder(root.resolve()).lock
-    process = holder(lock)
-    if process is None:
-        return False
-    os.kill(process, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_SECONDS
-    while holder(lock) == process:
-        if time.monotonic() > deadline:
-            raise FederationError(
-                f"process {process} has not ended within {STOP_SECONDS:g} s. Run: kill -9 "
-                f"{process}; what is on disk is whole, and its services end with it"
-            )
-        time.sleep(0.1)
-    return True
 
 
 def _serve(folder: Folder, study: Study) -> signal.Signals | None:

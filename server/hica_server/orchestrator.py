@@ -44,6 +44,7 @@ class Orchestrator:
         self._control = control
         self._answered = self._due = monotonic()
         self._connected: dict[str, Any] | None = None
+        self._before: dict[int, Node] | None = None
         self._unwelcome: set[bytes] = set()
         self._run: int | None = None
         self._lived = False
@@ -112,8 +113,16 @@ class Orchestrator:
             )
 
     def _note_connected(self, nodes: list[Node]) -> None:
-        """Keep `connected.json` for status and metrics, and for the gateway the sign to open."""
-        table = {node.name: {"online": node.online, "since": node.since} for node in nodes}
+        """Keep `connected.json` for status and metrics, and for the gateway the sign to open.
+
+        Before that sign nobody can connect. Who is online then is so by the database of an earlier
+        server, and does not count until it has been heard of.
+        """
+        if self._before is None:
+            self._before = {node.id: node for node in nodes if node.online}
+        heard = [node for node in nodes if self._before.get(node.id) != node]
+        table = {node.name: {"online": False, "since": ""} for node in nodes}
+        table |= {node.name: {"online": node.online, "since": node.since} for node in heard}
         if table != self._connected:
             write_atomically(self._folder.connected, json.dumps(table, indent=2).encode())
             self._connected = table

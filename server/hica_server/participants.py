@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 from typing import Any
 
 from flwr.serverapp import Grid
@@ -51,8 +52,10 @@ class Participants:
         self._revoked: Collection[str] = ()
         self._fingerprint = ""
 
-    def meet(self, tower_fingerprint: str) -> None:
+    def meet(self, tower_fingerprint: str, quorum: int | None = None) -> None:
         """Ask every connected node what it can take part in; all need the same image tower.
+
+        `quorum` is the study's, unless it is given.
 
         No turn of the plan: done at every start, as sites may have changed since the last. Sites of
         an earlier start that are not there now are missing until they are back.
@@ -62,6 +65,8 @@ class Participants:
         """
         self._fingerprint = tower_fingerprint
         limits = Limits.of(self._study)
+        if quorum is not None:
+            limits = replace(limits, quorum=quorum)
         if self._roster is None:
             self._introduce(dict.fromkeys(self._grid.get_node_ids(), ""), limits)
             return
@@ -93,8 +98,12 @@ class Participants:
             deadline = min(federation.gather, federation.deadline)
             self._introduce(newcomers, Limits(quorum=0, deadline=deadline, retries=0))
 
-    def able(self, kind: str, role: Role, limits: Limits) -> tuple[dict[int, str], list[str]]:
+    def able(
+        self, kind: str, role: Role | None, limits: Limits
+    ) -> tuple[dict[int, str], list[str]]:
         """Nodes of the sites that have images of a role and can be asked, and all that should be.
+
+        Without a role: of all that take part.
 
         Raises:
             FederationError: Too few.
@@ -103,7 +112,7 @@ class Participants:
         wanted = [
             site
             for site, said in self._said.items()
-            if said[role] > 0 and site not in self._revoked
+            if (role is None or said[role] > 0) and site not in self._revoked
         ]
         able = {self._nodes[site]: site for site in wanted if site in self._nodes}
         if len(able) < limits.quorum:

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hica.errors import ConfigurationError
 from hica.storage import write_atomically
+from hica.wire.messages import shown_round
 from hica_server.settings import Folder
 
 if TYPE_CHECKING:
@@ -21,12 +23,24 @@ SHOWN = ("stage", "round", "participants", "missing", "refused", "loss")
 """What is taken over from the last exchange."""
 
 
+ANEW = "delete it: a running server writes it anew"
+
+
 def read_table(path: Path) -> dict[str, Any]:
-    """A JSON table that another process keeps up to date; empty before it was first written."""
+    """A JSON table that another process keeps up to date; empty before it was first written.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is no table.
+    """
     try:
-        table: dict[str, Any] = json.loads(path.read_bytes())
+        table = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
+    except (OSError, ValueError, RecursionError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigurationError(f"{path}: cannot be read ({why}); {ANEW}") from None
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{path}: holds no JSON table; {ANEW}")
     return table
 
 
@@ -39,8 +53,9 @@ class Progress:
     """Writes `progress.json`. Its methods are those of `hica_server.app.Watcher`, and `waiting`.
 
     `step`, `number` and `of` tell what is being done; `done` how many steps are on disk; `stage`
-    to `loss` the last exchange; `bytes_up`, `bytes_down` and `failures` all exchanges; `time` when
-    that was, in seconds since 1970. TensorBoard's events of the run are kept up to date as well.
+    to `loss` the last exchange, its round counted from 1; `bytes_up`, `bytes_down` and `failures`
+    all exchanges; `time` when that was, in seconds since 1970. TensorBoard's events of the run are
+    kept up to date as well.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -69,7 +84,8 @@ class Progress:
 
     def entry(self, entry: dict[str, Any]) -> None:
         """Note that an exchange has ended."""
-        self.write(**{key: entry[key] for key in SHOWN}, **_sums([entry], self._now))
+        told = {key: entry[key] for key in SHOWN} | {"round": shown_round(entry["round"])}
+        self.write(**told, **_sums([entry], self._now))
 
     def saved(self, state: RunState) -> None:
         """Note that the state has been read or written."""

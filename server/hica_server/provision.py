@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -34,6 +35,7 @@ from hica.study import Study
 from hica_server.enrolment import check_name, let_in
 from hica_server.settings import Folder, ServerSettings
 
+THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 CA_DAYS = 3650
 CERTIFICATE_DAYS = 365
 LEEWAY = timedelta(days=1)
@@ -54,6 +56,8 @@ class Provision:
     """End of the server's certificate."""
     renewed: bool
     """Whether it was made this time."""
+    address: str
+    """`host:port` that hospitals connect to."""
     kits: dict[str, Path]
     """Start kit of each site."""
     listed: list[str]
@@ -64,7 +68,15 @@ class Provision:
     def lines(self) -> list[str]:
         """What `provision` has left, in lines for a person."""
         made = "new" if self.renewed else "kept"
-        lines = [f"certificate  {made}, good until {self.expires:%Y-%m-%d}"]
+        lines = [
+            f"certificate  {made}, good until {self.expires:%Y-%m-%d}",
+            f"address      {self.address}, which hospitals connect to",
+        ]
+        if self.address.rpartition(":")[0] in THIS_MACHINE:
+            lines.append(
+                "Hospitals cannot connect to that: it is every machine's name for itself. Set "
+                "server.name in server.toml, and provision again before you hand out kits."
+            )
         if self.new_key:
             lines.append("signing key  new: start kits that were made before are of no use")
         lines += [f"start kit    {path}" for path in self.kits.values()]
@@ -89,8 +101,8 @@ def provision(
     `renew` makes a new certificate even where there is one, for `days`; negative: already expired.
 
     Raises:
-        ConfigurationError: A key or certificate that is there cannot be used; two sites would
-            get the same kit; the study asks for secure aggregation and sites are not enrolled.
+        ConfigurationError: A key or certificate that is there cannot be used, or has expired; the
+            study asks for secure aggregation and sites are not enrolled.
         StorageError: A file cannot be written.
     """
     files = kit_files(folder, sites)
@@ -101,6 +113,8 @@ def provision(
     renewed = renew or not _certified(folder, settings.server.name)
     if renewed:
         make_certificate(folder, settings.server.name, days)
+    else:
+        require_valid_certificate(folder)
     signer = public_key(_kept_key(folder.signing_key).public_key())
     ca = folder.ca_certificate.read_bytes()
     keys = None
@@ -109,7 +123,8 @@ def provision(
         write_atomically(folder.roster, keys)
     for site, path in files.items():
         write_kit(path, make_kit(settings, study, site, signer, keys), ca, study, keys)
-    return Provision(expires(folder), renewed, files, list(roster), new_key)
+    address = settings.public_address
+    return Provision(expires(folder), renewed, address, files, list(roster), new_key)
 
 
 def signing_key(folder: Folder) -> ec.EllipticCurvePrivateKey:
@@ -157,22 +172,14 @@ def expires(folder: Folder) -> datetime:
 
 
 def kit_files(folder: Folder, sites: Sequence[str]) -> dict[str, Path]:
-    """Where the kit of each site lies.
+    """Where the kit of each site lies: no two names give the same file.
 
     Raises:
-        ConfigurationError: A name cannot be used, or two of them give the same file name.
+        ConfigurationError: A name cannot be used.
     """
-    files: dict[str, Path] = {}
     for site in sites:
         check_name(site)
-        path = folder.kits / f"{site.replace('/', '-').replace(' ', '-')}.zip"
-        for other, taken in files.items():
-            if taken == path and other != site:
-                raise ConfigurationError(
-                    f"sites {other!r} and {site!r}: both kits would be {path}; rename one of them"
-                )
-        files[site] = path
-    return files
+    return {site: folder.kits / f"{quote(site, safe='+')}.zip" for site in sites}
 
 
 def make_kit(

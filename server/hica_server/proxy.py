@@ -40,6 +40,8 @@ OBJECTS = {PUSH, b"/v1/fleet/pull-object"}
 STORED = {ANNOUNCE, PUSH}
 """What the SuperLink keeps on disk."""
 HEALTH = b"/health"
+ENROLLED = b"/enrolled"
+"""Asked by a hospital that wants to know whether its key is."""
 PASSED = {b"accept", b"content-length", b"content-type"}
 """Header fields passed on, either way, beside Flower's own (`flwr-…`)."""
 REQUEST_SECONDS = 300.0
@@ -121,6 +123,10 @@ class Proxy:
         if path == HEALTH and method in ("GET", "HEAD"):
             request = self._health.build_request("GET", HEALTH.decode())
             response = await self._health.send(request, stream=True)
+        elif path == ENROLLED and method == "GET":
+            self._check_enrolled(scope["headers"])
+            await answer.confirm()
+            return
         elif FLEET.fullmatch(path) and method == "POST":
             site = self._admission.admit(scope["headers"])
             if path == PULL:
@@ -128,11 +134,18 @@ class Proxy:
             else:
                 response = await self._once(site, scope, receive)
         else:
-            raise RefusedError(404, "no such path")
+            raise _no_such_path()
         try:
             await answer.stream(response)
         finally:
             await response.aclose()
+
+    def _check_enrolled(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Refuse who has not signed with an enrolled key, in words that tell strangers nothing."""
+        try:
+            self._admission.admit(headers)
+        except RefusedError as refusal:
+            raise _no_such_path() if refusal.status == 401 else refusal from None
 
     async def _once(self, site: str, scope: Event, receive: Receive) -> httpx.Response:
         path = scope["raw_path"]
@@ -247,6 +260,11 @@ class _Answer:
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    async def confirm(self) -> None:
+        """Say yes, and nothing more."""
+        await self._start(204, [])
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
     async def refuse(self, refusal: RefusedError) -> None:
         """Say no. Within an answer it is too late: nothing more is sent, the server hangs up."""
         logger.warning("%s %s: %d %s", self.asker, self._question, refusal.status, refusal.reason)
@@ -279,6 +297,10 @@ def _check_announcement(site: str, body: bytes) -> None:
     reason = why_refused(body, time.time())
     if reason is not None:
         raise RefusedError(403, f"{site}: {reason}")
+
+
+def _no_such_path() -> RefusedError:
+    return RefusedError(404, "no such path")
 
 
 def _too_long(limit: int) -> RefusedError:

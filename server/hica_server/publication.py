@@ -18,6 +18,7 @@ from hica.text.bank import TextBank, build_text_bank
 from hica.text.refinement import read_corpus, read_pairs, refine, study_pairs
 from hica.towers import TextTower, load_text_tower
 from hica.towers.from_study import adapted_tower, checkpoint_of
+from hica.towers.preprocessing import transform_json
 from hica_server.state import RunState
 
 TextBankMaker = Callable[[Study, int], TextBank]
@@ -51,8 +52,13 @@ def publish(
         scale=model.scale.numpy(),
         bias=model.bias.double().numpy(),
     )
-    tower_hash = tower.tower.fingerprint
-    RunState(study.sha256, start, tower=tower_hash, text_bank_sha256=bank.sha256).save(out)
+    RunState(
+        study.sha256,
+        start,
+        tower=tower.tower.fingerprint,
+        text_bank_sha256=bank.sha256,
+        preprocess=transform_json(tower.tower),
+    ).save(out)
 
 
 def make_bank(study: Study, dim: int, texts: Path, hubs: bool = False) -> TextBank:

@@ -18,7 +18,7 @@ from hica.privacy.budget import noise_deviation
 from hica.steps.arrays import CENTROIDS, COUNT_SCALE, LARGEST_WEIGHT, STATE_ARRAYS, Array
 from hica.steps.plan import steps_of
 from hica.steps.state import State
-from hica.steps.step import Role, Step
+from hica.steps.step import Step
 from hica.study import Study
 from hica.wire.details import Capabilities
 from hica.wire.messages import Reply
@@ -97,9 +97,10 @@ def check_amounts(step: Step, study: Study, reply: Reply, said: Iterable[Said]) 
 
 def most_images(step: Step, study: Study, said: Said) -> int:
     """How many images an answer of one site may stand for."""
-    role: Role = step.role
-    announced = int(said[role])
-    return announced if role == "test" else min(announced, step.most_images(study))
+    if step.role == "test":
+        return int(said["test"])
+    most = step.most_images(study)
+    return most if step.role is None else min(int(said[step.role]), most)
 
 
 def most_drawn(announced: int) -> float:

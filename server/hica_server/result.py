@@ -1,11 +1,10 @@
-"""What a finished run leaves: `result.json` and the model as safetensors with a JSON sidecar."""
+"""`result.json`: what a finished run leaves beside its model."""
 
 import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 from hica.study import Study
-from hica.wire.checkpoint import save_state, write_json
 from hica_server.state import RunState
 
 
@@ -18,7 +17,10 @@ def make_result(study: Study, state: RunState, checkpoint: Path) -> dict[str, An
         "study": study.study.name,
         "study_sha256": study.sha256,
         "seed": study.study.seed,
-        "sites": {site: {key: said[key] for key in wanted} for site, said in state.sites.items()},
+        "sites": {
+            site: {key: said[key] for key in wanted} | {"withdrawn": state.withdrawn.get(site)}
+            for site, said in state.sites.items()
+        },
         "rounds": state.rounds,
         "final": final["overall"],
         "per_site": final["per_site"],
@@ -34,23 +36,3 @@ def make_result(study: Study, state: RunState, checkpoint: Path) -> dict[str, An
         },
         "devices": {site: said["device"] for site, said in state.sites.items()},
     }
-
-
-def save_model(out: Path, study: Study, state: RunState) -> Path:
-    """Write weights, bank, centre and intercepts to `model.safetensors`, `model.json` beside it.
-
-    Raises:
-        StorageError: The disk is full.
-    """
-    learnt = state.learnt
-    arrays = {**learnt.shared, "centre": learnt.centre, "scale": learnt.scale, "bias": learnt.bias}
-    arrays |= {f"anchor.{name}": value for name, value in learnt.bank._asdict().items()}
-    sidecar = {
-        "study": study.model_dump(mode="json"),
-        "study_sha256": study.sha256,
-        "classes": study.class_names,
-        "findings": study.finding_names,
-        "text_bank_sha256": state.text_bank_sha256,
-    }
-    write_json(out / "model.json", sidecar)
-    return save_state(out, "model", arrays, {"study_sha256": study.sha256})

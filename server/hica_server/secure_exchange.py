@@ -38,7 +38,7 @@ from hica.secure_sum.wire import (
 )
 from hica.steps.step import Step
 from hica.wire.details import Nothing
-from hica.wire.messages import Arrays, Kind, Reply, Request, SiteError, Spec
+from hica.wire.messages import Arrays, Kind, Reply, Request, SiteError, Spec, shown_round
 from hica_server.exchange import GO_ON, Limits, Outcome, QuorumError, exchange
 
 logger = logging.getLogger("hica.server")
@@ -84,24 +84,24 @@ def secure_exchange(
         except _OtherGroupError as other:
             why = str(other)
             trusted = {node: site for node, site in trusted.items() if site in other.group}
-            logger.warning("%s round %d: %s", request.kind, request.round, other)
+            logger.warning("%s round %d: %s", request.kind, shown_round(request.round), other)
         except LiarError as liar:
             why, spent.refused[liar.site] = str(liar), str(liar)
             trusted = {node: site for node, site in trusted.items() if site != liar.site}
-            logger.warning("%s round %d: %s", request.kind, request.round, liar)
+            logger.warning("%s round %d: %s", request.kind, shown_round(request.round), liar)
         except (FederationError, MessageError) as error:
             why, attempt = error.why if isinstance(error, QuorumError) else str(error), attempt + 1
             logger.warning(
                 "%s round %d: no secure sum, try %d of %d: %s",
                 request.kind,
-                request.round,
+                shown_round(request.round),
                 attempt,
                 limits.retries + 1,
                 error,
             )
     raise FederationError(
-        f"{request.kind} round {request.round}: no secure sum, and nothing was learnt of any site: "
-        f"{why}{GO_ON}, which starts with new keys"
+        f"{request.kind} round {shown_round(request.round)}: no secure sum, and nothing was "
+        f"learnt of any site: {why}{GO_ON}, which starts with new keys"
     )
 
 

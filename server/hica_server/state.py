@@ -14,7 +14,7 @@ from hica.wire.checkpoint import has_state, load_state, save_state
 
 STATE_NAME = "state"
 
-VERSION = 2
+VERSION = 3
 """Of the plan: raised when `done` of an earlier version would count other steps."""
 
 
@@ -36,10 +36,16 @@ class RunState:
     """What sites keep in a study of secure sums, by name: hash of the question that it is of."""
     settled: str = ""
     """Hash of a question of a secure sum whose answer left the state as it was, were it asked."""
+    told: list[str] = field(default_factory=list)
+    """Sites that know that the study is over."""
+    withdrawn: dict[str, int] = field(default_factory=dict)
+    """Patients who have withdrawn in the course of the study, by site that knows of its end."""
     tower: str = ""
     """Fingerprint of the image tower all sites must have."""
     text_bank_sha256: str = ""
     """Hash of the published text bank."""
+    preprocess: dict[str, Any] = field(default_factory=dict)
+    """The image tower's transform (`hica.towers.preprocessing`), which goes with the weights."""
 
     def save(self, directory: Path) -> None:
         """Write the state by one atomic rename.
@@ -67,9 +73,12 @@ class RunState:
             "rounds": self.rounds,
             "kept": self.kept,
             "settled": self.settled,
+            "told": self.told,
+            "withdrawn": self.withdrawn,
             "evaluations": learnt.evaluations,
             "tower": self.tower,
             "text_bank_sha256": self.text_bank_sha256,
+            "preprocess": self.preprocess,
         }
         save_state(directory, STATE_NAME, arrays, meta)
 

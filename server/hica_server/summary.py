@@ -8,6 +8,7 @@ import torch
 from hica.steps.plan import plan
 from hica.study import Study
 from hica.towers.from_study import adapted_tower
+from hica.towers.preprocessing import told
 from hica_server.publication import make_bank
 
 
@@ -23,6 +24,8 @@ def summarise(study: Study) -> dict[str, Any]:
         "prompts": sum(len(item.prompts) for item in study.classes),
         "findings": len(study.finding_names),
         "model": f"image {model.image}, text {model.text}, train {model.train}",
+        "preprocess": f"{model.preprocess_words} (--data shows all of it)",
+        "precision": f"{rules.dtype} on the way, float32 on a CPU, bfloat16 on a GPU",
         "stage_1": f"{first.rounds} rounds, {first.clusters} clusters" if first.rounds else "off",
         "stage_2": f"{second.rounds} rounds, {second.shots} shots of a class and site",
         "regions": f"{study.regions.method}, up to {study.regions.count} of an image",
@@ -46,6 +49,7 @@ def rehearse(study: Study, data: Path, hubs: bool = False) -> dict[str, Any]:
     bank = make_bank(study, tower.tower.dim, data, hubs)
     cosines = bank.classes @ bank.classes.T - 2.0 * torch.eye(len(bank.classes))
     return {
+        "preprocess": [f"{name} {words}" for name, words in told(tower.tower).items()],
         "trained_weights": sum(weight.numel() for weight in tower.trainable().values()),
         "image_tower": tower.tower.fingerprint,
         "text_bank": bank.sha256,

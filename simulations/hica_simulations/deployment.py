@@ -191,7 +191,8 @@ class Deployment:
                 time.sleep(0.2)
                 running = self.processes[COORDINATOR].poll() is None
                 sys.stderr.write(log.read().decode(errors="replace"))
-                ended = [name for name in self.names if self.processes[name].poll() is not None]
+                # 0: it was told that the study is over, before the coordinator has ended
+                ended = [name for name in self.names if self.processes[name].poll()]
                 if running and ended:
                     said = self._tail(ended[0])
                     raise FederationError(f"hica-client run of {ended[0]!r} has ended:\n{said}")

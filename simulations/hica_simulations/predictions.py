@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from hica.errors import CheckpointError
 from hica.method.metrics import accuracy, balanced_accuracy, macro_auroc
 from hica.method.reliability import expected_calibration_error
 from hica.storage import write_atomically
@@ -83,13 +84,18 @@ def gathered(study: Study, site_files: Sequence[Path], sources: Mapping[str, str
     an entry it is the site itself.
 
     Raises:
-        CheckpointError: A site that was tested has kept none.
+        CheckpointError: A site that was tested has kept none, or its images have changed since.
     """
     parts = []
     for path in site_files:
         session = Session(load_site(path), study)
         if session.roles.test:
             kept = session.kept("predictions")
+            if not np.array_equal(kept["images"], session.images("test")):
+                raise CheckpointError(
+                    f"{path.parent}: its images have changed since its last evaluation: run the "
+                    "simulation anew, into another folder"
+                )
             parts.append(of_site(session, kept["probabilities"], kept["labels"], sources))
     return joined(parts)
 

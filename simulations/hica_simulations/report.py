@@ -15,6 +15,7 @@ from hica.method.local_training import embed_all
 from hica.method.model import AlignmentModel
 from hica.regions import extract
 from hica.steps.evaluation import predict
+from hica.steps.pretraining import matched
 from hica_client.session import Session
 from hica_client.site import load_site
 from hica_server.report import Cluster, Embedding, Example, Extras, write_report
@@ -55,7 +56,8 @@ def make_extras(scenario: Scenario, place: Place) -> Extras:
             sites += [session.name] * len(batch.labels)
             examples += _examples(session, model)
         if study.pretraining.rounds and session.roles.pool:
-            for row, cluster in enumerate(session.kept("pseudo_labels")["labels"].tolist()):
+            rows, clusters = matched(session.images("unlabelled"), session.kept("pseudo_labels"))
+            for row, cluster in zip(rows.tolist(), clusters.tolist(), strict=True):
                 galleries.setdefault(cluster, []).append((session, row))
     flat = PCA(2, random_state=0).fit_transform(np.concatenate(points)).astype(np.float32)
     return Extras(Embedding(flat, labels, sites), examples, _clusters(galleries))

@@ -39,6 +39,7 @@ from hica_simulations.site_files import introduce, write_sites
 from hica_simulations.text_banks import text_bank
 
 PREDICTIONS = "predictions.json"
+SCENARIO = "scenario.toml"
 
 Watching = Callable[[str], AbstractContextManager[Watcher]]
 """Makes the watcher of a named federation, open while that federation runs."""
@@ -89,7 +90,7 @@ def claim(out: Path, scenario: Scenario) -> None:
     Raises:
         ConfigurationError: The folder holds a run of another study or of other sites.
     """
-    path = out / "scenario.toml"
+    path = out / SCENARIO
     if path.exists() and read_toml(path) != scenario.as_table():
         raise ConfigurationError(
             f"{out}: holds a run of another study or of other sites (see scenario.toml there). "

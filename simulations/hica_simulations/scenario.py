@@ -27,6 +27,7 @@ from hica.study import (
     NonNegative,
     Section,
     Study,
+    WrittenAs,
     apply_overrides,
     merged,
     read_toml,
@@ -35,7 +36,13 @@ from hica.study import (
 from hica_simulations.masks import MaskDamage
 from hica_simulations.phantoms.sites import Modality
 
-SiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+SiteName = Annotated[
+    str,
+    WrittenAs(
+        "[A-Za-z0-9][A-Za-z0-9_-]{0,63}",
+        "up to 64 letters, digits, _ and -, the first a letter or digit",
+    ),
+]
 """A name that a folder can have, too."""
 POOLED = "pooled"
 """Name of the site that the pooled baseline trains at."""
@@ -49,6 +56,7 @@ class PhantomsSection(Section):
     """`[simulation.phantoms]`: the sites' images are drawn instead of read."""
 
     modality: Modality
+    """What is drawn."""
     per_class: PositiveInt = 60
     """Images of each class at each site, the test's included."""
     size: Annotated[int, Field(ge=32, le=1024)] = 96
@@ -61,21 +69,30 @@ class ShiftSection(Section):
     """`shift` of a site with phantoms: how its machine departs from the average one."""
 
     gain: PositiveFloat = 1.0
+    """Factor on all grey levels."""
     contrast: PositiveFloat = 1.0
+    """Factor on their distance from the mean."""
     blur: NonNegative = 0.0
     """Pixels."""
     speckle: NonNegative = 1.0
+    """Factor on the speckle of ultrasound, or the quantum noise of X-ray."""
 
 
 class SiteSource(Section):
     """`[[simulation.sites]]`: the rows of a manifest that one site holds."""
 
     name: SiteName
+    """What the site is called; its folder, too."""
     manifest: str | None = None
     """CSV below `--data`; none where the study has `[simulation.phantoms]`."""
     where: dict[str, str] = Field(default_factory=dict)
     """Rows whose columns hold these values; all without it."""
-    part: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}/[1-9][0-9]{0,3}$")] | None = None
+    part: (
+        Annotated[
+            str, WrittenAs("[1-9][0-9]{0,3}/[1-9][0-9]{0,3}", '"k/n", two numbers from 1 to 9999')
+        ]
+        | None
+    ) = None
     """`k/n`: the k-th of n shares of the groups, each label shared out evenly, or as
     `simulation.skew` or `simulation.sizes` say."""
     test_where: dict[str, str] = Field(default_factory=dict)

@@ -13,6 +13,7 @@ from hica.study import Study
 from hica_simulations.partitions import SiteFolder
 from hica_simulations.place import Place
 
+HEAD = "# Written anew by every run, so a change here is lost: change [simulation] of the study.\n"
 MOST_EPSILON = 1e6
 """`policy.max_epsilon` of a simulated site."""
 
@@ -51,7 +52,7 @@ def write_site(
     table = {"site": {"name": folder.name}, "data": data, "device": {"use": place.device}}
     if policy:
         table["policy"] = dict(policy)
-    path.write_text(tomli_w.dumps(table), encoding="utf-8")
+    path.write_text(HEAD + tomli_w.dumps(table), encoding="utf-8")
     return path
 
 

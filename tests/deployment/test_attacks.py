@@ -327,7 +327,7 @@ def test_a_study_that_is_changed_after_its_approval_is_refused_by_every_site(fed
     federation.command("hica-server", "provision", folder.root, *federation.names)
     federation.start(COORDINATOR)
     assert federation.wait_for_exit() == 6
-    remedy = f"hica-client approve site.toml {changed[:12]}"
+    remedy = f"hica-client approve SITE {changed[:12]}"
     for name in federation.names:
         site = federation.site(name)
         why = f"{name}: failed at the site: PolicyError: study {changed[:12]} is not approved"

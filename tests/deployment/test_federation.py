@@ -63,7 +63,7 @@ def test_real_processes_give_the_metrics_of_the_simulation(
     simulated = json.loads(result.read_text())
     simulated["final"]["accuracy"]["value"] += 0.125
     result.write_text(json.dumps(simulated))
-    assert hica_sim_federation() == 1
+    assert hica_sim_federation() == 9
     assert "largest difference of a metric: 1.2e-01" in capsys.readouterr().out
 
 

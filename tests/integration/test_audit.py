@@ -32,6 +32,7 @@ def arguments(tmp_path, monkeypatch):
     return ["audit", str(tmp_path / "audit.toml"), *places, *small, "--device", "cpu"]
 
 
+@pytest.mark.matrix
 def test_an_audit_leaves_its_tables_and_goes_on_where_it_was(
     arguments, tmp_path, capsys, monkeypatch
 ):

@@ -126,6 +126,8 @@ def with_weights(tmp_path):
         "model.image=timm/test_efficientnet",
         "model.image_size=64",
         f"model.checkpoint={weights.name}",
+        "model.mean=[0.5, 0.5, 0.5]",
+        "model.std=[0.5, 0.5, 0.5]",
         f"model.sha256={hashlib.sha256(weights.read_bytes()).hexdigest()}",
         # Under which no federation may train factors; baselines are none.
         "privacy.secure_aggregation=true",

@@ -73,7 +73,7 @@ def test_a_run_spends_its_budget_and_no_more_at_every_site(finished, study):
 def test_every_answer_that_depends_on_patients_is_in_the_ledger(finished):
     _, result, sites = finished(DP_SGD)
     stages = [entry["stage"] for entry in result["rounds"]]
-    free = {"capabilities", "evaluation"}
+    free = {"capabilities", "evaluation", "result"}
     charged = [stage for stage in stages if stage not in free]
     charged.remove("clusters")  # the last request of k-means asks for nothing
     _, entries = spent(sites[0])
@@ -92,7 +92,7 @@ def test_every_answer_that_depends_on_patients_is_in_the_ledger(finished):
 def test_prototypes_train_nothing(finished):
     _, result, sites = finished(PROTOTYPES)
     stages = [entry["stage"] for entry in result["rounds"]]
-    assert stages == ["capabilities", "evaluation", "prototypes", "evaluation"]
+    assert stages == ["capabilities", "evaluation", "prototypes", "evaluation", "result"]
     _, entries = spent(sites[0])
     assert len(entries) == 1
 

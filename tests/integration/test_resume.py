@@ -75,12 +75,13 @@ shift = { gain = 1.2 }
 
 INTERRUPTIONS = [
     ("south: drawing phantoms", signal.SIGKILL),
-    ("federated: [10/25] clusters", signal.SIGKILL),  # between two Lloyd steps
-    ("federated: [12/25] pretraining 2/2", signal.SIGINT),
-    ("federated: [17/25] alignment 2/3", signal.SIGKILL),
-    ("federated: [23/25] calibration 3/4", signal.SIGKILL),
-    ("federated: [25/25] evaluation", signal.SIGKILL),
-    ("local only: south: [14/24] alignment 1/3", signal.SIGKILL),
+    ("federated: [10/26] clusters", signal.SIGKILL),  # between two Lloyd steps
+    ("federated: [12/26] pretraining 2/2", signal.SIGINT),
+    ("federated: [17/26] alignment 2/3", signal.SIGKILL),
+    ("federated: [23/26] calibration 3/4", signal.SIGKILL),
+    ("federated: [25/26] evaluation", signal.SIGKILL),
+    ("federated: [26/26] telling the end", signal.SIGKILL),
+    ("local only: south: [14/25] alignment 1/3", signal.SIGKILL),
 ]
 """What the command says it begins with, and how it is ended upon that."""
 
@@ -160,10 +161,10 @@ def interrupt(scenario, folder, line, by):
 def test_the_command_killed_in_a_round_goes_on_to_the_same_bits(
     scenario, uninterrupted, tmp_path, capsys
 ):
-    interrupt(scenario, tmp_path, "federated: [17/25] alignment 2/3", signal.SIGKILL)
+    interrupt(scenario, tmp_path, "federated: [17/26] alignment 2/3", signal.SIGKILL)
     assert exit_code([*arguments(scenario, tmp_path), "--no-baselines"]) == 0
     log = capsys.readouterr().err
-    assert "federated: [16/25]" not in log and "federated: [17/25]" in log
+    assert "federated: [16/26]" not in log and "federated: [17/26]" in log
     (measured, weights), (expected, expected_weights) = outcome(tmp_path), outcome(uninterrupted)
     for what in ("sites", "final", "per_site"):
         assert measured[what] == expected[what]

@@ -91,7 +91,7 @@ def test_below_the_threshold_the_run_stops_and_goes_on_where_it_was(
     federate, four_sites, toy_study, arrays_of
 ):
     study = toy_study(*BOTH, SECURE, "privacy.threshold=1.0", "calibration.rounds=1")
-    with pytest.raises(FederationError, match=r"train\.align round 0: no secure sum, and nothing"):
+    with pytest.raises(FederationError, match=r"train\.align round 1: no secure sum, and nothing"):
         federate(study, four_sites, engine=dropping(4, ALIGNMENT.kind))
     federate(study, four_sites)
     federate(study, four_sites, "uninterrupted")

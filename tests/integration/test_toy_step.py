@@ -165,7 +165,7 @@ def test_a_run_killed_at_it_goes_on_to_the_same_bits(federate, sites, toy_study,
 
         run_in_process(server_app, answer, nodes)
 
-    with pytest.raises(FederationError, match=r"train\.spread round 7"):
+    with pytest.raises(FederationError, match=r"train\.spread round 8"):
         federate(
             study, sites, "cut", engine=lambda server, _, nodes: killed(server, make_app(), nodes)
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.coordinator import PUBLIC
+from tests.coordinator import CA, PUBLIC
 from tests.unit.hica_server.conftest import FakeSite
 from tests.unit.hica_server.secure_site import SecureSite
 
@@ -125,7 +125,7 @@ def lay_kit() -> Callable[[Path, Study], None]:
             flwr=version("flwr"),
             coordinator_key=PUBLIC,
         )
-        write_kit(folder / "kit.zip", kit, b"", study)
+        write_kit(folder / "kit.zip", kit, CA, study)
         with zipfile.ZipFile(folder / "kit.zip") as archive:
             archive.extractall(folder / "kit")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hica.cohort import roles as cohort
 from hica.cohort.private_draw import rounded
+from hica.cohort.roles import assign_roles
 from hica.errors import BudgetError, ConfigurationError, MessageError
 from hica.images.manifest import Record
 from hica.privacy.accountant import epsilon
@@ -83,9 +83,7 @@ def test_4_one_patient_changes_no_sum_by_more_than_is_declared(
             for name, count, n in patients + ([("x", many, 0)] if with_x else [])
             for i in range(count)
         ]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cohort, "read_manifest", lambda _: records)
-            return cohort.assign_roles("north", Path("manifest.csv"), study, 0.3, {})
+        return assign_roles("north", records, "manifest.csv", study, 0.3, {})
 
     without, with_x = roles(False), roles(True)
     if (without.shots_told, without.pool_told) != (with_x.shots_told, with_x.pool_told):
@@ -122,9 +120,7 @@ def test_4_one_patient_more_changes_the_role_of_no_other(toy_study, patients, im
             for name, images in others + ([("x", images_of_x)] if with_x else [])
             for i, label in enumerate(images)
         ]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cohort, "read_manifest", lambda _: records)
-            return cohort.assign_roles("north", Path("manifest.csv"), study, held, {})
+        return assign_roles("north", records, "manifest.csv", study, held, {})
 
     one, other = roles(False), roles(True)
     assert [others_of(one.train), others_of(one.test)] == [

@@ -96,7 +96,7 @@ def test_15_the_coordinators_log_holds_a_record_as_one_line(tmp_path):
         log.warning("after")
     text = path.read_text()
     assert_plain(text)
-    records = [line for line in text.splitlines() if re.match(r"\d{4}-\d\d-\d\d ", line)]
+    records = [line for line in text.splitlines() if re.match(r"\d{4}-\d\d-\d\dT", line)]
     assert len(records) == 3
     assert all(line.startswith("    ") for line in text.splitlines() if line not in records)
 

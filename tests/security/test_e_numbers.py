@@ -244,7 +244,7 @@ def test_14_where_the_quorum_needs_the_site_the_run_stops_with_the_state_before(
         arrays={**reply.arrays, "shared.tower.weight": before.shared["tower.weight"] + 3000},
     )
     words = (
-        r"round 0: what the answers of b give cannot be right: weight .* on disk: mend the sites"
+        r"round 1: what the answers of b give cannot be right: weight .* on disk: mend the sites"
     )
     with pytest.raises(FederationError, match=words):
         run.take(ALIGNMENT)

@@ -181,7 +181,7 @@ def test_f19_nothing_is_fetched_by_name_unless_it_is_allowed(toy_study, tmp_path
         _ = region_method(study, tmp_path, tower, CPU).version
     assert looked_up == []
     if "pinned" in case:
-        assert "hubs = true in [data] of site.toml" in str(error.value)
+        assert "hubs = true in [data] of the site file" in str(error.value)
         assert "put it below the folder of weights" in str(error.value)
     else:
         assert "not pinned" in str(error.value)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hica.device import autocast, precision
 from hica.errors import DataError
-from hica.images.cache import TensorCache, key_of
+from hica.images.cache import TensorCache, image_key
 from hica.images.decode import read_bytes
 from hica.images.manifest import Record
 from hica.images.pixels import VERSION, pixels_of
@@ -96,9 +96,9 @@ class Pipeline:
     def _key(self, record: Record, views: int, zoomed: int | None) -> str:
         frozen = self.tower.cache_id
         kept = "pixels" if frozen is None else f"{frozen} in {precision(self.device)}"
-        return key_of(
-            VERSION,
+        return image_key(
             sha256(read_bytes(record.image)).hexdigest(),
+            VERSION,
             sha256(read_bytes(record.mask)).hexdigest() if record.mask else "",
             repr(self.tower.tower.preprocess),
             kept,

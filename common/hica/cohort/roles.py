@@ -1,8 +1,7 @@
 """Roles: which of a site's rows are learnt from, which are shots, and which are held out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +10,13 @@ from hica.cohort.private_draw import draw_units, place, rounded
 from hica.errors import ConfigurationError, DataError
 from hica.images.cache import key_of
 from hica.images.episodes import Episode, draw_episode, split_by_group
-from hica.images.manifest import Record, check_labels, read_manifest
+from hica.images.manifest import Record, check_labels, check_split
 from hica.method.disclosure import counts_told, patients_of, small_classes
 from hica.method.prevalence import of_the_rest
 from hica.method.pseudo_labels import Vector
 from hica.study import Study
+
+NOBODY = "holds out nobody: takes no part in the evaluation"
 
 
 class Note(NamedTuple):
@@ -33,7 +34,8 @@ class Roles:
 
     Attributes:
         train: Rows to learn from, labelled or not.
-        pool: Rows of `train` whose labels are not used: for the centre and for stage 1.
+        pool: Rows of `train` whose labels are not used: for stage 1.
+        centre: Rows of `pool` for the centre.
         test: Held-out labelled rows; no patient of theirs is in `train`.
         rest: Rows of `train` beyond the shots, whose labels are not used either: for a known
             prevalence; empty where the site gives none.
@@ -47,10 +49,14 @@ class Roles:
         pool_told: Of the pool, as `shots_told`.
         test_told: Held-out rows that are evaluated: not those of a class of few patients
             (`hica.method.disclosure`).
+        ids: Of the rows of a kept draw, by their names: of each image its own, wherever it lies
+            (`hica.cohort.draw`).
+        withdrawn: Patients who have withdrawn since the draw.
     """
 
     train: list[Record]
     pool: list[Record]
+    centre: list[Record]
     test: list[Record]
     rest: list[Record]
     episode: Episode
@@ -60,17 +66,30 @@ class Roles:
     classes_told: list[int | None]
     pool_told: int
     test_told: int
+    ids: Mapping[str, str] = field(default_factory=dict)
+    withdrawn: int = 0
 
     @property
     def shots(self) -> list[Record]:
         """The labelled rows of the episode."""
         return [self.train[index] for index in self.episode.indices]
 
+    @property
+    def train_in_use(self) -> list[Record]:
+        """Rows of `train` that the study looks at, each once."""
+        rows = {row.name: row for row in (*self.pool, *self.shots, *self.rest)}
+        return list(rows.values())
+
 
 def assign_roles(
-    site: str, manifest: Path, study: Study, test_fraction: float, prevalence: Mapping[str, float]
+    site: str,
+    records: Sequence[Record],
+    manifest: str,
+    study: Study,
+    test_fraction: float,
+    prevalence: Mapping[str, float],
 ) -> Roles:
-    """Read a manifest (CSV) and say what each row is for.
+    """Say what each row of a site's manifest is for; `manifest` is what messages call it.
 
     A private study draws patients, each by itself (`hica.cohort.private_draw`). `test_fraction` is
     the share of the patients held out, where the manifest has no `split` column; `prevalence` is
@@ -80,11 +99,13 @@ def assign_roles(
         ConfigurationError: The prevalence is not of the study's classes.
         DataError: The manifest cannot be used; names row and remedy.
     """
-    records = read_manifest(manifest)
-    check_labels(records, study.class_names, str(manifest))
+    check_labels(records, study.class_names, manifest)
+    check_split(records, manifest)
     notes: list[Note] = []
-    train, held_out = _split(records, str(manifest), test_fraction, study)
-    test, test_told = _evaluated(held_out, study, notes)
+    train, held_out = _split(records, manifest, test_fraction, study)
+    test, test_told = evaluated(held_out, study, notes)
+    if not held_out and any(record.label for record in train):
+        notes.append(Note(NOBODY, NOBODY))
     episode, shots, patients = _episode(train, study)
     classes_told = counts_told(shots, patients, study.federation.min_count)
     if episode.shortfall:
@@ -98,6 +119,7 @@ def assign_roles(
     return Roles(
         train=train,
         pool=pool,
+        centre=drawn(pool, study.alignment.centre_images),
         test=test,
         rest=rest,
         episode=episode,
@@ -110,28 +132,35 @@ def assign_roles(
     )
 
 
-def _evaluated(test: list[Record], study: Study, notes: list[Note]) -> tuple[list[Record], int]:
-    """The held-out rows, none where no class has enough patients; and how many are evaluated."""
+def evaluated(test: list[Record], study: Study, notes: list[Note]) -> tuple[list[Record], int]:
+    """The held-out rows, none where no class has enough patients; and how many are evaluated.
+
+    Why some are not is added to `notes`, where it is not there yet.
+    """
     classes, fewest = study.class_names, study.federation.min_count
     groups = [row.group for row in test]
     patients = patients_of([row.label for row in test], groups, classes)
     small = {classes[c] for c in small_classes(patients, fewest)}
-    evaluated = sum(row.label not in small for row in test)
-    if small and evaluated:
+    number = sum(row.label not in small for row in test)
+    if small and number:
         here = (
             f"holds out fewer patients of {', '.join(sorted(small))} than federation.min_count = "
             f"{fewest}: they are not evaluated, as even an accuracy would tell too much of them"
         )
         told = "holds out too few patients of a class to evaluate them (federation.min_count)"
-        notes.append(Note(here, told))
+        note = Note(here, told)
     elif small:
         test = []  # not to be trained on either: a later manifest may add to them
         words = (
             f"holds out fewer patients of each class than federation.min_count = {fewest}, of whom "
             "even an accuracy would tell too much: takes no part in the evaluation"
         )
-        notes.append(Note(words, words))
-    return test, evaluated
+        note = Note(words, words)
+    else:
+        return test, number
+    if note not in notes:
+        notes.append(note)
+    return test, number
 
 
 def _shortfall_note(study: Study, episode: Episode, hidden: bool) -> Note:
@@ -233,7 +262,7 @@ def _shares(
 
 
 def _split(
-    records: list[Record], manifest: str, test_fraction: float, study: Study
+    records: Sequence[Record], manifest: str, test_fraction: float, study: Study
 ) -> tuple[list[Record], list[Record]]:
     """Training and test rows: the manifest's split where it has one, else by patient."""
     seed = study.study.seed

@@ -141,6 +141,22 @@ def read_private(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
+def check_pair(path: Path) -> PublicKey:
+    """Check that the public key beside the private one at `path` is its own; returns it.
+
+    Raises:
+        ConfigurationError: One of the two cannot be used, or they are of two pairs.
+    """
+    own, lying = public_key(read_private(path).public_key()), read_public(public_path(path))
+    if own != lying:
+        raise ConfigurationError(
+            f"{public_path(path)}: is not the public key of {path}: the coordinator would enroll "
+            f"another key than this site signs with. Run: ssh-keygen -y -f {path} > "
+            f"{public_path(path)}, and send that file again"
+        )
+    return own
+
+
 def fingerprint(public: PublicKey) -> str:
     """`SHA256:…`, as `ssh-keygen -l` prints it."""
     digest = hashlib.sha256(base64.b64decode(public.openssh.split()[1])).digest()

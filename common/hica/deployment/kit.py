@@ -24,12 +24,14 @@ from typing import Annotated, Any, Self, cast
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
+from hica.deployment.authority import check_authority
 from hica.deployment.keys import PublicKey, parse_public
 from hica.errors import ConfigurationError
 from hica.storage import write_atomically
-from hica.study import Name, Section, Study, read_toml, validated
+from hica.study import Name, Section, Sha256, Study, WrittenAs, read_toml, validated
+from hica.study.differences import differences
 
 CA_CERTIFICATE = "ca.crt"
 KIT = "kit.json"
@@ -37,8 +39,6 @@ STUDY = "study.json"
 TEXT = "study.toml"
 ROSTER = "keys.json"
 
-SHOWN_KEYS = 3
-"""Of the keys in which the text is another study than the hashed one."""
 _COMMENT = re.compile(
     r'"""(?:\\[\s\S]|[^\\])*?"{3,5}'
     r"|'''[\s\S]*?'{3,5}"
@@ -48,15 +48,19 @@ _COMMENT = re.compile(
 )
 """A comment of a TOML text, as group 1; strings of all four forms are passed over whole."""
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
 
 class Kit(Section):
     """`kit.json`: whom to connect to, and what to expect there."""
 
     site: Name
     """The name under which the coordinator knows this hospital."""
-    address: Annotated[str, Field(pattern=r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$")]
+    address: Annotated[
+        str,
+        WrittenAs(
+            r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}",
+            "host:port, an IPv6 host in brackets",
+        ),
+    ]
     """`host:port` of the coordinator; an IPv6 host in brackets."""
     study_sha256: Sha256
     bundle_sha256: Sha256
@@ -69,6 +73,8 @@ class Kit(Section):
     versions have none, and are refused; see `read_coordinator_key`."""
     keys_sha256: Sha256 | None = None
     """Of `keys.json`, where the study asks for secure aggregation."""
+    ca_sha256: Sha256 | None = None
+    """Of `ca.crt`; kits of earlier versions have none."""
 
     @model_validator(mode="after")
     def _port_exists(self) -> Self:
@@ -98,6 +104,7 @@ def write_kit(
     Raises:
         StorageError: It cannot be written.
     """
+    kit = kit.model_copy(update={"ca_sha256": hashlib.sha256(ca_pem).hexdigest()})
     files = {
         CA_CERTIFICATE: ca_pem,
         KIT: kit.model_dump_json(indent=2, exclude_none=True).encode(),
@@ -125,8 +132,8 @@ def read_kit(folder: Path) -> tuple[Kit, Study]:
             that reads another study from it; the text for people is another study; or there is no
             key of the coordinator.
     """
-    _read(folder, CA_CERTIFICATE)
     kit = validated(Kit, _json(folder, KIT), str(folder / KIT))
+    check_authority(folder / CA_CERTIFICATE, _read(folder, CA_CERTIFICATE), kit.ca_sha256)
     read_coordinator_key(folder)
     if hashlib.sha256(_read(folder, STUDY)).hexdigest() != kit.study_sha256:
         raise ConfigurationError(
@@ -266,6 +273,10 @@ firewall needs one outgoing rule and no incoming one. Images never leave your ma
 
         hica-client run hospital/site.toml
 
+    It ends by itself. The final model and your own test results then stay at your hospital:
+
+        hica-client result hospital/site.toml
+
 What left your site, at any time:   hica-client audit hospital/site.toml
 """
 
@@ -302,41 +313,17 @@ def _check_text(folder: Path, study: Study) -> None:
             "study. No start kit has comments: unpack yours anew, or ask the coordinator for it"
         )
     told = validated(Study, read_toml(path), str(path))
-    said, meant = (_settings(each.model_dump(mode="json")) for each in (told, study))
-    differ = [key for key in {**meant, **said} if said.get(key) != meant.get(key)]
-    if not differ:
-        return
-    words = "; ".join(
-        f"{key} = {_shown(said.get(key))}, in {STUDY} {_shown(meant.get(key))}"
-        for key in differ[:SHOWN_KEYS]
-    )
-    more = f"; and {len(differ) - SHOWN_KEYS} more" if len(differ) > SHOWN_KEYS else ""
-    raise ConfigurationError(
-        f"{path}: is another study than {STUDY}, whose hash is approved: {words}{more}. Do not "
-        "approve it: unpack the start kit anew, and if it is so there, ask the coordinator why"
-    )
-
-
-def _settings(value: Any, key: str = "") -> dict[str, Any]:
-    """A table with tables in it as one: dotted key → value."""
-    if not isinstance(value, dict | list):
-        return {key: value}
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    flat: dict[str, Any] = {} if value else {key: value}
-    for name, each in items:
-        flat |= _settings(each, f"{key}.{name}" if key else str(name))
-    return flat
-
-
-def _shown(value: Any) -> str:
-    """A setting as an error shows it."""
-    return "nothing" if value is None else f"{value!r}"[:60]
+    if words := differences(told, study, STUDY):
+        raise ConfigurationError(
+            f"{path}: is another study than {STUDY}, whose hash is approved: {words}. Do not "
+            "approve it: unpack the start kit anew, and if it is so there, ask the coordinator why"
+        )
 
 
 def _json(folder: Path, name: str) -> Any:
     try:
         return json.loads(_read(folder, name))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(
             f"{folder / name}: not JSON ({error}); unpack the start kit anew"
         ) from None
@@ -348,5 +335,5 @@ def _read(folder: Path, name: str) -> bytes:
     except OSError as error:
         raise ConfigurationError(
             f"{folder / name}: cannot be read: {error.strerror}; unpack the coordinator's start "
-            "kit there, or name its folder in federation.kit of site.toml"
+            "kit there, or name its folder in federation.kit of the site file"
         ) from None

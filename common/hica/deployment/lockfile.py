@@ -5,6 +5,7 @@ nothing by itself; only the lock on it does.
 """
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ if sys.platform == "win32":
 
 import fcntl
 
+STOP_SECONDS = 60.0
+"""How long `end_holder` waits; every service has ten seconds to end by itself."""
 _TRIES = 20
 _PAUSE = 0.05
 """Seconds between tries: `holder` takes the lock for an instant to see whether it is free."""
@@ -58,6 +61,27 @@ def holder(path: Path) -> int | None:
         return None
     finally:
         os.close(descriptor)
+
+
+def end_holder(path: Path) -> bool:
+    """End the live holder of the lock at `path` by SIGTERM and wait for that; whether there is one.
+
+    Raises:
+        FederationError: It does not end.
+    """
+    process = holder(path)
+    if process is None:
+        return False
+    os.kill(process, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while holder(path) == process:
+        if time.monotonic() > deadline:
+            raise FederationError(
+                f"process {process} has not ended within {STOP_SECONDS:g} s. Run: kill -9 "
+                f"{process}; what is on disk is whole, and its services end with it"
+            )
+        time.sleep(_PAUSE)
+    return True
 
 
 @contextmanager

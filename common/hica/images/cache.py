@@ -1,4 +1,7 @@
-"""TensorCache: tensors on disk by the hash of what they were computed from."""
+"""TensorCache: tensors on disk by the hash of what they were computed from.
+
+Those of an image have the image's own hash in front (`image_key`), so that they can be found.
+"""
 
 import hashlib
 import json
@@ -8,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from hica.storage import write_atomically
+from hica.storage import cannot_be_written, write_atomically
 
 
 def file_sha256(path: Path) -> str:
@@ -22,10 +25,16 @@ def key_of(*parts: object) -> str:
     return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()
 
 
+def image_key(image: str, *parts: object) -> str:
+    """Key of what was computed from the image file of this SHA-256, and from `parts`."""
+    return f"{image}-{key_of(image, *parts)}"
+
+
 class TensorCache:
     """Named tensors by key, one safetensors file each: `root/ab/abcd….safetensors`.
 
-    Keys come from `key_of`. Several processes may share a root: files appear whole or not at all.
+    Keys come from `key_of` and `image_key`. Several processes may share a root: files appear whole
+    or not at all.
     """
 
     def __init__(self, root: Path) -> None:
@@ -50,6 +59,18 @@ class TensorCache:
         """
         own = {name: _own(tensor.detach().cpu().contiguous()) for name, tensor in tensors.items()}
         write_atomically(self._path(key), save(own), mode=0o600, durable=False)
+
+    def forget(self, image: str) -> None:
+        """Delete what was computed from the image file of this SHA-256.
+
+        Raises:
+            StorageError: It cannot be deleted.
+        """
+        for path in self.root.glob(f"{image[:2]}/{image}-*"):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise cannot_be_written(path, error) from error
 
     def _path(self, key: str) -> Path:
         return self.root / key[:2] / f"{key}.safetensors"

@@ -2,12 +2,13 @@
 
 import gzip
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from hica.errors import DataError
 
@@ -15,6 +16,18 @@ Array = npt.NDArray[Any]
 
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 """Pillow's grey modes of more than 8 bits."""
+WAYS = {"RGB": "8-bit RGB", "L": "8-bit grey", "1": "black and white"}
+"""What is shown as it is, by Pillow's mode."""
+OWN_RANGE = "scaled by the image's own range"
+
+MOST_PIXELS = 357_913_940
+"""Of an image, Pillow's own limit: beyond it a small file could fill the memory."""
+MOST_BYTES = 2 * 2**30
+"""Of an unpacked NIfTI file."""
+
+
+class _TooLargeError(Exception):
+    """An image beyond the limits; says which."""
 
 
 def read_image(path: Path) -> Image.Image:
@@ -27,6 +40,11 @@ def read_image(path: Path) -> Image.Image:
         DataError: The file is missing, truncated or of no known kind.
     """
     return decode_image(read_bytes(path), path)
+
+
+def read_image_told(path: Path) -> tuple[Image.Image, str]:
+    """`read_image`, and by which way the image came to 8-bit RGB, in words."""
+    return _decoded(read_bytes(path), path)
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -53,15 +71,12 @@ def read_bytes(path: Path) -> bytes:
 
 def decode_image(data: bytes, path: Path) -> Image.Image:
     """`read_image` of bytes already in memory; `path` is for messages."""
-    image = _open(data, path)
-    if image.mode in DEEP_MODES:
-        image = Image.fromarray(_to_8_bit(np.asarray(image)))
-    return image.convert("RGB")
+    return _decoded(data, path)[0]
 
 
 def decode_mask(data: bytes, path: Path, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """`read_mask` of bytes already in memory; `path` is for messages."""
-    image = _open(data, path)
+    image, _ = _open(data, path)
     if image.size != size:
         raise DataError(
             f"{path}: the mask is {image.width}×{image.height} px but its image is "
@@ -72,50 +87,87 @@ def decode_mask(data: bytes, path: Path, size: tuple[int, int]) -> npt.NDArray[n
     return np.asarray(np.asarray(image) != 0)
 
 
-def _open(data: bytes, path: Path) -> Image.Image:
+def _decoded(data: bytes, path: Path) -> tuple[Image.Image, str]:
+    """8-bit RGB, and the way there."""
+    image, way = _open(data, path)
+    if image.mode in DEEP_MODES:
+        image = Image.fromarray(_to_8_bit(np.asarray(image)))
+    return image.convert("RGB"), way
+
+
+def _open(data: bytes, path: Path) -> tuple[Image.Image, str]:
     """Decode by content, since hospital exports are often named without a suffix."""
     try:
         if data[128:132] == b"DICM":
             return _open_dicom(data)
         if data[:2] == b"\x1f\x8b" or data[344:347] in (b"n+1", b"ni1"):
-            return _open_nifti(data)
-        image = Image.open(io.BytesIO(data))
-        image.load()  # Pillow decodes lazily; here is where a truncated file is found out
-        return image
+            return _open_nifti(data), f"NIfTI, middle slice, {OWN_RANGE}"
+        image = _open_picture(data)
+        deep = f"grey of more than 8 bits, {OWN_RANGE}" if image.mode in DEEP_MODES else ""
+        return image, deep or WAYS.get(image.mode, f"{image.mode} converted to RGB")
+    except _TooLargeError as error:
+        raise DataError(
+            f"{path}: is too large: {error}; export it at a smaller size, or take its row out of "
+            "the manifest"
+        ) from None
     # A broken file makes the decoders raise almost anything: OSError, SyntaxError, EOFError, …
     except Exception as error:
         raise DataError(
-            f"{path}: cannot be decoded ({error}); the file is truncated, damaged or of no known "
-            "format: copy it again from its source or take its row out of the manifest"
+            f"{path}: cannot be decoded ({_reason(error)}); the file is truncated, damaged or of "
+            "no known format: copy it again from its source or take its row out of the manifest"
         ) from error
 
 
-def _open_dicom(data: bytes) -> Image.Image:
+def _open_picture(data: bytes) -> Image.Image:
+    """A picture in one of Pillow's formats."""
+    with warnings.catch_warnings():
+        # The limit is where it is an error.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(io.BytesIO(data))
+        except Image.DecompressionBombError:
+            raise _TooLargeError(f"more than {MOST_PIXELS:,} px, which is the limit") from None
+        except UnidentifiedImageError:
+            raise ValueError("no image") from None
+    image.load()  # Pillow decodes lazily; here is where a truncated file is found out
+    return image
+
+
+def _reason(error: Exception) -> str:
+    """What a decoder says, in one line; its kind where it says nothing."""
+    return str(error).partition("\n")[0][:200] or type(error).__name__
+
+
+def _open_dicom(data: bytes) -> tuple[Image.Image, str]:
     """The frame of a DICOM file (of several, the middle one) as its window shows it."""
     import pydicom
     from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
     from pydicom.pixels.utils import pixel_array
 
     dataset = pydicom.dcmread(io.BytesIO(data))
-    frame = int(dataset.get("NumberOfFrames", 1) or 1) // 2
-    values = pixel_array(dataset, index=frame)
+    if int(dataset.Rows) * int(dataset.Columns) > MOST_PIXELS:
+        raise _TooLargeError(f"more than {MOST_PIXELS:,} px, which is the limit")
+    frames = int(dataset.get("NumberOfFrames", 1) or 1)
+    kind = "DICOM" if frames == 1 else "DICOM, middle frame"
+    values = pixel_array(dataset, index=frames // 2)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        return Image.fromarray(_to_8_bit(apply_color_lut(values, dataset)))
+        colours = _to_8_bit(apply_color_lut(values, dataset))
+        return Image.fromarray(colours), f"{kind}, palette, {OWN_RANGE}"
     if values.ndim == 3:
-        return Image.fromarray(values.astype(np.uint8))
+        return Image.fromarray(values.astype(np.uint8)), f"{kind}, colour"
     values = apply_modality_lut(values, dataset)
     if dataset.get("VOILUTSequence"):
         entries, first, bits = dataset.VOILUTSequence[0].LUTDescriptor
         # pydicom lets values far beyond the table wrap round: hold them at its ends.
         held = values.astype(np.int64).clip(first, first + (entries or 2**16) - 1)
-        grey = _to_8_bit(apply_voi(held, dataset), 0.0, 2.0**bits - 1)
+        grey, way = _to_8_bit(apply_voi(held, dataset), 0.0, 2.0**bits - 1), "its lookup table"
     elif dataset.get("WindowWidth"):
-        grey = _to_8_bit(_windowed(values, dataset), 0.0, 1.0)
+        grey, way = _to_8_bit(_windowed(values, dataset), 0.0, 1.0), "its first window"
     else:
-        grey = _to_8_bit(values)
+        grey, way = _to_8_bit(values), OWN_RANGE
     if dataset.PhotometricInterpretation == "MONOCHROME1":  # low values are shown bright
         grey = 255 - grey
-    return Image.fromarray(grey)
+    return Image.fromarray(grey), f"{kind}, {way}"
 
 
 def _windowed(values: Array, dataset: Any) -> Array:
@@ -136,7 +188,7 @@ def _open_nifti(data: bytes) -> Image.Image:
     import nibabel
 
     if data[:2] == b"\x1f\x8b":
-        data = gzip.decompress(data)
+        data = _unpacked(data)
     volume = nibabel.as_closest_canonical(  # type: ignore[no-untyped-call]
         nibabel.Nifti1Image.from_bytes(data)
     )
@@ -146,6 +198,15 @@ def _open_nifti(data: bytes) -> Image.Image:
     if values.ndim == 3:
         values = values[:, :, values.shape[2] // 2]
     return Image.fromarray(np.rot90(values).copy())
+
+
+def _unpacked(data: bytes) -> bytes:
+    """The content of a gzip file."""
+    with gzip.open(io.BytesIO(data)) as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise _TooLargeError(f"more than {MOST_BYTES:,} bytes unpacked, which is the limit")
+    return content
 
 
 def _to_8_bit(values: Array, black: float | None = None, white: float | None = None) -> Array:

@@ -5,15 +5,12 @@ of any library, and whatever the order of the rows.
 """
 
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
-from pathlib import Path
 
 from hica.images.manifest import Record
-from hica.storage import write_atomically
 
 
 @dataclass(frozen=True)
@@ -70,19 +67,6 @@ def split_by_group(
                 wanted[label] -= n
     held_out = set(test)
     return [index for index in range(len(records)) if index not in held_out], sorted(test)
-
-
-def save_episode(path: Path, episode: Episode, records: Sequence[Record]) -> None:
-    """Keep an episode by the names of its images, which outlive a reordered manifest.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
-    content = {
-        "images": [records[index].name for index in episode.indices],
-        "shortfall": episode.shortfall,
-    }
-    write_atomically(path, json.dumps(content, indent=2).encode())
 
 
 def _hashed_groups(records: Sequence[Record], indices: Sequence[int], seed: int) -> list[list[int]]:

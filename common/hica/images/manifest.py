@@ -2,8 +2,9 @@
 
 import csv
 import io
+import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +90,7 @@ def write_manifest(path: Path, records: Iterable[Record]) -> None:
     Paths below the manifest's folder are written relative to it, others absolute.
 
     Raises:
+        DataError: The name of a file is not in UTF-8.
         StorageError: The file cannot be written.
     """
     folder = path.parent.absolute()
@@ -114,7 +116,48 @@ def write_manifest(path: Path, records: Iterable[Record]) -> None:
                 record.group,
             ]
         )
-    write_atomically(path, text.getvalue().encode())
+    try:
+        data = text.getvalue().encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{path}: the file name {error.object[error.start - 20 : error.end + 20]!r} is not in "
+            "UTF-8, which a manifest is written in; rename the file"
+        ) from None
+    write_atomically(path, data)
+
+
+def names_of(path: Path, patient: str) -> set[str]:
+    """The images, as a manifest writes them, of a patient; or of the row of this image.
+
+    That is a row whose column `image` holds `patient`, and which names no patient.
+
+    Raises:
+        DataError: The manifest cannot be read.
+    """
+    rows = [row for _, row in _read_rows(path)]
+    return {row["image"] for row in rows if patient == (row["patient_id"] or row["image"])}
+
+
+def take_out(path: Path, images: Set[str]) -> None:
+    """Take the rows of some images out of a manifest; all other lines stay to the byte.
+
+    Raises:
+        DataError: The manifest cannot be read.
+        StorageError: It cannot be written.
+    """
+    _read_rows(path)  # says what is wrong with it
+    lines = path.read_bytes().splitlines(keepends=True)
+    reader = csv.reader(io.StringIO(b"".join(lines).decode("utf-8-sig"), newline=""))
+    column = [name.strip() for name in next(reader)].index("image")
+    start = reader.line_num
+    left = lines[:start]
+    for fields in reader:
+        if not images & set(map(str.strip, fields[column : column + 1])):
+            left += lines[start : reader.line_num]
+        start = reader.line_num
+    mode = stat.S_IMODE(path.stat().st_mode)
+    write_atomically(path, b"".join(left), mode=0o600)
+    path.chmod(mode)  # those who could read it still can
 
 
 def records_from_folders(root: Path) -> list[Record]:
@@ -156,6 +199,22 @@ def check_labels(records: Iterable[Record], classes: Sequence[str], source: str)
         )
 
 
+def check_split(records: Iterable[Record], source: str) -> None:
+    """Check that the split is given for every labelled record or for none.
+
+    Raises:
+        DataError: Names the manifest `source` and one of the records without.
+    """
+    labelled = [record for record in records if record.label]
+    empty = [record.name for record in labelled if not record.split]
+    if empty and len(empty) < len(labelled):
+        raise DataError(
+            f"{source}: column split: empty in {len(empty)} labelled rows, such as {empty[0]}, and "
+            "filled in others; write train or test in each labelled row, or leave all empty to "
+            "have the split drawn"
+        )
+
+
 def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Line number and the fields of `COLUMNS`, stripped and empty where absent, of every row."""
     try:
@@ -163,7 +222,10 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 ({error}); save the file as CSV UTF-8") from None
     except OSError as error:
-        raise DataError(f"{path}: manifest cannot be read: {error.strerror}") from None
+        raise DataError(
+            f"{path}: manifest cannot be read: {error.strerror}; name a CSV file in data.manifest "
+            "of the site file"
+        ) from None
     reader = csv.reader(io.StringIO(text, newline=""))
     rows = []
     try:
@@ -218,7 +280,19 @@ def _record(path: Path, line: int, row: dict[str, str], group: str, named: int) 
 def _existing(path: Path, line: int, column: str, name: str) -> Path:
     """The file `name` of a row, which must exist."""
     file = path.parent / name
-    if not file.is_file():
+    try:
+        found, is_folder = file.is_file(), file.is_dir()
+    except OSError as error:  # a name that no system takes, a folder that is closed
+        raise DataError(
+            f"{path}: line {line}: column {column}: {name[:200]} cannot be looked at: "
+            f"{error.strerror}; name a file that this user may read"
+        ) from None
+    if is_folder:
+        raise DataError(
+            f"{path}: line {line}: column {column}: {name} is a folder; name one image in it, each "
+            "in a row of its own"
+        )
+    if not found:
         raise DataError(
             f"{path}: line {line}: column {column}: {name} does not exist; paths are relative to "
             f"{path.parent}"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from hica.images.cache import TensorCache, key_of
+from hica.images.cache import TensorCache, image_key
 from hica.images.decode import decode_image, decode_mask, read_bytes
 from hica.images.manifest import Record
 from hica.images.preprocess import Preprocess
@@ -39,7 +39,7 @@ def pixels_of(record: Record, preprocess: Preprocess, cache: TensorCache | None 
     mask_bytes = read_bytes(record.mask) if record.mask else None
     image_sha256 = hashlib.sha256(image_bytes).hexdigest()
     mask_sha256 = hashlib.sha256(mask_bytes).hexdigest() if mask_bytes is not None else ""
-    key = key_of("pixels", VERSION, image_sha256, mask_sha256, preprocess)
+    key = image_key(image_sha256, "pixels", VERSION, mask_sha256, preprocess)
     tensors = cache.get(key) if cache else None
     if tensors is None:
         image = decode_image(image_bytes, record.image)

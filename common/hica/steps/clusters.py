@@ -35,7 +35,7 @@ from hica.steps.arrays import (
     sums,
 )
 from hica.steps.state import State
-from hica.steps.step import Answer, Received, Rows, SiteData, Stage, Statistic, Step, Turn
+from hica.steps.step import Answer, Kept, Received, Rows, SiteData, Stage, Statistic, Step, Turn
 from hica.study import Study
 from hica.wire.messages import Request
 
@@ -219,7 +219,8 @@ class Assign(Step):
     def answer(self, data: SiteData, model: AlignmentModel, request: Request) -> Answer:
         """Nothing."""
         labels = assign(features(data, model), request.arrays["centroids"])
-        return Answer(keep={"pseudo_labels": {"labels": labels}})
+        kept: Kept = {"labels": labels, "images": data.images("unlabelled")}
+        return Answer(keep={"pseudo_labels": kept})
 
     def combine(self, state: State, received: Received) -> State:
         """The state as it was."""

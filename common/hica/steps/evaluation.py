@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # the coordinator's run has no torch in memory
 
 NAMES = ("zero_shot", "final")
 """Of the evaluations, by their round: the texts alone, and the trained model."""
+ZERO_SHOT, FINAL = "zero_shot", "predictions"
+"""What a site keeps its predictions as, by the same round."""
 
 
 class Evaluation(Step):
@@ -58,8 +60,9 @@ class Evaluation(Step):
             seed=study.study.seed,
             min_count=study.federation.min_count,
         )
-        keep = {"predictions": {"probabilities": probabilities, "labels": labels}}
-        return Answer({}, metrics.n, metrics.to_dict(), keep)
+        name = (ZERO_SHOT, FINAL)[request.round]
+        kept = {"probabilities": probabilities, "labels": labels, "images": data.images("test")}
+        return Answer({}, metrics.n, metrics.to_dict(), {name: kept})
 
     def check(self, study: Study, state: State, reply: Reply, sites: int = 1) -> None:
         """Refuse metrics that cannot be read, or are of more images than stand behind them."""

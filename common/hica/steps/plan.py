@@ -1,7 +1,7 @@
 """The plan of a run: every exchange, in order, as the study decides them.
 
 centre → zero-shot → [k-means → stage 1 rounds] → centre → bank start → (stage 2 round → centre)…
-→ intercepts → metrics
+→ intercepts → metrics → the end is told
 
 This is the one list of steps: budget, policy, consent, the site's guard and the coordinator read
 it.
@@ -18,9 +18,10 @@ from hica.steps.clusters import ASSIGN, DRAWN_START, LLOYD, SITE_START
 from hica.steps.evaluation import EVALUATION
 from hica.steps.pretraining import PRETRAINING
 from hica.steps.prototypes import PROTOTYPES
+from hica.steps.result import RESULT
 from hica.steps.step import Step, Turn
 from hica.study import Study
-from hica.wire.messages import BESIDE, SECURE_SUM, Kind, Request
+from hica.wire.messages import BESIDE, SECURE_SUM, Kind, Request, shown_round
 
 STEPS: list[Step] = [
     DRAWN_START,
@@ -33,6 +34,7 @@ STEPS: list[Step] = [
     PROTOTYPES,
     CALIBRATION,
     EVALUATION,
+    RESULT,
 ]
 """All steps there are. Of the same stage and number, one that stands before another comes first."""
 
@@ -90,7 +92,8 @@ def turn_of(request: Request) -> Turn:
         ):
             return turn
     raise _never_asked(
-        request, f"{request.kind}, round {request.round}, with {str(dict(settings))[:200]}"
+        request,
+        f"{request.kind}, round {shown_round(request.round)}, with {str(dict(settings))[:200]}",
     )
 
 

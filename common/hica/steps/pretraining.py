@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hica.steps.arrays import CENTROIDS, Array
 from hica.steps.reach import Rates
-from hica.steps.step import SiteData, Stage
+from hica.steps.step import Kept, SiteData, Stage
 from hica.steps.training import Lesson, Training, texts_of
 from hica.study import Study
 from hica.wire.messages import Request
@@ -53,8 +56,8 @@ class Pretraining(Training):
 
         stage = data.study.pretraining
         examples = data.examples("unlabelled")  # an image that cannot be read is said first
-        labels = torch.from_numpy(data.kept("pseudo_labels")["labels"])
-        examples = replace(examples, labels=labels)
+        rows, labels = matched(data.images("unlabelled"), data.kept("pseudo_labels"))
+        examples = replace(examples.rows(torch.from_numpy(rows)), labels=torch.from_numpy(labels))
         centroids = torch.from_numpy(request.arrays["centroids"]).float().to(model.centre.device)
         rate = stage.learning_rate * float(request.settings["rate"])
         return Lesson(
@@ -64,6 +67,18 @@ class Pretraining(Training):
             texts_of(request, model),
             len(examples),
         )
+
+
+def matched(images: NDArray[np.uint8], kept: Kept) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows of the images [n, 32] that have a pseudo-label, and these labels.
+
+    A label is of its image, whatever has become of the manifest since it was kept.
+    """
+    labels = dict(zip(map(bytes, kept["images"]), kept["labels"].tolist(), strict=True))
+    names = [bytes(image) for image in images]
+    rows = [row for row, name in enumerate(names) if name in labels]
+    found = [labels[names[row]] for row in rows]
+    return np.array(rows, dtype=np.int64), np.array(found, dtype=np.int64)
 
 
 PRETRAINING = Pretraining()

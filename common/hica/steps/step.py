@@ -83,12 +83,14 @@ class Answer:
         examples: How many images stand behind them.
         details: JSON that leaves beside them.
         keep: What the site keeps for later steps of the study, by name; does not leave.
+        result: What the site's own people read of a study that is over; JSON, does not leave.
     """
 
     arrays: Arrays = field(default_factory=dict)
     examples: int = 0
     details: dict[str, Any] = field(default_factory=dict)
     keep: Mapping[str, Kept] = field(default_factory=dict)
+    result: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,10 @@ class SiteData(Protocol):
         """[C] shares of the classes among the images beyond the shots; None: not known."""
 
     @property
+    def withdrawn(self) -> int:
+        """Patients who have withdrawn since the study was drawn here."""
+
+    @property
     def shots_in_pool(self) -> NDArray[np.bool_]:
         """[n] which of the unlabelled images are shots, too."""
 
@@ -138,6 +144,12 @@ class SiteData(Protocol):
 
     def examples(self, part: Part) -> Examples:
         """Some of the site's images in their training views."""
+
+    def images(self, part: Part) -> NDArray[np.uint8]:
+        """[n, 32] which image each of the examples is, however rows are ordered or named later.
+
+        What is kept of each image has these beside it, as `images`: the image may be gone by then.
+        """
 
     def embedded(self, part: Part, model: AlignmentModel) -> Batch:
         """Their unit embeddings under a model, on the CPU."""
@@ -206,7 +218,7 @@ class Step(ABC):
     Attributes:
         name: In plan, log and report; of the file it stands in.
         kind: Flower's message type of its requests; empty: the coordinator does it alone.
-        role: Sites without images of it are not asked.
+        role: Sites without images of it are not asked; None: all are.
         leaves: What an answer tells, in words, for who approves.
         details: What an answer tells beside its arrays; None: `check` reads it.
         centred: Whether it needs the centre of the features.
@@ -214,17 +226,20 @@ class Step(ABC):
         keeps: What a site keeps of it, by name, that later answers depend on.
         needs_noise: Whether an answer tells of patients, so that a private study puts noise on it;
             without a form for that it is refused there. Metrics are told as they are.
+        best_effort: Whether the run goes on without any answer to it, and a site takes part in the
+            study whose policy does not let it answer.
     """
 
     name: str
     kind: str
-    role: Role
+    role: Role | None
     leaves: str
     details: type[Details] | None = Nothing
     centred = True
     in_sum = True
     keeps: tuple[str, ...] = ()
     needs_noise = True
+    best_effort = False
 
     @abstractmethod
     def turns(self, study: Study) -> Iterator[Turn]:
@@ -249,6 +264,8 @@ class Step(ABC):
 
     def most_images(self, study: Study) -> int:
         """The largest number of images that an answer may stand for."""
+        if self.role is None:
+            return 0
         if self.role == "labelled":
             return study.alignment.shots * len(study.classes)
         return study.pretraining.max_images
@@ -289,6 +306,8 @@ class Step(ABC):
 
 class Statistic(Step):
     """A step that asks for sums over images; a private study gets them with noise."""
+
+    role: Role
 
     def rows(self, data: SiteData, model: AlignmentModel, request: Request) -> Rows:
         """The parts of the sums `sums` and `counts`, of a private study.

@@ -20,7 +20,7 @@ from hica.errors import MessageError
 from hica.steps.arrays import LARGEST_CHANGE, WEIGHTS_ARRAY, Array
 from hica.steps.reach import Rates, Reach
 from hica.steps.state import WEIGHTS, State, weights_of
-from hica.steps.step import Answer, Kept, Received, SiteData, Stage, Step, Turn, Update
+from hica.steps.step import Answer, Kept, Received, Role, SiteData, Stage, Step, Turn, Update
 from hica.study import Study
 from hica.wire.details import Trained
 from hica.wire.messages import Reply, Request
@@ -68,6 +68,7 @@ class Training(Step):
     sums are allowed. Otherwise the rule takes single updates, as LoRA's mean and krum need them.
     """
 
+    role: Role
     details = Trained
     stage: Stage
 

@@ -7,11 +7,18 @@ from hica.study.reading import (
     changed,
     load_study,
     merged,
+    read_text,
     read_toml,
     validated,
 )
 from hica.study.schema import Study
-from hica.study.sections import Count, Fraction, Name, NonNegative, Section
+from hica.study.sections import (
+    Count,
+    Fraction,
+    NonNegative,
+    Section,
+)
+from hica.study.written import Name, Sha256, WrittenAs
 
 __all__ = [
     "NO_CHANGES",
@@ -21,11 +28,14 @@ __all__ = [
     "Name",
     "NonNegative",
     "Section",
+    "Sha256",
     "Study",
+    "WrittenAs",
     "apply_overrides",
     "changed",
     "load_study",
     "merged",
+    "read_text",
     "read_toml",
     "validated",
 ]

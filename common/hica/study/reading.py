@@ -1,11 +1,11 @@
 """Reading of study and site files: TOML, overrides, and errors a user can act on."""
 
-import json
+import copy
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -19,18 +19,46 @@ Changes = Mapping[str, Any]
 NO_CHANGES: Changes = MappingProxyType({})
 
 
+def read_text(path: Path) -> str:
+    """The text of a TOML file, without the mark that Windows editors put before UTF-8.
+
+    Raises:
+        ConfigurationError: The file is missing, cannot be read, or is not in UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path}: cannot be read: {error.strerror}; name a TOML file that this user may read"
+        ) from None
+    except UnicodeDecodeError:
+        text = "\0"  # what UTF-16 of plain letters is full of, with or without a mark
+    if "\0" in text:
+        raise ConfigurationError(
+            f"{path}: not UTF-8, which TOML is written in; save it anew in the encoding UTF-8"
+        )
+    return text
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises:
-        ConfigurationError: The file is missing or is not TOML; names it and the line.
+        ConfigurationError: The file is missing, cannot be read, or is not TOML; names it and the
+            line.
     """
+    text = read_text(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(text)
+    except ValueError as error:  # TOML's own, and of numbers that are too long
         raise ConfigurationError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigurationError(
+            f"{path}: not valid TOML: too many brackets in each other"
+        ) from None
 
 
 def apply_overrides(table: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
@@ -41,7 +69,7 @@ def apply_overrides(table: dict[str, Any], overrides: list[str]) -> dict[str, An
     Raises:
         ConfigurationError: An override that is not `section.key=value`.
     """
-    result: dict[str, Any] = json.loads(json.dumps(table))
+    result = copy.deepcopy(table)
     for override in overrides:
         dotted, separator, text = override.partition("=")
         keys = dotted.strip().split(".")
@@ -51,7 +79,7 @@ def apply_overrides(table: dict[str, Any], overrides: list[str]) -> dict[str, An
             )
         try:
             value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             value = text.strip()
         target = result
         for key in keys[:-1]:
@@ -109,13 +137,18 @@ def validated(model: type[Model], table: dict[str, Any], source: str) -> Model:
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
     """The keys allowed where an unknown one was met: `known keys: a, b, c`."""
-    current: Any = model
+    current = model
     for part in location[:-1]:
-        if isinstance(part, str):
-            annotation = current.model_fields[part].annotation
-            arguments = getattr(annotation, "__args__", None)
-            current = arguments[0] if arguments else annotation
+        field = current.model_fields.get(str(part))
+        if field is None:  # the number of a list, the name in a table of tables
+            continue
+        kinds = [field.annotation, *get_args(field.annotation)]
+        current = next(each for each in kinds if _is_model(each))
     return "known keys: " + ", ".join(current.model_fields)
+
+
+def _is_model(kind: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def load_study(path: Path, overrides: list[str] | None = None) -> Study:

@@ -5,7 +5,8 @@ Every site can read the study before it joins; its hash is what a site approves.
 
 import hashlib
 import json
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -22,6 +23,14 @@ from hica.study.sections import (
     StudySection,
     TextSection,
 )
+
+MOST_ROUNDS = 100_000
+"""Of all stages together: every step of a run is listed before it begins."""
+
+
+def canonical_json(table: Mapping[str, Any]) -> str:
+    """JSON with sorted keys and without spaces: of one table one text."""
+    return json.dumps(table, sort_keys=True, separators=(",", ":"))
 
 
 class Study(Section):
@@ -43,6 +52,18 @@ class Study(Section):
         names = [item.name for item in self.classes]
         if len(set(names)) != len(names):
             raise ValueError(f"classes need different names, got {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_can_be_listed(self) -> Self:
+        first = self.pretraining
+        total = first.rounds * (1 + first.lloyd_rounds if first.recluster_every else 1)
+        total += first.lloyd_rounds + self.alignment.rounds + self.calibration.rounds
+        if total > MOST_ROUNDS:
+            raise ValueError(
+                f"the stages have {total:,} rounds together, the most is {MOST_ROUNDS:,}: lower "
+                "rounds of pretraining, alignment or calibration, or pretraining.lloyd_rounds"
+            )
         return self
 
     @model_validator(mode="after")
@@ -135,7 +156,7 @@ class Study(Section):
 
     def canonical_json(self) -> str:
         """The resolved study as JSON with sorted keys: the text that is hashed and sent."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return canonical_json(self.model_dump(mode="json"))
 
     @property
     def sha256(self) -> str:

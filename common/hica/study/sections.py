@@ -5,26 +5,43 @@ Unknown keys are refused, so that a misspelt setting never passes for a default.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _./+-]{0,63}$")]
+from hica.study.written import Name, Sha256, WrittenAs
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=0)]
+Spread = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    """A table of the study file: immutable, unknown keys refused."""
+    """A table of the study file: immutable, unknown keys refused.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    The words below a key describe it; `docs/reference.md` is made of them.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class StudySection(Section):
     """`[study]`: what it is called and what every random draw starts from."""
 
     name: Name
+    """What the study is called in every report."""
     seed: Count = 0
+    """Of shots, splits, drawn weights and orders: the same seed gives the same run."""
     modality: str = ""
+    """What kind of images, in words; for people and for findings that are proposed."""
 
 
 class ModelSection(Section):
@@ -36,25 +53,57 @@ class ModelSection(Section):
     """`tiny` (built in, trained on the study's texts), `same` (the image tower's own pair), or
     what open_clip takes."""
     pretrained: str | None = None
-    """open_clip's pretrained tag of `image`, for example `openai`."""
+    """timm's or open_clip's tag of weights of `image`, for example `openai`; needs `sha256`."""
     checkpoint: str | None = None
     """Weights on disk, found below the site's own data or checkpoint folder."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    """Hash of `checkpoint`; required with it, so that all sites start from the same weights."""
+    sha256: Sha256 | None = None
+    """Hash of `checkpoint` or of the tag's file, so that all sites start from the same weights."""
     pad_type: Literal["", "same"] = ""
     """timm's `pad_type`: `same` for weights converted from TensorFlow."""
     image_size: PositiveInt | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    """Side of the square that images are made, in pixels; without it the tower's own."""
+    mean: tuple[Fraction, Fraction, Fraction] | None = None
+    """Mean of the colours, which lie in 0..1, as the weights were trained with it. Needed with
+    `checkpoint`, here or in the JSON beside the weights file; two that differ are refused."""
+    std: tuple[Spread, Spread, Spread] | None = None
+    """Their standard deviation, likewise."""
     layers: Count = 0
     """How many of the image tower's last blocks are features of an image beside its embedding, each
     at the same weight. With `last-N` at most N + 1."""
     maps: Literal["fine", "coarse"] = "fine"
     """Patches of several layers: on the finest of their grids, or on the coarsest."""
-    train: Annotated[str, Field(pattern=r"^(adapter|lora|full|last-[1-9][0-9]?)$")] = "adapter"
+    train: Annotated[
+        str,
+        WrittenAs(
+            "adapter|lora|full|last-[1-9][0-9]?", '"adapter", "lora", "full" or "last-N", N to 99'
+        ),
+    ] = "adapter"
+    """What of the image tower is trained: `adapter` (a small layer after it), `lora` (factors
+    in it), `last-N` (its last N blocks and the head) or `full`."""
     adapter_width: PositiveInt = 128
+    """Width of the adapter's middle, for `train = "adapter"`."""
     lora_rank: PositiveInt = 8
+    """Rank of the factors, for `train = "lora"`."""
     lora_alpha: PositiveFloat = 8.0
+    """What the factors add is scaled by `lora_alpha` / `lora_rank`."""
+
+    @property
+    def preprocess_words(self) -> str:
+        """What the study itself says of how images are prepared for the tower."""
+        colours = {key: getattr(self, key) for key in ("mean", "std") if getattr(self, key)}
+        said = {key: " ".join(f"{part:g}" for part in value) for key, value in colours.items()}
+        said |= {
+            key: getattr(self, key) for key in ("image_size", "pad_type") if getattr(self, key)
+        }
+        words = [f"{key} {value}" for key, value in said.items()]
+        if self.checkpoint is None or len(colours) == 2:
+            return "; ".join(
+                [", ".join(words), "the rest as built in"] if words else ["as built in"]
+            )
+        missing = " and ".join(key for key in ("mean", "std") if key not in colours)
+        return ", ".join(
+            [*words, f"{missing} from the JSON beside the weights, which must have it"]
+        )
 
     @model_validator(mode="after")
     def _checkpoint_is_pinned(self) -> Self:
@@ -70,8 +119,11 @@ class ClassSection(Section):
     """`[[classes]]`: one diagnosis, the sentences that describe it and what is seen in it."""
 
     name: Name
+    """The diagnosis, as the labels of the manifests have it."""
     prompts: list[str]
+    """Whole sentences that describe it; their mean is the class text."""
     findings: list[str] = []
+    """Short phrases for one thing that can be seen in one region; manifests name them."""
     healthy: bool = False
     """Findings of a healthy class are seen in every image: positives of all classes."""
 
@@ -91,7 +143,9 @@ class TextSection(Section):
     corpus: str | None = None
     """A text file, `file.csv:COLUMN`, or a JSON of prompts, below the coordinator's data folder."""
     epochs: Count = 10
+    """Epochs in which the text tower is refined on the study's texts; 0: it stays as it is."""
     learning_rate: PositiveFloat = 1e-3
+    """AdamW's, of that refinement."""
     max_similarity: Annotated[float, Field(gt=-1.0, lt=1.0)] = 0.95
     """A bank with two class texts closer than this (cosine, after centring) is refused."""
 
@@ -100,29 +154,44 @@ class PretrainingSection(Section):
     """`[pretraining]`: stage 1, pseudo-labels on unlabelled images. `rounds = 0`: without."""
 
     rounds: Count = 2
+    """Rounds of training on pseudo-labels; 0: stage 1 is left out."""
     max_images: PositiveInt = 200
     """Training images a site uses here and for the centre: of more, always the same ones."""
     clusters: Annotated[int, Field(ge=2)] = 16
+    """Pseudo-labels: more than classes, as a class has several looks."""
     lloyd_rounds: PositiveInt = 5
+    """Iterations of federated k-means, each one exchange."""
     recluster_every: Count = 0
     """Re-cluster before every n-th pretraining round (0: once, before the first)."""
     local_epochs: PositiveInt = 1
+    """Epochs at a site in each round."""
     batch_size: PositiveInt = 32
+    """Images in a step of training."""
     learning_rate: PositiveFloat = 1e-4
+    """AdamW's."""
     temperature: PositiveFloat = 0.1
+    """τ, by which cosines are divided before the softmax."""
 
 
 class AlignmentSection(Section):
     """`[alignment]`: stage 2, L = L_global + λ1·L_local + λ2·L_cross on the labelled episode."""
 
     rounds: PositiveInt = 8
+    """Rounds of training on the labelled shots."""
     shots: PositiveInt = 20
+    """Labelled images of each class and site; a site with fewer gives all it has."""
     local_epochs: PositiveInt = 2
+    """Epochs at a site in each round."""
     batch_size: PositiveInt = 32
+    """Images in a step of training."""
     learning_rate: PositiveFloat = 3e-4
+    """AdamW's, of the image tower."""
     bank_learning_rate: PositiveFloat = 3e-3
+    """AdamW's, of the text bank."""
     weight_decay: NonNegative = 0.01
+    """AdamW's, of the image tower."""
     temperature: PositiveFloat = 0.1
+    """τ, by which cosines are divided before the softmax."""
     local_weight: NonNegative = 0.5
     """λ1, weight of the regional term."""
     cross_weight: NonNegative = 0.5
@@ -134,6 +203,7 @@ class AlignmentSection(Section):
     assignment: Literal["all", "best", "matching"] = "all"
     """Which of an image's findings a region is pulled to."""
     train_text_bank: bool = True
+    """Whether the class texts are trained, too."""
     bank_start: Literal["text", "prototypes", "means"] = "prototypes"
     """Where the trained bank starts: the texts, the texts blended with federated class means, or
     these alone, for towers that no text was ever held against."""
@@ -155,6 +225,7 @@ class AlignmentSection(Section):
     views: PositiveInt = 6
     """Cached views of a labelled image (identity, flip, then random crops and gains)."""
     flip_at_test: bool = True
+    """Whether a test image is also seen mirrored, and the two are averaged."""
     region_blend: Fraction = 0.0
     """Share of the region scores in the prediction."""
 
@@ -188,10 +259,14 @@ class RegionsSection(Section):
     method: Literal[
         "masks", "otsu", "superpixels", "grid", "sam", "hf-sam", "token-cut", "unet"
     ] = "otsu"
+    """Where regions come from: `masks` of the manifests; `otsu`, `superpixels`, `grid` from
+    the pixels; `token-cut` from patches of the frozen tower; `sam`, `hf-sam`, `unet` with
+    `checkpoint`."""
     count: PositiveInt = 4
+    """Regions of an image, at most."""
     checkpoint: str | None = None
     """Weights below the site's own folder of weights; for `hf-sam` a folder there, else the hub's
-    `OWNER/NAME` or `OWNER/NAME@REVISION`."""
+    `OWNER/NAME@COMMIT`."""
     model: Literal["vit_b", "vit_l", "vit_h"] = "vit_b"
     """Architecture of the checkpoint of `sam`."""
 
@@ -213,6 +288,7 @@ class FederationSection(Section):
     """`[federation]`: who must answer, how long is waited, and how updates are combined."""
 
     quorum: PositiveInt = 2
+    """Sites that must answer a round."""
     gather: NonNegative = 60.0
     """Seconds a deployed run waits at its start for sites beyond the quorum, and later for what a
     site that joins can take part in."""
@@ -221,7 +297,9 @@ class FederationSection(Section):
     retries: Count = 2
     """How often a round below quorum is tried again before the run stops."""
     aggregation: Literal["mean", "adam", "yogi", "trimmed-mean", "median", "krum"] = "mean"
+    """How the sites' updates become one."""
     weighting: Literal["examples", "sites"] = "examples"
+    """Whether a site counts by its images or each site the same; for `mean`, `adam` and `yogi`."""
     precision: Literal["single", "half"] = "single"
     """In which weights travel and are kept between rounds. Half as many bytes; but float16 has 11
     bits, so what a round changes by less than 1/2000 of a weight is lost."""
@@ -254,6 +332,7 @@ class PrivacySection(Section):
     epsilon: PositiveFloat | None = None
     """Budget of a site for the whole study; noise is derived from it."""
     delta: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """δ of that ε: well below one over the number of patients. Needed with a mechanism, as is ε."""
     max_gradient_norm: PositiveFloat = 1.0
     """To which the gradient of a unit is clipped in every step."""
     training_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.75

@@ -15,6 +15,7 @@ from pathlib import Path
 from hica.errors import ConfigurationError
 from hica.images.preprocess import Preprocess
 from hica.towers.base import Encoded, ImageTower, TextTower
+from hica.towers.preprocessing import STUDY, with_sidecar
 from hica.towers.weights import Colour, Wanted
 
 __all__ = ["Encoded", "ImageTower", "TextTower", "load_image_tower", "load_text_tower"]
@@ -43,8 +44,8 @@ def load_image_tower(
         sha256: Expected hash of `checkpoint`, or of the file of `pretrained`, in hex.
         pad_type: timm's; `same` for weights converted from TensorFlow.
         image_size: Side S in pixels; default the model's own.
-        mean: Mean of the colours in 0..1; default the model's own.
-        std: Their standard deviation; default the model's own.
+        mean: Mean of the colours in 0..1; default the weights' own (`hica.towers.preprocessing`).
+        std: Their standard deviation; default the weights' own.
         seed: What weights are drawn from where neither `pretrained` nor `checkpoint` gives them;
             only `train = "full"` makes sense of drawn weights.
         weights: Folder below which a `local-dir:` lies.
@@ -68,17 +69,19 @@ def load_image_tower(
         from hica.towers.tiny import TinyImageTower
 
         half = (0.5, 0.5, 0.5)
-        return TinyImageTower(seed, Preprocess(64, mean or half, std or half, "bilinear", "squash"))
-    wanted = Wanted(
-        pretrained, checkpoint, sha256, pad_type, image_size, mean, std, seed, weights, hubs
+        tiny = TinyImageTower(seed, Preprocess(64, mean or half, std or half, "bilinear", "squash"))
+        tiny.sources = {key: STUDY for key, said in (("mean", mean), ("std", std)) if said}
+        return tiny
+    wanted = with_sidecar(
+        Wanted(pretrained, checkpoint, sha256, pad_type, image_size, mean, std, seed, weights, hubs)
     )
     if image.startswith("timm/"):
         from hica.towers.timm_tower import load_timm
 
         return load_timm(image.removeprefix("timm/"), wanted)
-    if pad_type:
+    if wanted.pad_type:
         raise ConfigurationError(
-            f'model.pad_type = "{pad_type}": only timm/… towers have one; remove it'
+            f'model.pad_type = "{wanted.pad_type}": only timm/… towers have one; remove it'
         )
     from hica.towers.openclip import load_image
 

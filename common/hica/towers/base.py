@@ -5,6 +5,8 @@ output of the frozen part before the cut is computed once and cached, the rest i
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -31,6 +33,8 @@ class ImageTower(nn.Module, ABC):
         dim: Width D of the joint space.
         grid: Patches along a side, g.
         preprocess: Its transform.
+        pad_type: timm's padding of convolutions; empty: as the model has it.
+        sources: Where each part of the transform comes from, in words; empty: all is built in.
         fingerprint: SHA-256 over name, transform and the weights it was built with.
     """
 
@@ -38,6 +42,8 @@ class ImageTower(nn.Module, ABC):
     dim: int
     grid: int
     preprocess: Preprocess
+    pad_type: str = ""
+    sources: Mapping[str, str] = MappingProxyType({})
     fingerprint: str
 
     @property

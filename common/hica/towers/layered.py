@@ -37,6 +37,7 @@ class LayeredTower(ImageTower):
         self.layers = layers
         self.name = tower.name
         self.preprocess = tower.preprocess
+        self.pad_type, self.sources = tower.pad_type, tower.sources
         side = tower.preprocess.size
         with torch.no_grad():
             found = self._layers(torch.zeros(1, 3, side, side), tower.depth)

@@ -20,11 +20,12 @@ from hica.below import below
 from hica.errors import ConfigurationError, WeightsError
 from hica.hub import stay_offline
 from hica.images.preprocess import Preprocess
-from hica.model_folder import look_through
+from hica.model_folder import look_through, read_json
 from hica.towers.base import Encoded, ImageTower, TextTower
 from hica.towers.openclip_config import CONFIG, read_config
+from hica.towers.preprocessing import transform
 from hica.towers.timm_tower import TimmTower
-from hica.towers.weights import Colour, Wanted, check_hash, draw_weights, fingerprint
+from hica.towers.weights import Wanted, check_hash, draw_weights, fingerprint
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
 _TEXTS = ("*.json", "*.txt", "*.model")
@@ -142,17 +143,21 @@ def load_image(name: str, wanted: Wanted) -> ImageTower:
         WeightsError: Weights that are missing, of another hash or of another model.
         ConfigurationError: open_clip does not know the model, or its patches cannot be used.
     """
-    pair = _create(_source(name, wanted, "model.image"), wanted)
-    visual: Any = pair.visual
-    preprocess = _preprocess(visual.preprocess_cfg, name, wanted.mean, wanted.std)
+    source = _source(name, wanted, "model.image")
+    visual: Any = _create(source, wanted).visual
+    preprocess, sources = _preprocess(visual.preprocess_cfg, source, wanted)
+    tower: ImageTower
     if isinstance(visual, VisionTransformer):
-        return OpenCLIPImageTower(visual, name, preprocess)
-    if isinstance(visual, TimmModel) and "pool" not in dict(visual.head.named_children()):
-        return TimmTower(visual.trunk, name, preprocess, projection=visual.head)
-    raise ConfigurationError(
-        f'model.image = "{name}": patches of a {type(visual).__name__} cannot be placed in the '
-        "joint space; use a CLIP with a ViT, for example ViT-B-16"
-    )
+        tower = OpenCLIPImageTower(visual, name, preprocess)
+    elif isinstance(visual, TimmModel) and "pool" not in dict(visual.head.named_children()):
+        tower = TimmTower(visual.trunk, name, preprocess, projection=visual.head)
+    else:
+        raise ConfigurationError(
+            f'model.image = "{name}": patches of a {type(visual).__name__} cannot be placed in the '
+            "joint space; use a CLIP with a ViT, for example ViT-B-16"
+        )
+    tower.sources = sources
+    return tower
 
 
 def load_text(name: str, wanted: Wanted) -> OpenCLIPTextTower:
@@ -178,6 +183,14 @@ class _Source:
     folder: Path | None
     model: dict[str, Any]
     """Parameters of its constructor."""
+
+    @property
+    def says_colours(self) -> bool:
+        """Whether the folder's configuration has the mean and std of its weights."""
+        if self.folder is None:
+            return False
+        said = read_json(self.folder / CONFIG).get("preprocess_cfg", {})
+        return bool(said.get("mean") and said.get("std"))
 
 
 def _source(name: str, wanted: Wanted, key: str) -> _Source:
@@ -288,19 +301,33 @@ def _file_of_tag(tag: dict[str, Any], source: _Source, wanted: Wanted) -> Path:
 
 
 def _preprocess(
-    config: dict[str, Any], name: str, mean: Colour | None, std: Colour | None
-) -> Preprocess:
-    """open_clip's transform at inference as ours; `mean` and `std` of the study go before."""
-    size = config["size"]
+    config: dict[str, Any], source: _Source, wanted: Wanted
+) -> tuple[Preprocess, dict[str, str]]:
+    """open_clip's transform at inference as ours, and who says what of it."""
+    size, name = config["size"], source.name
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) != 1:
         raise ConfigurationError(
             f'model.image = "{name}": takes images of {size} pixels; only square ones are supported'
         )
-    return Preprocess(
-        sides.pop(),
-        mean or tuple(config["mean"]),
-        std or tuple(config["std"]),
-        "bilinear" if config["interpolation"] == "bilinear" else "bicubic",
-        config["resize_mode"],
+    if config["resize_mode"] == "longest" and config["fill_color"]:
+        raise ConfigurationError(
+            f'model.image = "{name}": fill_color = {config["fill_color"]}: its images have a '
+            "border of that colour, and here borders are black; use another model"
+        )
+    own = {
+        "size": sides.pop(),
+        "mean": config["mean"],
+        "std": config["std"],
+        "interpolation": "bilinear" if config["interpolation"] == "bilinear" else "bicubic",
+        "resize": config["resize_mode"],
+    }
+    of_tag = wanted.pretrained is not None and source.folder is None and wanted.checkpoint is None
+    tag = f", {wanted.pretrained}" if of_tag else ""
+    return transform(
+        wanted,
+        own,
+        f"{CONFIG} of {name}" if source.folder else f"open_clip's {name}{tag}",
+        known=of_tag or source.says_colours,
+        drawn=source.folder is None and wanted.checkpoint is None and not of_tag,
     )

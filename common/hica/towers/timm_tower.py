@@ -26,6 +26,7 @@ from hica.errors import ConfigurationError, WeightsError
 from hica.hub import stay_offline
 from hica.images.preprocess import Preprocess
 from hica.towers.base import Encoded, ImageTower
+from hica.towers.preprocessing import transform
 from hica.towers.weights import (
     Colour,
     Wanted,
@@ -202,14 +203,25 @@ def load_timm(model: str, wanted: Wanted) -> TimmTower:
             if not key.startswith(f"{classifier}.")
         }
         load_weights(trunk, state, wanted.checkpoint, name)
-    preprocess = Preprocess(
-        wanted.image_size or defaults.get("input_size", (3, 224, 224))[-1],
-        wanted.mean or defaults.get("mean", HALF),
-        wanted.std or defaults.get("std", HALF),
-        "bicubic" if defaults.get("interpolation") == "bicubic" else "bilinear",
-        "squash",  # timm cuts out the middle; a lesion may lie at the edge
+    own = {
+        "size": defaults.get("input_size", (3, 224, 224))[-1],
+        "mean": defaults.get("mean", HALF),
+        "std": defaults.get("std", HALF),
+        "interpolation": "bicubic" if defaults.get("interpolation") == "bicubic" else "bilinear",
+        "resize": "squash",  # timm cuts out the middle; a lesion may lie at the edge
+    }
+    preprocess, sources = transform(
+        wanted,
+        own,
+        f"timm's {model}.{tag}" if tag else f"timm's {model}",
+        known=bool(tag) and wanted.checkpoint is None,
+        drawn=not tag and wanted.checkpoint is None,
     )
-    return TimmTower(trunk, name, preprocess, variant=f"pad_type={wanted.pad_type}")
+    if wanted.resize is None:
+        sources["resize"] = "HiCA's, for timm"
+    tower = TimmTower(trunk, name, preprocess, variant=f"pad_type={wanted.pad_type}")
+    tower.pad_type, tower.sources = wanted.pad_type, sources
+    return tower
 
 
 def _check_name(model: str, tag: str) -> None:

@@ -3,7 +3,8 @@
 import hashlib
 import math
 import pickle
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,10 @@ class Wanted:
     seed: int
     weights: Path = Path()
     hubs: bool = False
+    interpolation: str | None = None
+    resize: str | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Who says what of the transform; see `hica.towers.preprocessing`."""
 
 
 @torch.no_grad()

@@ -47,7 +47,8 @@ class Details(BaseModel):
         except ValidationError as error:
             problem = error.errors()[0]
             field = ".".join(str(part) for part in problem["loc"]) or "table"
-            raise MessageError(f"details: {field[:100]}: {problem['msg']}") from None
+            words = problem["msg"].removeprefix("Value error, ")
+            raise MessageError(f"details: {field[:100]}: {words}") from None
 
 
 class Nothing(Details):
@@ -59,6 +60,13 @@ class Trained(Details):
 
     loss: Loss | None = None
     """Mean over the site's images; a private site tells none."""
+
+
+class Ended(Details):
+    """Of a site that was told the end of a study."""
+
+    withdrawn: Images
+    """Patients who have withdrawn since the study was drawn there."""
 
 
 class Capabilities(Details):

@@ -18,6 +18,11 @@ Spec = dict[str, tuple[tuple[int, ...], str]]
 """Expected arrays: name → (shape, dtype name). A shape entry of -1 allows any length."""
 
 
+def shown_round(number: int) -> int:
+    """The number of a round for people, who count from 1: requests and records count from 0."""
+    return number + 1
+
+
 class Kind(StrEnum):
     """Kinds of messages that are no step of a study: who is there, and the parts of a secure sum.
 

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hica.errors import MessageError
 from hica.study import Name, Study, validated
-from hica.wire.messages import Arrays, Reply, Request, SiteError, Spec
+from hica.wire.messages import Arrays, Reply, Request, SiteError, Spec, shown_round
 
 PROTOCOL = 3
 """Raised whenever a message of one version would be misread by the other."""
@@ -77,7 +77,8 @@ def decode_reply(record: RecordDict, kind: str, round_: int, spec: Spec) -> Repl
     """
     header = _header(record, {"site": str, "examples": int, "details": dict}, kind)
     if header["round"] != round_:
-        raise MessageError(f"answers round {header['round']}, asked was round {round_}")
+        answered, asked = shown_round(header["round"]), shown_round(round_)
+        raise MessageError(f"answers round {answered}, asked was round {asked}")
     if not 0 < len(header["site"]) <= 64:
         raise MessageError("site name must have 1 to 64 characters")
     read_name(header["site"])

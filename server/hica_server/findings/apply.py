@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hica.storage import write_atomically
-from hica.study import Study, read_toml, validated
+from hica.study import Study, read_text, read_toml, validated
 from hica_server.findings.draft import Findings, refuse_existing
 from hica_server.findings.study_text import with_findings
 
@@ -47,7 +47,7 @@ def apply_findings(path: Path, findings: Findings, out: Path | None) -> Applied:
     else:
         refuse_existing(out, "choose another --out, or leave it out to write over the study")
     read_study(path)  # first: only the text of a valid study is edited
-    old = path.read_text(encoding="utf-8")
+    old = read_text(path)
     text, has_comments = with_findings(old, findings)
     study = _study(tomllib.loads(text), path)
     if kept is not None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from hica.deployment.path_arguments import A_PATH, STUDY_FILE
 from hica.printable import plain
 from hica_server.findings.apply import apply_findings, read_study
 from hica_server.findings.draft import read_reviewed, refuse_existing, write_draft
@@ -16,7 +17,9 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file (TOML).")]
+StudyFile = Annotated[
+    Path, typer.Argument(metavar="STUDY", click_type=STUDY_FILE, help="The study file (TOML).")
+]
 
 
 @app.command(
@@ -25,7 +28,9 @@ StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file
 )
 def draft(
     study_file: StudyFile,
-    out: Annotated[Path, typer.Option(help="The file to review; it must not exist yet.")],
+    out: Annotated[
+        Path, typer.Option(click_type=A_PATH, help="The file to review; it must not exist yet.")
+    ],
     source: Annotated[
         Kind,
         typer.Option(
@@ -82,10 +87,15 @@ def draft(
 @app.command(epilog="Example: hica-server findings apply my-study/study.toml findings.toml")
 def apply(
     study_file: StudyFile,
-    findings_file: Annotated[Path, typer.Argument(metavar="FINDINGS", help="Reviewed (TOML).")],
+    findings_file: Annotated[
+        Path, typer.Argument(metavar="FINDINGS", click_type=A_PATH, help="Reviewed (TOML).")
+    ],
     out: Annotated[
         Path | None,
-        typer.Option(help="A new study file. Without: STUDY, whose old text is kept as STUDY.bak."),
+        typer.Option(
+            click_type=A_PATH,
+            help="A new study file. Without: STUDY, whose old text is kept as STUDY.bak.",
+        ),
     ] = None,
 ) -> None:
     """Put reviewed findings into the classes of a study, and show its new hash."""

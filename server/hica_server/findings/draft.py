@@ -16,14 +16,13 @@ Only a reviewed file is let into a study: what was generated is never used unsee
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import tomli_w
-from pydantic import Field
 
 from hica.errors import ConfigurationError
 from hica.storage import write_atomically
-from hica.study import Count, Section, Study, read_toml, validated
+from hica.study import Count, Section, Sha256, Study, read_toml, validated
 from hica_server.findings.phrases import problems_of
 
 Findings = Mapping[str, Sequence[str]]
@@ -47,7 +46,7 @@ class Source(Section):
     kind: Literal["curated", "template", "language-model", "random"]
     model: str | None = None
     """Name in the hub, or of the folder, of a language model."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sha256: Sha256 | None = None
     """Hash of the model's folder (`hica_server.findings.model_folder.folder_sha256`)."""
     prompt: str | None = None
     """What it was asked, `{name}` and `{modality}` not yet filled in."""

@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hica.method.reliability import CALIBRATION_BINS
+from hica.printable import byte_unit
+from hica.wire.messages import shown_round
 from hica_server.report.extras import Embedding
 
 INK, GREY, ALERT = "#1c2733", "#66727f", "#c8501e"
@@ -289,14 +291,6 @@ def _draw_points(axes: Axes, points: Any, names: list[str], order: Sequence[str]
         )
 
 
-def byte_unit(largest: float) -> tuple[float, str]:
-    """Divisor and name of the unit in which `largest` bytes read well."""
-    for divisor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if largest >= divisor:
-            return divisor, unit
-    return 1.0, "bytes"
-
-
 @_styled
 def traffic(rounds: Sequence[dict[str, Any]]) -> str | None:
     """Bytes of every round, all sites together: up to the coordinator and down to the sites."""
@@ -346,6 +340,11 @@ def attendance(rounds: Sequence[dict[str, Any]], sites: Sequence[str]) -> str | 
     return _uri(figure)
 
 
+def round_of(entry: dict[str, Any]) -> int | str:
+    """The round of an exchange as people count it; a blank where the record has none."""
+    return shown_round(entry["round"]) if entry.get("round") is not None else ""
+
+
 def _mark_stages(axes: Axes, rounds: Sequence[dict[str, Any]]) -> None:
     """Name each stage above its first round, part stages by thin lines, number the rounds.
 
@@ -369,6 +368,6 @@ def _mark_stages(axes: Axes, rounds: Sequence[dict[str, Any]]) -> None:
     step = max(1, round(len(rounds) / 30))
     ticks = range(0, len(rounds), step)
     shown = [rounds[x] for x in ticks]
-    names = ["e" if each["stage"] == "evaluation" else each.get("round", "") for each in shown]
+    names = ["e" if each["stage"] == "evaluation" else round_of(each) for each in shown]
     axes.set_xticks(ticks, [str(name) for name in names], fontsize=8)
     axes.set_xlabel("round of its stage; e: evaluation")

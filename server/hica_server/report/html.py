@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hica.errors import StorageError
+from hica.printable import size_words
 from hica.storage import replacing
 from hica_server.report import figures, pictures
 from hica_server.report.extras import Extras
@@ -49,7 +50,7 @@ def write_report(path: Path, result: dict[str, Any], study_toml: str, extras: Ex
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, amount=amount, duration=duration, count=count)
+    environment.filters.update(percent=percent, amount=size_words, duration=duration, count=count)
     page = environment.get_template("report.html").render(view(result, study_toml, extras))
     try:
         with replacing(path) as part:
@@ -76,6 +77,7 @@ def view(result: dict[str, Any], study_toml: str, extras: Extras) -> dict[str, A
         or hashlib.sha256(study_toml.encode()).hexdigest(),
         "seed": result.get("seed"),
         "sites": sites,
+        "withdrawn": _withdrawn(sites),
         "class_names": names,
         "metrics": METRICS,
         "final": result.get("final") or {},
@@ -121,7 +123,7 @@ def view(result: dict[str, Any], study_toml: str, extras: Extras) -> dict[str, A
         "incidents": incidents(rounds),
         "study_toml": study_toml,
         "provenance": provenance(result),
-        "command": result.get("command") or "hica-sim run study.toml --out runs/again",
+        "again": recipe(study_toml),
     }
 
 
@@ -189,12 +191,26 @@ def scale(tables: list[dict[str, Any]]) -> float:
     return min(0.9, int(10 * min(lows, default=0.0)) / 10)
 
 
+def _withdrawn(sites: dict[str, Any]) -> str:
+    """How many patients withdrew at which site; empty where nobody is known to have."""
+    counts = {name: site.get("withdrawn") for name, site in sites.items()}
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+
+
 def class_names(study_toml: str, sites: dict[str, Any]) -> list[str]:
     """Classes in the study's order; from the sites' counts where the text is no study."""
     try:
-        return [str(each["name"]) for each in tomllib.loads(study_toml)["classes"]]
-    except (tomllib.TOMLDecodeError, KeyError, TypeError):
+        return [str(each["name"]) for each in _table(study_toml)["classes"]]
+    except (KeyError, TypeError):
         return list(dict.fromkeys(name for site in sites.values() for name in site["classes"]))
+
+
+def _table(study_toml: str) -> dict[str, Any]:
+    """The study as a table; an empty one where the text is none."""
+    try:
+        return tomllib.loads(study_toml)
+    except tomllib.TOMLDecodeError:
+        return {}
 
 
 def ece_of(result: dict[str, Any]) -> dict[str, float]:
@@ -228,7 +244,7 @@ def incidents(rounds: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Who was refused or did not answer, round by round."""
     found = []
     for each in rounds:
-        where = {"stage": each["stage"], "round": each.get("round")}
+        where = {"stage": each["stage"], "round": figures.round_of(each)}
         for name, reason in (each.get("refused") or {}).items():
             found.append({**where, "site": name, "what": "refused", "reason": reason})
         for name in each.get("missing") or []:
@@ -248,15 +264,26 @@ def provenance(result: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in known if value is not None]
 
 
+def recipe(study_toml: str) -> list[str]:
+    """Commands that run the study again, which was saved as `study.toml`.
+
+    A study alone says nothing of its sites, so `hica-sim` cannot run it.
+    """
+    simulation = _table(study_toml).get("simulation")
+    if simulation is None:
+        return [
+            "hica-server init again",
+            "cp study.toml again/study.toml",
+            "hica-server provision again SITE...",
+            "hica-server run again",
+        ]
+    data = "" if "phantoms" in simulation else " --data IMAGES"
+    return [f"hica-sim run study.toml{data} --out runs/again"]
+
+
 def percent(value: float | None) -> str:
     """`0.8531` as `85.3`, without the sign."""
     return "–" if value is None else f"{100 * value:.1f}"
-
-
-def amount(size: float) -> str:
-    """Bytes with a unit: `1.2 MB`."""
-    divisor, unit = figures.byte_unit(size)
-    return f"{size / divisor:.3g} {unit}"
 
 
 def duration(seconds: float) -> str:

@@ -59,6 +59,7 @@ class DataSection(Section):
     """`[data]`: weights and corpus of the study, relative to `server.toml`."""
 
     folder: Path = Path("data")
+    """Below it lie the files that the study names."""
     hubs: bool = False
     """Whether weights that the study pins may be fetched from a hub where they are not there."""
 

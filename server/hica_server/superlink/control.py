@@ -50,6 +50,8 @@ class Node:
     """Whether it has sent a heartbeat within Flower's patience (60 s)."""
     since: str
     """Time (ISO 8601) of its last change between online and offline; "" before the first."""
+    online_until: float = 0.0
+    """Until when it counts as online, in seconds since 1970: every heartbeat moves it."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class Control:
                 info.public_key,
                 info.status == NodeStatus.ONLINE,
                 max(info.last_activated_at, info.last_deactivated_at),
+                info.online_until,
             )
             for info in answer.nodes_info
             if info.status != NodeStatus.UNREGISTERED

@@ -10,6 +10,8 @@ from hica_server.settings import Folder
 LOOPBACK = "127.0.0.1"
 HOME_VARIABLE = "HICA_FOLDER"
 """Tells the ServerApp whose coordinator it is."""
+TELL_VARIABLE = "HICA_TELL_SECONDS"
+"""Tells it how long sites that are away at the end are waited for."""
 
 
 def superlink_command(folder: Folder, port: int, health_port: int) -> list[str]:

@@ -7,7 +7,8 @@
     hica-sim federation STUDY --out DIR    hica-server and hica-client as real processes
     hica-sim audit STUDY --out DIR         what attackers learn of a patient from what leaves
 
-Exit codes are those of `hica.errors`; after an interruption the same command resumes.
+Exit codes are those of `hica.errors`, and 9 where `federation` or `audit` has found something;
+after an interruption the same command resumes.
 """
 
 import json
@@ -20,30 +21,49 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from hica.deployment.command_line import run_app
-from hica.errors import EXIT_CODES, ConfigurationError
+from hica.deployment.command_line import Version, run_app
+from hica.deployment.path_arguments import A_PATH, STUDY_FILE
+from hica.errors import EXIT_CODES, FOUND, ConfigurationError
 from hica.progress import console
 
 app = typer.Typer(
-    help=f"Simulate a federation of hospitals on this machine.\n\n{EXIT_CODES}",
+    help="Simulate a federation of hospitals on this machine.\n\n"
+    f"{EXIT_CODES} {FOUND}: `federation` has found a difference, or `audit` a leak.",
     no_args_is_help=True,
     add_completion=False,
 )
 
-StudyFile = Annotated[Path, typer.Argument(help="A study with a [simulation] table (TOML).")]
-Data = Annotated[Path, typer.Option(help="Folder of images, texts and weights.")]
-Out = Annotated[Path, typer.Option(help="Run directory; an unfinished run there is resumed.")]
+StudyFile = Annotated[
+    Path,
+    typer.Argument(click_type=STUDY_FILE, help="A study with a [simulation] table (TOML)."),
+]
+Data = Annotated[Path, typer.Option(click_type=A_PATH, help="Folder of images, texts and weights.")]
+Out = Annotated[
+    Path,
+    typer.Option(click_type=A_PATH, help="Run directory; an unfinished run there is resumed."),
+]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Override, for example alignment.margin=0.3.")
 ]
 Cache = Annotated[
-    Path, typer.Option(envvar="HICA_CACHE", help="Decoded images and features, for all runs.")
+    Path,
+    typer.Option(
+        click_type=A_PATH,
+        envvar="HICA_CACHE",
+        help="Decoded images and features, for all runs.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda:N.")]
 Engine = Annotated[
     str, typer.Option(help="grid (in this process) or flower (Flower's Ray engine, extra `ray`).")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.callback()
+def common(version: Version = False) -> None:
+    """Options of every command."""
+
 
 DEFAULT_CACHE = Path.home() / ".cache" / "hica"
 CORES = os.cpu_count() or 1
@@ -124,7 +144,7 @@ def federation(
 ) -> None:
     """Run a study over real processes on this machine, and again as a simulation, and compare.
 
-    Ends with exit code 1 where the two differ by more than 1e-6 in any metric.
+    Ends with exit code 9 where the two differ by more than 1e-6 in any metric.
     """
     from hica_simulations.console import comparison_table, watching_on
     from hica_simulations.deployment import TOLERANCE, federate
@@ -137,7 +157,7 @@ def federation(
     else:
         Console().print(comparison_table(compared))
         Console().print(f"report: {compared.report}")
-    raise typer.Exit(int(compared.difference > TOLERANCE))
+    raise typer.Exit(FOUND if compared.difference > TOLERANCE else 0)
 
 
 @app.command(
@@ -152,7 +172,10 @@ def table(
             "sensitivity, descriptors, sites, prevalence, training or privacy."
         ),
     ],
-    studies: Annotated[list[Path], typer.Argument(help="Studies with a [simulation] table.")],
+    studies: Annotated[
+        list[Path],
+        typer.Argument(click_type=STUDY_FILE, help="Studies with a [simulation] table."),
+    ],
     out: Out,
     data: Data = Path(),
     shots: Annotated[str, typer.Option(help="Shots of each class and site, as 1,5,20.")] = "20",
@@ -191,9 +214,14 @@ def table(
 )
 def results(
     out: Out,
-    page: Annotated[Path, typer.Option(help="Markdown whose tables and pictures are replaced.")],
+    page: Annotated[
+        Path,
+        typer.Option(click_type=A_PATH, help="Markdown whose tables and pictures are replaced."),
+    ],
     data: Data = Path(),
-    studies: Annotated[Path, typer.Option(help="Folder of the studies.")] = STUDIES,
+    studies: Annotated[
+        Path, typer.Option(click_type=A_PATH, help="Folder of the studies.")
+    ] = STUDIES,
     parts: Annotated[
         str, typer.Option(help="Tables of the page, as main,ablation; all without.")
     ] = "",
@@ -204,6 +232,7 @@ def results(
     jobs: Annotated[int, typer.Option(min=1, help="Processes, one core each.")] = CORES,
     cache: Cache = DEFAULT_CACHE,
     device: Device = "auto",
+    json_: Json = False,
 ) -> None:
     """Run all tables of a page of results that have not been run yet, and put them into it."""
     from hica_simulations.console import counting
@@ -215,7 +244,8 @@ def results(
     total = sum(len(page_of.cells_of(part, studies)) for part in chosen)
     with counting(console, "results", total) as told:
         page_of.rebuild(chosen, studies, place, page, told, jobs)
-    print(f"{page}: {len(chosen)} tables")
+    done = {"page": str(page), "tables": len(chosen)}
+    print(json.dumps(done) if json_ else f"{page}: {len(chosen)} tables")
 
 
 def _numbers(text: str) -> list[int]:
@@ -246,7 +276,7 @@ def audit(
 ) -> None:
     """Attack what leaves a site: no privacy, secure aggregation, DP at ε = 1, 3 and 8.
 
-    Ends with exit code 1 where an attack refutes the ε that is claimed.
+    Ends with exit code 9 where an attack refutes the ε that is claimed.
     """
     from hica_simulations.experiments.audit.report import remarks, tables
     from hica_simulations.experiments.audit.run import audit as attack
@@ -260,7 +290,7 @@ def audit(
         for part in [*tables(result), *remarks(result)]:
             Console().print(part)
         Console().print(f"tables and picture: {out / 'audit.md'}, {out / 'audit.png'}")
-    raise typer.Exit(int(bool(result["refuted"])))
+    raise typer.Exit(FOUND if result["refuted"] else 0)
 
 
 def _place(data: Path, out: Path, cache: Path, device: str, engine: str) -> Any:

@@ -114,6 +114,7 @@ class StubSite:
         self.looked: list[str] = []
         self.state: dict[str, Mapping[str, np.ndarray]] = {}
         self.rest_shares: np.ndarray | None = None
+        self.withdrawn = 0
         self.shots_in_pool = np.zeros(len(patients.get("unlabelled", ())), dtype=bool)
 
     @staticmethod
@@ -151,6 +152,10 @@ class StubSite:
     def examples(self, part: str) -> Examples:
         self.looked.append(part)
         return self.parts[part]
+
+    def images(self, part: str) -> np.ndarray:
+        count = self.size(part)
+        return np.arange(32 * count, dtype=np.uint8).reshape(count, 32)
 
     def embedded(self, part: str, model: AlignmentModel) -> Batch:
         return embed_all(model, self.examples(part).first_views(1))

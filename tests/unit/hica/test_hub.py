@@ -82,5 +82,5 @@ def test_a_file_is_the_first_there_is(monkeypatch):
         hub.weights_file("owner/name", ["a.bin"], None, True, "key")
     with pytest.raises(WeightsError, match=r"could not be fetched from the hub .no such file"):
         hub.weights_file("owner/name", ["a.safetensors"], "0" * 64, True, "key")
-    with pytest.raises(WeightsError, match=r"data\.weights of site\.toml.*hubs = true"):
+    with pytest.raises(WeightsError, match=r"data\.weights of the site file.*hubs = true"):
         hub.weights_file("owner/name", ["a.safetensors"], "0" * 64, False, "key")

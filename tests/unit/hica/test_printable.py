@@ -12,6 +12,7 @@ from hica.printable import (
     one_line,
     plain,
     printable,
+    size_words,
 )
 
 
@@ -103,3 +104,19 @@ def test_times_are_those_of_the_format():
     formatter = PlainFormatter("%(asctime)s %(message)s", datefmt="%Y")
     record = logging.LogRecord("n", 20, "f", 1, "m", (), None)
     assert formatter.format(record)[4:] == " m"
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (0, "0 bytes"),
+        (12, "12 bytes"),
+        (1234, "1.23 kB"),
+        (5.67e6, "5.67 MB"),
+        (999.9e6, "1000 MB"),
+        (8e9, "8 GB"),
+        (1.5e12, "1.5 TB"),
+    ],
+)
+def test_bytes_are_told_in_a_unit_that_fits(size, words):
+    assert size_words(size) == words

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from tests.coordinator import PUBLIC
+from tests.coordinator import CA, PUBLIC
 
 from hica.deployment import keys
 from hica.deployment.bundle import BUNDLE_SHA256
@@ -26,7 +26,7 @@ def umask() -> Iterator[None]:
 def unpack_kit() -> Callable[..., Kit]:
     """Lays an unpacked start kit into the folder of a site; keywords change `kit.json`."""
 
-    def unpack(site_file: Path, study: Study, ca: bytes = b"", **fields: str) -> Kit:
+    def unpack(site_file: Path, study: Study, ca: bytes = CA, **fields: str) -> Kit:
         kit = Kit(
             **{
                 "site": site_file.parent.name,

@@ -195,7 +195,7 @@ def test_a_site_that_knows_its_prevalence_predicts_for_its_own_patients(draw_sit
     assert plain["confusion"] == [[10, 0], [10, 0]]
     known = "[data]\nprevalence = { round = 0.2, square = 0.8 }\n"
     path.write_text(path.read_text().replace("[data]\n", known))
-    ask = Asker(path, study)
+    ask = Asker(path, toy_study("alignment.shots=3", "study.name=another"))
     reply = ask(EVALUATION.kind, {}, 1, bias=np.array([50.0, -50.0]))
     assert reply.arrays == {}
     kept = load_state(ask.state, "predictions")[0]["probabilities"]
@@ -246,13 +246,13 @@ def test_arrays_that_are_not_as_declared_are_refused_and_no_image_is_prepared(
 @pytest.mark.parametrize(
     ("round_", "settings", "words"),
     [
-        (0, {"rate": 0.7}, "train.align, round 0, with {'rate': 0.7}"),
-        (0, {}, "train.align, round 0, with {}"),
-        (2, {"rate": 1.0}, "train.align, round 2, with {'rate': 1.0}"),
+        (0, {"rate": 0.7}, "train.align, round 1, with {'rate': 0.7}"),
+        (0, {}, "train.align, round 1, with {}"),
+        (2, {"rate": 1.0}, "train.align, round 3, with {'rate': 1.0}"),
         (
             0,
             {"rate": 1.0, "epochs": 100},
-            "train.align, round 0, with {'rate': 1.0, 'epochs': 100}",
+            "train.align, round 1, with {'rate': 1.0, 'epochs': 100}",
         ),
     ],
 )

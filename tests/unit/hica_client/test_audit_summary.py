@@ -73,7 +73,7 @@ def test_what_a_person_reads(log, run):
     words = " ".join(out.replace("│", " ").split())
     assert code == 0
     assert "train.align 3 1 0 6 3,050" in words
-    assert "train.align round 3 failed DataError: [red]no" in words
+    assert "train.align round 4 failed DataError: [red]no" in words
     assert "6 entries, the chain is whole" in words
     assert verify(log)[-1]["hash"] in out
     assert "\x1b" not in out

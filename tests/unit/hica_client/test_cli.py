@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
+import torch
 from PIL import Image
 
+from hica.deployment import lockfile
 from hica.deployment.bundle import BUNDLE_SHA256
 from hica.deployment.keys import fingerprint, read_public
 from hica.errors import StorageError
@@ -142,6 +145,8 @@ def test_a_site_that_is_ready(check, hospital):
     assert (code, found["ok"], found["problems"], found["notes"]) == (0, True, [], [])
     assert (found["images"], found["patients"], found["masks"]) == (10, 10, 1)
     assert found["labels"]["malignant"] == {"test": 2, "train": 3}
+    assert (found["decoded"], found["not_square"]) == ({"8-bit grey": 10}, 10)
+    assert (found["device"], found["precision"]) == ("cpu", "float32") or torch.cuda.is_available()
 
 
 def test_every_image_and_mask_that_cannot_be_read_is_named(check, hospital):
@@ -174,7 +179,8 @@ def test_a_missing_manifest_is_one_problem(check, hospital, study):
     code, found = check(hospital, "--study", study)
     assert code == 3
     assert messages(found) == [
-        f"{hospital.parent / 'manifest.csv'}: manifest cannot be read: No such file or directory"
+        f"{hospital.parent / 'manifest.csv'}: manifest cannot be read: No such file or directory; "
+        "name a CSV file in data.manifest of the site file"
     ]
 
 
@@ -215,6 +221,20 @@ def test_with_a_study_that_fits(check, hospital, study):
     assert found["shots"] == {"benign": 2, "malignant": 2}
     assert (found["train"], found["test"]) == (6, 4)
     assert len(found["image_tower"]) == 64
+    assert found["preprocess"]["size"] == "64 (built in)"
+    assert found["preprocess"]["resize"] == "squash, which loses the aspect ratio (built in)"
+
+
+def test_a_study_that_is_not_the_kits_is_a_problem(check, enrolled_site, toy_study, tmp_path):
+    path = tmp_path / "other.toml"
+    other = toy_study("alignment.shots=5")
+    path.write_text(tomli_w.dumps(other.model_dump(mode="json", exclude_none=True)))
+    code, found = check(enrolled_site, "--offline", "--study", path)
+    [words] = [text for text in messages(found) if "another study than that of" in text]
+    assert code == 2
+    assert words.startswith(f"{path}: ") and "alignment.shots = 5, in " in words
+    path.write_text(tomli_w.dumps(toy_study().model_dump(mode="json", exclude_none=True)))
+    assert check(enrolled_site, "--offline", "--study", path)[0] == 0
 
 
 def test_a_class_with_too_few_images_and_an_unknown_finding_are_noted(check, hospital, study):
@@ -247,6 +267,19 @@ def test_labels_the_study_does_not_know_and_a_shared_patient_are_problems(check,
     code, found = check(hospital, "--study", study)
     assert code == 3
     assert "both sides of the split: ['patient:malignant-0']" in messages(found)[0]
+
+
+def test_a_split_that_holds_out_nobody_or_is_half_given_is_a_problem(check, hospital):
+    """It said `ready`, and the site had no test."""
+    text = (hospital.parent / "manifest.csv").read_text()
+    (hospital.parent / "manifest.csv").write_text(text.replace(",test,", ",train,"))
+    code, found = check(hospital)
+    assert code == 3
+    assert "column split: no labelled row is of the test" in messages(found)[0]
+    (hospital.parent / "manifest.csv").write_text(text.replace(",test,", ",,"))
+    code, found = check(hospital)
+    assert code == 3
+    assert "column split: empty in 4 labelled rows" in messages(found)[0]
 
 
 def test_missing_weights_are_listed_beside_what_else_is_wrong(check, hospital, study):
@@ -345,3 +378,37 @@ def test_every_verb_shows_an_example(run_command, verb):
     code, out, _ = run_command(verb, "--help")
     assert code == 0
     assert f"Example: hica-client {verb}" in " ".join(out.split())
+
+
+def test_the_key_as_json(run_command, draw_site):
+    made = json.loads(run_command("keygen", draw_site("north"), "--json")[1])
+    assert made["fingerprint"].startswith("SHA256:") and Path(made["public_key"]).exists()
+
+
+def test_where_no_client_runs_there_is_none_to_stop(run_command, enrolled_site):
+    assert run_command("stop", enrolled_site)[1] == "not running\n"
+    assert json.loads(run_command("stop", enrolled_site, "--json")[1]) == {"stopped": False}
+
+
+def test_stop_ends_the_client_of_this_site(run_command, enrolled_site, monkeypatch):
+    lock = load_site(enrolled_site).service / "lock"
+    ended = []
+    monkeypatch.setattr(lockfile, "end_holder", lambda path: ended.append(path) or True)
+    assert run_command("stop", enrolled_site)[1] == "stopped\n"
+    assert ended == [lock]
+
+
+def test_before_the_first_run_there_are_no_logs(run_command, enrolled_site):
+    code, _, err = run_command("logs", enrolled_site)
+    assert code == 2 and f"they are written by: hica-client run {enrolled_site}" in err
+
+
+def test_the_logs_of_both_processes_are_shown(enrolled_site, capfd):
+    logs = load_site(enrolled_site).service / "logs"
+    logs.mkdir(parents=True)
+    for name in ("supernode", "runner"):
+        (logs / f"{name}.log").write_text(f"{name} says\n")
+    with pytest.raises(SystemExit):
+        main(["logs", str(enrolled_site), "--lines", "1"])
+    out = capfd.readouterr().out
+    assert "supernode says" in out and "runner says" in out

@@ -1,5 +1,7 @@
 import hashlib
 import io
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,7 @@ def test_everything_that_is_decided_on_is_shown(run, study):
     for kind in kinds_asked(study):
         assert kind in out
     assert "regions" in words and region_words(study) in words
+    assert "preprocessing as built in" in words
     assert "shared.*" in out and "sums, counts" in words
     assert "The study has no privacy mechanism" in words
     assert "leave exactly as they are" in words
@@ -175,11 +178,18 @@ def test_a_no_approves_nothing(run, study, enrolled_site):
     assert not approved(load_site(enrolled_site), study.sha256)
 
 
-@pytest.mark.parametrize("prefix", ["", "0123456789a", "xyzxyzxyzxyz", "A" * 12, "a" * 65])
+@pytest.mark.parametrize("prefix", ["", "0123456789a", "xyzxyzxyzxyz", "a" * 65])
 def test_too_few_digits_or_none(run, prefix):
     code, out, err = run(prefix, "--yes")
     assert (code, out) == (2, "")
     assert "give at least the first 12 of the hash's 64 hexadecimal digits" in err
+
+
+def test_capitals_of_a_hash_mean_the_same(run, study, enrolled_site):
+    assert run(study.sha256[:12].upper(), "--yes")[0] == 0
+    assert approved(load_site(enrolled_site), study.sha256)
+    assert run(study.sha256[:12].upper(), "--revoke")[0] == 0
+    assert not approved(load_site(enrolled_site), study.sha256)
 
 
 def test_another_hash_than_the_kits(run, study, enrolled_site):
@@ -194,8 +204,21 @@ def test_a_study_of_which_there_is_no_kit(run, toy_study, tmp_path, enrolled_sit
     path = tmp_path / "study.toml"
     path.write_text(tomli_w.dumps(other.model_dump(mode="json", exclude_none=True)))
     assert run(other.sha256[:12], "--yes")[0] == 2
+    shutil.rmtree(enrolled_site.parent / "kit")
     assert run(other.sha256[:12], "--yes", "--study", path)[0] == 0
     assert approved(load_site(enrolled_site), other.sha256)
+
+
+def test_a_study_beside_the_kit_is_the_kits_or_is_refused(run, study, toy_study, tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(tomli_w.dumps(study.model_dump(mode="json", exclude_none=True)))
+    assert run(study.sha256[:12], "--yes", "--study", path)[0] == 0
+    other = toy_study("study.seed=7", "alignment.shots=5")
+    path.write_text(tomli_w.dumps(other.model_dump(mode="json", exclude_none=True)))
+    code, out, err = run(other.sha256[:12], "--yes", "--study", path)
+    assert (code, out) == (2, "")
+    assert f"{path}: is another study than that of the start kit" in err
+    assert "study.seed = 7, in " in err and "kit/study.json 0; alignment.shots = 5" in err
 
 
 def test_a_study_that_the_policy_forbids(run, study, enrolled_site):
@@ -223,7 +246,10 @@ def test_what_to_take_back_is_listed(run, study):
     assert "at least the first 12" in run("0", "--revoke")[2]
 
 
-def test_texts_of_the_coordinator_do_not_steer_the_terminal(run, toy_study, tmp_path):
+def test_texts_of_the_coordinator_do_not_steer_the_terminal(
+    run, toy_study, tmp_path, enrolled_site
+):
+    shutil.rmtree(enrolled_site.parent / "kit")
     table = toy_study().model_dump(mode="json", exclude_none=True)
     table["classes"][0]["prompts"] = ["a mass\x1b[2J\x1b[1;1H[bold]nothing leaves[/]"]
     other = type(toy_study()).model_validate(table)
@@ -268,3 +294,29 @@ def test_without_the_list_of_keys_nothing_is_approved(run, secure, enrolled_site
     code, _, err = run(study.sha256[:12], "--yes")
     assert (code, approved(load_site(enrolled_site), study.sha256)) == (2, False)
     assert "keys.json" in err
+
+
+def test_an_approval_that_holds_is_not_added_again(run, study, enrolled_site):
+    run(study.sha256[:12], "--yes")
+    site = load_site(enrolled_site)
+    before, first = site.approvals.read_bytes(), decisions(site)[study.sha256]
+    code, out, _ = run(study.sha256[:12])
+    assert code == 0 and site.approvals.read_bytes() == before
+    assert f"approved already, by {first.user} on {first.time}" in " ".join(out.split())
+
+
+def test_another_policy_is_approved_anew(run, study, enrolled_site):
+    run(study.sha256[:12], "--yes")
+    with enrolled_site.open("a") as file:
+        file.write("delta = 1e-6\n")
+    assert "approved already" not in run(study.sha256[:12], "--yes")[1]
+    assert len(load_site(enrolled_site).approvals.read_text().splitlines()) == 2
+
+
+def test_a_decision_as_json(run, study):
+    code, out, err = run(study.sha256[:12], "--yes", "--json")
+    [decision] = json.loads(out)
+    assert code == 0 and decision["study"] == study.sha256 and decision["approved"] is True
+    assert "What will leave this site" in err
+    [decision] = json.loads(run(study.sha256[:12], "--revoke", "--json")[1])
+    assert decision["approved"] is False

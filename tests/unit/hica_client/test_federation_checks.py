@@ -32,9 +32,10 @@ def test_a_site_that_may_run_against_a_real_tls_server(
 ):
     site, study, authority = load_site(enrolled_site), toy_study(), Authority()
     approve(site, study, "dr-grey", datetime(2026, 3, 1, tzinfo=UTC))
-    with serving(authority.sign(tmp_path, "127.0.0.1", -1, 365)) as port:
+    with serving(authority.sign(tmp_path, "127.0.0.1", -1, 365), enrolled=204) as port:
         unpack_kit(enrolled_site, study, authority.pem, address=f"127.0.0.1:{port}")
         found = preflight(enrolled_site)
+    assert found.facts["enrolled"] is True
     assert (problems(found), found.notes) == ([], [])
     assert found.facts["coordinator"] == f"127.0.0.1:{port}"
     assert found.facts["key"].startswith("SHA256:")
@@ -59,7 +60,7 @@ def test_offline_connects_to_nobody_and_notes_the_missing_approval(
     sha = toy_study().sha256[:12]
     assert problems(found) == []
     assert found.facts["approved"] is False
-    assert f"run: hica-client approve site.toml {sha}" in found.notes[0]
+    assert f"run: hica-client approve {enrolled_site} {sha}" in found.notes[0]
 
 
 def test_without_a_kit_nothing_is_checked(enrolled_site):
@@ -136,8 +137,34 @@ def test_a_policy_that_forbids_the_study(enrolled_site):
     )
     enrolled_site.write_text(text)
     first, second = problems(offline(enrolled_site))
-    assert first.startswith("ConfigurationError: the study shows counts of 3 patients")
+    assert first.startswith(
+        f"ConfigurationError: {enrolled_site}: the study shows counts of 3 patients"
+    )
     assert "counts" in second and "policy.tensors" in second
+
+
+def test_a_public_key_of_another_site_is_a_problem(enrolled_site, tmp_path):
+    keys.generate(tmp_path / "other")
+    public = load_site(enrolled_site).federation.key.with_suffix(".pub")
+    public.write_bytes(keys.public_path(tmp_path / "other").read_bytes())
+    [words] = problems(offline(enrolled_site))
+    assert f"{public}: is not the public key of {public.with_suffix('')}" in words
+    assert "ssh-keygen -y -f" in words
+
+
+@pytest.mark.parametrize("ca", [b"", b"garbage", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
+def test_an_authority_that_is_none_is_a_problem_also_offline(
+    enrolled_site, toy_study, unpack_kit, ca
+):
+    unpack_kit(enrolled_site, toy_study(), ca)
+    [words] = problems(offline(enrolled_site))
+    assert "kit/ca.crt: is no certificate of an authority" in words and "anew" in words
+
+
+def test_another_authority_than_the_kits_is_a_problem(enrolled_site, toy_study, unpack_kit):
+    unpack_kit(enrolled_site, toy_study(), ca_sha256="0" * 64)
+    [words] = problems(offline(enrolled_site))
+    assert "kit/ca.crt: is another authority's certificate than kit.json names" in words
 
 
 def test_an_audit_log_that_was_tampered_with(enrolled_site):

@@ -32,7 +32,11 @@ SIGNATURES = {
         "base_url, *, interceptors, verify, timeout, retry_invoker"
     ),
     "flwr.supernode.fleet_http_client.FleetHttpClient.DeactivateNode": "self, request",
+    "flwr.supercore.protobuf.client.ProtobufRequestContext": "rpc_method, message, request",
     "flwr.supernode.node_auth_http_interceptor.NodeAuthHttpInterceptor": "private_key, public_key",
+    "flwr.supernode.node_auth_http_interceptor.NodeAuthHttpInterceptor.intercept": (
+        "self, context, call_next"
+    ),
 }
 
 FIELDS = {
@@ -56,6 +60,8 @@ LINES = {
     "flwr.supernode.start_client_internal": [
         '"SuperNode ID: %s"',
         '"Receiving: %s message (ID: %s)"',
+        '"Sending: %s message (ID: %s)"',
+        '"Sent successfully"',
         '"Run ID %s is not in `RUNNING` status. Ignoring message %s."',
     ],
     "flwr.supercore.retry.http_retry": [

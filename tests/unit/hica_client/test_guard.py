@@ -260,7 +260,7 @@ def test_a_run_started_with_anything_but_the_approved_study(site, study, setting
         (update(details={"a": "x" * 1000}), "details of 1009 bytes, at most 500 may leave"),
         (update(site="south"), "the app answers as 'south'"),
         (failure(ALIGNMENT.kind, "south", 3, "no", MessageError()), "the app answers as 'south'"),
-        (update(round=4), "answers round 4, asked was round 3"),
+        (update(round=4), "answers round 5, asked was round 4"),
         (update(kind=CENTRE.kind), "is a 'train.moments', expected 'train.align'"),
         (update(examples=-1), "claims -1 examples"),
         (update(details={"failed": "see arrays"}), "the reason of a failure comes with arrays"),

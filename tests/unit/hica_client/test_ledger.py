@@ -129,7 +129,7 @@ def test_a_smaller_delta_makes_the_same_history_cost_more(ledger):
 
 
 def test_without_a_budget_nothing_is_charged(path):
-    with pytest.raises(ConfigurationError, match=r"policy\.max_epsilon: is not set.*site\.toml"):
+    with pytest.raises(ConfigurationError, match=r"policy\.max_epsilon: is not set.*site file"):
         charge(path, release(), None, DELTA)
     assert not path.exists()
 

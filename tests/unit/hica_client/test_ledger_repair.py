@@ -181,7 +181,9 @@ def test_an_old_head_and_a_damaged_line_after_it_prove_too_little(tmp_path):
     whole = site.lines()
     for place in (3, 5):  # in between, and the last one
         site.ledger.write_bytes(b"".join([*whole[:place], b"{}\n", *whole[place + 1 :]]))
-        with pytest.raises(DataError, match=f"an answer to {release(place).kind}, round {place}"):
+        with pytest.raises(
+            DataError, match=f"an answer to {release(place).kind}, round {place + 1}"
+        ):
             site.repair()
 
 
@@ -189,7 +191,7 @@ def test_a_lost_end_without_a_head_is_told_by_the_audit_log(site):
     site.head.unlink()
     site.ledger.write_bytes(b"".join(site.lines()[:4]))
     before = site.ledger.read_bytes(), site.files()
-    words = r"cannot be proven: audit\.jsonl has an answer to train\.clusters, round 4.*backup.*out"
+    words = r"cannot be proven: audit\.jsonl has an answer to train\.clusters, round 5.*backup.*out"
     with pytest.raises(DataError, match=words):
         site.repair()
     assert (site.ledger.read_bytes(), site.files()) == before
@@ -208,14 +210,14 @@ def test_a_clock_that_was_set_back_hides_no_answer(tmp_path, monkeypatch):
     site = Site(tmp_path, 6)
     site.head.unlink()
     site.ledger.write_bytes(b"".join(site.lines()[:4]))
-    with pytest.raises(DataError, match=r"an answer to train\.clusters, round 4"):
+    with pytest.raises(DataError, match=r"an answer to train\.clusters, round 5"):
         site.repair()
 
 
 def test_a_ledger_that_is_gone_with_its_head_is_told_by_the_audit_log(site):
     site.head.unlink()
     site.ledger.unlink()
-    with pytest.raises(DataError, match=r"an answer to train\.moments, round 0"):
+    with pytest.raises(DataError, match=r"an answer to train\.moments, round 1"):
         site.repair()
 
 

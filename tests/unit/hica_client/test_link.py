@@ -46,6 +46,17 @@ def test_connected_is_said_once_and_again_after_an_outage(link, caplog):
     ]
 
 
+def test_a_silence_is_explained_once_and_not_written_over(link, caplog):
+    link.heard("WARNING :   Connection attempt failed, retrying in 0.39 seconds")
+    link.explained("coordinator.example:8443: the certificate there is not from the authority")
+    link.heard("WARNING :   Connection attempt failed, retrying in 1.02 seconds")
+    assert link.state.trouble == "the certificate there is not from the authority; trying on"
+    assert len(caplog.messages) == 2
+    link.heard("INFO :      SuperNode ID: 7")
+    link.heard("WARNING :   Connection attempt failed, retrying in 0.39 seconds")
+    assert link.state.trouble == SILENT
+
+
 def test_an_answer_before_the_site_was_let_in_is_no_connection(link):
     link.heard("INFO :      Connection successful after 3.90 seconds and 3 tries.")
     assert not link.state.connected

@@ -6,6 +6,7 @@ import threading
 import pytest
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
 
+from hica.deployment.keys import generate, read_private
 from hica.deployment.kit import Kit
 from hica.errors import ConfigurationError, FederationError
 from hica_client import network_checks
@@ -255,3 +256,15 @@ def test_a_proxy_does_not_hide_what_is_wrong(certificate, ca, monkeypatch):
         words = problem(8443, ca)
     assert words.startswith(f"127.0.0.1:{proxy.port}: cannot be reached (Tunnel connection failed")
     assert "403" in words and "allow outgoing TCP to 127.0.0.1:8443" in words
+
+
+@pytest.mark.parametrize(
+    ("status", "fact", "notes"), [(204, True, 0), (404, False, 1), (503, None, 0)]
+)
+def test_whether_the_key_is_enrolled_is_asked(certificate, ca, tmp_path, status, fact, notes):
+    generate(tmp_path / "key")
+    found = Preflight()
+    with serving(certificate(), enrolled=status) as port:
+        check_network(found, kit(port), ca, read_private(tmp_path / "key"))
+    assert found.facts.get("enrolled") is fact and found.problems == []
+    assert ["has not enrolled this site's key" in note for note in found.notes] == [True] * notes

@@ -1,5 +1,6 @@
 """What `hica-client run` asks for before it starts; what it then does is in tests/deployment."""
 
+import os
 import signal
 import subprocess
 from datetime import UTC, datetime
@@ -9,15 +10,17 @@ import pytest
 from hica.deployment.lockfile import hold
 from hica.deployment.supervision import free_port
 from hica.errors import ConfigurationError, DataError, FederationError
+from hica.wire.checkpoint import write_json
 from hica_client import operation
 from hica_client.approval import approve
 from hica_client.audit import Event, append
 from hica_client.flower_runner import TASK_LOST
 from hica_client.link import Link
 from hica_client.operation import Client, admitted, environment, link_file, lock_file, run
+from hica_client.result import result_file
 from hica_client.site import load_site
 
-from .tls import Authority
+from .tls import Authority, serving
 
 
 @pytest.fixture
@@ -131,6 +134,25 @@ def test_when_the_supernode_ends_the_network_is_looked_at(client):
     assert "refuses the connection" in client.link.state.trouble
 
 
+def test_a_silent_coordinator_is_looked_at_once(client):
+    client.explain_silence()
+    assert client.link.state.trouble == ""
+    client.supervisor._on_line("supernode", "Connection attempt failed, retrying in 1 seconds")
+    client.explain_silence()
+    assert "refuses the connection" in client.link.state.trouble
+
+
+def test_a_coordinator_of_another_authority_is_not_started_for(
+    approved_site, toy_study, unpack_kit, tmp_path
+):
+    served = Authority().sign(tmp_path, "127.0.0.1", -1, 30)
+    with serving(served) as port:
+        unpack_kit(approved_site, toy_study(), address=f"127.0.0.1:{port}")
+        with pytest.raises(FederationError, match="not from the kit's authority"):
+            run(approved_site)
+    assert not lock_file(load_site(approved_site)).exists()
+
+
 def test_a_dead_runner_takes_the_supernode_along_and_that_is_no_trouble(client, sleeper):
     client.runner_ended(-signal.SIGKILL)
     assert sleeper.wait() == -signal.SIGTERM
@@ -183,3 +205,65 @@ def test_what_the_runner_warns_of_is_passed_on_and_the_rest_left_to_its_log(clie
         "runner: train.align refused: not approved",
         "runner: fault in the program",
     ]
+
+
+# --- The end -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(client):
+    """Has the site told that the study is over."""
+    return lambda: write_json(result_file(client.site, client.kit.study_sha256), {})
+
+
+def heard(client, kind, sent=True):
+    client.link.heard(f"INFO :      Sending: {kind} message (ID: 3f2a)")
+    if sent:
+        client.link.heard("INFO :      Sent successfully")
+
+
+def test_a_client_is_done_once_it_was_told_and_the_coordinator_has_its_answer(client, told):
+    heard(client, "evaluate.result")  # of another study
+    assert not client.is_done()
+    told()
+    assert client.is_done()
+
+
+def test_an_answer_under_way_is_waited_for_but_not_for_ever(client, told, monkeypatch):
+    told()
+    heard(client, "evaluate.metrics")
+    heard(client, "evaluate.result", sent=False)
+    assert not client.is_done()
+    later = operation.time.monotonic() + operation.LINGER_SECONDS + 1
+    monkeypatch.setattr(operation.time, "monotonic", lambda: later)
+    assert client.is_done()
+
+
+@pytest.mark.parametrize("over", [True, False])
+def test_a_study_that_is_over_ends_the_client_with_one_sentence(
+    approved_site, toy_study, monkeypatch, capsys, over
+):
+    class Supervised:
+        """In the place of the two processes."""
+
+        def __init__(self, *_, **__):
+            self.ticks = 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def tick(self):
+            self.ticks += 1
+            if over:
+                write_json(result_file(load_site(approved_site), toy_study().sha256), {})
+            else:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(operation, "Supervisor", Supervised)
+    monkeypatch.setattr(operation, "LINGER_SECONDS", -1.0)
+    assert run(approved_site) == 0
+    said = f"the study toy is over; your result: hica-client result {approved_site}\n"
+    assert capsys.readouterr().out == (said if over else "")

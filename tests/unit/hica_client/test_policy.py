@@ -39,7 +39,7 @@ def test_squares_that_are_held_back_matter_where_the_study_scales(toy_study):
 def test_counts_of_too_few_patients(toy_study):
     [words] = conflicts(PolicySection(), toy_study())
     assert "shows counts of 3 patients (federation.min_count)" in words
-    assert "policy.min_count is 5" in words and "site.toml" in words
+    assert "policy.min_count is 5" in words and "the site file" in words
 
 
 def test_kinds_that_are_needed_but_not_allowed(toy_study):
@@ -120,7 +120,7 @@ def test_what_is_summed_beside_the_arrays_may_be_held_back(toy_study):
 def test_a_private_study_needs_a_budget_that_the_site_has_decided_on(toy_study):
     study = toy_study(*PRIVATE, "privacy.mechanism=dp-sgd")
     [words] = conflicts(PolicySection(min_count=3), study)
-    assert "policy.max_epsilon is not set" in words and "site.toml" in words
+    assert "policy.max_epsilon is not set" in words and "the site file" in words
     assert conflicts(PolicySection(min_count=3, max_epsilon=3.0), study) == []
 
 
@@ -135,3 +135,8 @@ def test_a_study_that_would_spend_more_than_the_site_allows(toy_study, policy, w
     study = toy_study(*PRIVATE, "privacy.mechanism=dp-sgd")
     [said] = conflicts(PolicySection(min_count=3, **policy), study)
     assert words in said
+
+
+def test_a_policy_that_keeps_the_end_from_being_told_keeps_no_site_from_a_study(toy_study):
+    policy = PolicySection(kinds=tuple(set(all_kinds()) - {"evaluate.result"}), min_count=3)
+    assert conflicts(policy, toy_study()) == []

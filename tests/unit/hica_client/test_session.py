@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hica.errors import CheckpointError, MessageError
+from hica.images.cache import file_sha256
 from hica.steps.state import Bank, State
 from hica.wire.checkpoint import load_state
 from hica_client.session import Session
@@ -41,17 +42,17 @@ def open_session(draw_site, toy_study):
 # --- Episode and capabilities --------------------------------------------------------------------
 
 
-def test_the_episode_is_kept_by_the_names_of_its_images(open_session):
+def test_the_draw_is_kept_by_the_hashes_of_its_images(open_session):
     session = open_session("alignment.shots=2")
-    kept = json.loads((session.state / "episode.json").read_text())
-    assert kept["images"] == names(session.roles.shots)
+    kept = json.loads((session.state / "draw.json").read_text())
+    assert kept["shots"] == [file_sha256(shot.image) for shot in session.roles.shots]
 
 
 def test_every_study_has_its_own_state(draw_site, toy_study):
     path = draw_site("north")
     folders = {Session(load_site(path), toy_study(f"study.seed={s}")).state for s in (0, 1)}
     assert len(folders) == 2
-    assert all((folder / "episode.json").exists() for folder in folders)
+    assert all((folder / "draw.json").exists() for folder in folders)
 
 
 def test_capabilities_count_what_the_site_can_take_part_in(open_session):

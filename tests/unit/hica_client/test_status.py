@@ -94,12 +94,12 @@ def test_the_last_message_and_the_approved_studies(enrolled_site, site, toy_stud
     found = status(enrolled_site)
     assert found["messages"] == 2
     last = found["last_message"]
-    assert (last["kind"], last["round"], last["decision"]) == ("train.align", 3, "refused")
+    assert (last["kind"], last["round"], last["decision"]) == ("train.align", 4, "refused")
     assert (last["reason"], last["bytes"]) == ("not approved", 12)
     sha = toy_study().sha256
     assert found["approved"] == [{"study": sha, "name": "toy", "user": "dr-grey"}]
     said = words(enrolled_site)
-    assert said["last message"] == f"{last['time']}: train.align, round 3, refused (not approved)"
+    assert said["last message"] == f"{last['time']}: train.align, round 4, refused (not approved)"
     assert said["approved"] == f"toy ({sha[:12]}), by dr-grey"
 
 

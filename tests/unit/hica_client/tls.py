@@ -80,12 +80,18 @@ def _builder(
 
 
 @contextmanager
-def serving(certificate: tuple[Path, Path], ahead: float = 0.0, status: int = 200) -> Iterator[int]:
-    """An HTTPS server whose clock is `ahead` seconds ahead of this machine's; yields its port."""
+def serving(
+    certificate: tuple[Path, Path], ahead: float = 0.0, status: int = 200, enrolled: int = 404
+) -> Iterator[int]:
+    """An HTTPS server whose clock is `ahead` seconds ahead of this machine's; yields its port.
+
+    `status` is what it answers to `/health`, `enrolled` to a signed `/enrolled`.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status if self.path == "/health" else 404)
+            signed = self.path == "/enrolled" and "flwr-signature" in self.headers
+            self.send_response(status if self.path == "/health" else enrolled if signed else 404)
             self.send_header("Content-Length", "0")
             self.end_headers()
 

@@ -29,6 +29,7 @@ from hica.steps.clusters import LLOYD
 from hica.steps.evaluation import EVALUATION
 from hica.steps.plan import plan
 from hica.steps.prototypes import PROTOTYPES
+from hica.steps.result import RESULT
 from hica.steps.state import Bank, State
 from hica.steps.step import Step
 from hica.study import Study, apply_overrides, validated
@@ -102,6 +103,7 @@ class FakeSite:
         dim: int = 4,
     ) -> None:
         self.name, self.step, self.dim = name, step, dim
+        self.withdrawn = 0
         self.counts = {"labelled": labelled, "unlabelled": unlabelled, "test": test}
         draws = np.random.default_rng(sum(name.encode()))
         rows = draws.normal(size=(unlabelled, dim))
@@ -159,6 +161,8 @@ class FakeSite:
             sure = np.eye(2)[truth] * 0.8 + 0.1
             metrics = site_metrics(sure, truth, groups, 2, seed=0, min_count=1)
             return replace(empty, examples=len(truth), details=metrics.to_dict())
+        if kind == RESULT.kind:
+            return replace(empty, details={"withdrawn": self.withdrawn})
         stays = kind != ALIGNMENT.kind
         arrays = {
             name: value if stays and "bank." in name else value + np.float32(self.step)

@@ -7,22 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import tomli_w
 from safetensors.numpy import load_file
+from safetensors.torch import save_file
 
 from hica.deployment.keys import fingerprint, generate, public_path, read_public
 from hica.errors import FederationError
+from hica.images.cache import file_sha256
+from hica.steps.model_file import save_model
 from hica.steps.state import Bank, State
 from hica.study import Study, load_study, validated
 from hica.wire.checkpoint import write_json
 from hica_server.cli import main
 from hica_server.enrolment import read_sites
 from hica_server.provision import expires
-from hica_server.result import save_model
+from hica_server.report.run_file import study_hash
 from hica_server.settings import Folder, ServerSettings, load_settings
-from hica_server.state import RunState
 
 EXAMPLE = Path(__file__).parents[3] / "server" / "example_study.toml"
+
+PREPROCESS = {"size": 64, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "resize": "squash"}
 
 
 @pytest.fixture
@@ -35,6 +40,13 @@ def run_command(capsys):
         return end.value.code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def coordinator(run_command, tmp_path) -> Path:
+    """A folder as `init` makes it."""
+    run_command("init", tmp_path / "study")
+    return tmp_path / "study"
 
 
 @pytest.fixture
@@ -51,7 +63,7 @@ def finished(tmp_path, study) -> Path:
         bank=Bank(np.ones((3, 4), np.float32), np.ones((8, 4), np.float32)),
         centre=np.zeros((2, 4), np.float32),
     )
-    save_model(run, study, RunState(study.sha256, learnt))
+    save_model(run, study, learnt, preprocess=PREPROCESS)
     write_json(run / "study.json", study.model_dump(mode="json"))
     interval = {"value": 0.8125, "low": 0.7, "high": 0.9}
     final = {"accuracy": interval, "balanced_accuracy": interval, "auroc": interval}
@@ -114,6 +126,27 @@ def test_validate_prints_what_follows_from_the_study(run_command, study):
     assert said["classes"] == "normal, benign, malignant"
     assert said["findings"] == "8"
     assert said["sha256"] == study.sha256
+    assert said["preprocess"] == "as built in (--data shows all of it)"
+    assert said["precision"] == "float32 on the way, float32 on a CPU, bfloat16 on a GPU"
+
+
+def test_validate_refuses_weights_that_come_without_their_preprocessing(run_command, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    save_file(timm.create_model("test_efficientnet", num_classes=0).state_dict(), weights)
+    settings = ("model.image=timm/test_efficientnet", "model.checkpoint=w.safetensors")
+    overrides = [*settings, "model.train=adapter", f'model.sha256="{file_sha256(weights)}"']
+    arguments = [part for each in [*overrides, "text.epochs=0"] for part in ("--set", each)]
+    code, out, _ = run_command("validate", EXAMPLE, *arguments)
+    assert code == 0
+    assert "preprocess  mean and std from the JSON beside the weights, which must" in out
+    code, _, err = run_command("validate", EXAMPLE, "--data", tmp_path, *arguments)
+    assert code == 4
+    assert "nothing says how images are prepared" in err
+    assert "Write model.mean and model.std into the study, or put w.json beside" in err
+    colours = ("--set", "model.mean=[0.5, 0.5, 0.5]", "--set", "model.std=[0.5, 0.5, 0.5]")
+    code, out, _ = run_command("validate", EXAMPLE, "--data", tmp_path, *arguments, *colours)
+    assert code == 0
+    assert "mean 0.5 0.5 0.5 (study), std 0.5 0.5 0.5 (study)" in out
 
 
 def test_validate_as_json_holds_the_resolved_study_with_its_overrides(run_command):
@@ -123,8 +156,8 @@ def test_validate_as_json_holds_the_resolved_study_with_its_overrides(run_comman
     assert validated(Study, summary["resolved"], "resolved") == changed
     assert summary["sha256"] == changed.sha256
     assert summary["stage_1"] == "off"
-    # centre, zero-shot, prototypes, the rounds each with its centre, intercepts, evaluation
-    assert summary["steps"] == 4 + 2 * changed.alignment.rounds + changed.calibration.rounds
+    # centre, zero-shot, prototypes, the rounds each with its centre, intercepts, evaluation, end
+    assert summary["steps"] == 5 + 2 * changed.alignment.rounds + changed.calibration.rounds
 
 
 def test_validate_lists_every_mistake_and_ends_with_2(run_command, tmp_path):
@@ -146,6 +179,7 @@ def test_validate_with_data_embeds_the_texts(run_command, tmp_path):
     assert summary["trained_weights"] > 100_000
     assert len(summary["image_tower"]) == len(summary["text_bank"]) == 64
     assert -1 <= summary["nearest_class_texts"] < 0.95
+    assert summary["preprocess"][1] == "mean 0.5 0.5 0.5 (built in)"
 
 
 @pytest.mark.parametrize("flags", [(), ("--hubs",)])
@@ -220,6 +254,7 @@ def test_export_writes_the_trained_arrays_and_what_they_belong_to(
     described = json.loads(to.with_suffix(".json").read_text())
     assert described["classes"] == study.class_names
     assert described["arrays"]["tower.w"] == [2, 3]
+    assert described["preprocess"] == PREPROCESS
     assert described["final"]["auroc"]["value"] == 0.8125
     assert validated(Study, described["study"], "exported").sha256 == study.sha256
 
@@ -230,6 +265,44 @@ def test_the_exported_hash_is_the_files(run_command, finished, tmp_path):
     to = tmp_path / "m.safetensors"
     run_command("export", finished, "--to", to)
     assert json.loads(to.with_suffix(".json").read_text())["sha256"] == file_sha256(to)
+
+
+@pytest.mark.parametrize("name", ["result.json", "study.json"])
+def test_a_report_of_two_studies_is_refused(run_command, finished, name):
+    change(finished / name, "sha" if name == "result.json" else "alignment")
+    code, _, err = run_command("report", finished)
+    assert code == 2
+    assert "its files are of different studies: result.json of " in err
+    assert "study.json of " in err and not (finished / "report.html").exists()
+
+
+@pytest.mark.parametrize(("name", "key"), [("result.json", "sha"), ("model.json", "study")])
+def test_an_export_of_two_studies_is_refused(run_command, finished, tmp_path, name, key):
+    change(finished / name, key)
+    code, _, err = run_command("export", finished, "--to", tmp_path / "m.safetensors")
+    assert code == 2
+    assert "its files are of different studies: result.json of " in err
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_a_report_of_a_study_that_an_older_version_wrote(run_command, finished):
+    """It knew a key less, so that what is read from it has another hash."""
+    study, result = (json.loads((finished / f"{n}.json").read_text()) for n in ("study", "result"))
+    del study["alignment"]["views"]
+    result["study_sha256"] = study_hash(study)
+    write_json(finished / "study.json", study)
+    write_json(finished / "result.json", result)
+    assert run_command("report", finished)[0] == 0
+
+
+def change(path: Path, what: str) -> None:
+    """Make a file of a run one of another study."""
+    table = json.loads(path.read_text())
+    if what == "sha":
+        table["study_sha256"] = "0" * 64
+    else:
+        (table if what == "alignment" else table["study"])["alignment"]["shots"] = 5
+    write_json(path, table)
 
 
 def test_export_of_another_suffix_is_refused(run_command, finished, tmp_path):
@@ -256,13 +329,6 @@ def test_every_verb_shows_an_example(run_command, verb):
 
 
 # --- Certificates and sites ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def coordinator(run_command, tmp_path) -> Path:
-    """A folder as `init` makes it."""
-    run_command("init", tmp_path / "study")
-    return tmp_path / "study"
 
 
 @pytest.fixture
@@ -293,7 +359,7 @@ def test_provision_days_are_those_of_a_new_certificate(run_command, coordinator)
 def test_provision_without_a_study_says_so(run_command, tmp_path):
     code, _, err = run_command("provision", tmp_path)
     assert code == 2
-    assert f"{tmp_path / 'study.toml'}: no such file" in err
+    assert f"{tmp_path}: no study.toml in it; name the study folder" in err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -340,7 +406,8 @@ def test_sites_are_listed_for_people_and_programs(run_command, coordinator, publ
 def test_run_of_a_finished_study_prints_its_table_and_where_the_report_is(
     run_command, finished, monkeypatch
 ):
-    monkeypatch.setattr("hica_server.operation.run", lambda folder: None)
+    monkeypatch.setattr("hica_server.operation.run", lambda folder, tell: None)
+    (finished.parent / "study.toml").touch()
     code, out, _ = run_command("run", finished.parent)
     assert code == 0
     assert "HiCA federated" in out
@@ -349,25 +416,29 @@ def test_run_of_a_finished_study_prints_its_table_and_where_the_report_is(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_run_ended_by_a_signal_prints_no_result(run_command, tmp_path, monkeypatch, number, code):
-    monkeypatch.setattr("hica_server.operation.run", lambda folder: number)
-    assert run_command("run", tmp_path)[:2] == (code, "")
+def test_run_ended_by_a_signal_prints_no_result(
+    run_command, coordinator, monkeypatch, number, code
+):
+    monkeypatch.setattr("hica_server.operation.run", lambda folder, tell: number)
+    assert run_command("run", coordinator)[:2] == (code, "")
 
 
-def test_run_that_cannot_go_on_ends_with_the_code_of_the_error(run_command, tmp_path, monkeypatch):
-    def below_quorum(folder):
+def test_run_that_cannot_go_on_ends_with_the_code_of_the_error(
+    run_command, coordinator, monkeypatch
+):
+    def below_quorum(folder, tell):
         raise FederationError("1 of 2 sites")
 
     monkeypatch.setattr("hica_server.operation.run", below_quorum)
-    code, _, err = run_command("run", tmp_path)
+    code, _, err = run_command("run", coordinator)
     assert (code, err) == (6, "error: 1 of 2 sites\n")
 
 
-def test_status_stop_and_logs_of_a_folder_where_nothing_runs(run_command, tmp_path):
-    assert run_command("status", tmp_path)[:2] == (0, "not running\n")
-    assert json.loads(run_command("status", tmp_path, "--json")[1])["running"] is False
-    assert run_command("stop", tmp_path)[:2] == (0, "not running\n")
-    assert run_command("logs", tmp_path)[0] == 2
+def test_status_stop_and_logs_of_a_folder_where_nothing_runs(run_command, coordinator):
+    assert run_command("status", coordinator)[:2] == (0, "not running\n")
+    assert json.loads(run_command("status", coordinator, "--json")[1])["running"] is False
+    assert run_command("stop", coordinator)[:2] == (0, "not running\n")
+    assert run_command("logs", coordinator)[0] == 2
 
 
 def test_neither_status_nor_the_supervising_process_loads_torch():
@@ -375,3 +446,28 @@ def test_neither_status_nor_the_supervising_process_loads_torch():
     code = "import sys, hica_server.operation, hica_server.status; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "False\n"
+
+
+def test_export_leaves_existing_files_alone_unless_forced(run_command, finished, tmp_path):
+    to = tmp_path / "m.safetensors"
+    for existing in (to, tmp_path / "m.json"):
+        existing.write_text("mine")
+        code, _, err = run_command("export", finished, "--to", to)
+        assert code == 2 and f"{existing}: exists and is left alone" in err and "--force" in err
+        assert existing.read_text() == "mine"
+        existing.unlink()
+    to.write_text("mine")
+    code, out, _ = run_command("export", finished, "--to", to, "--force", "--json")
+    described = json.loads(out)
+    assert code == 0 and described["model"] == str(to) and to.read_bytes() != b"mine"
+    assert Path(described["description"]).exists()
+
+
+def test_a_report_as_json(run_command, finished):
+    out = run_command("report", finished, "--json")[1]
+    assert Path(json.loads(out)["report"]).exists()
+
+
+def test_where_no_server_runs_there_is_none_to_stop(run_command, coordinator):
+    assert run_command("stop", coordinator)[1] == "not running\n"
+    assert json.loads(run_command("stop", coordinator, "--json")[1]) == {"stopped": False}

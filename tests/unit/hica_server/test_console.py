@@ -1,3 +1,4 @@
+from datetime import datetime
 from io import StringIO
 
 import pytest
@@ -22,7 +23,13 @@ def shown(folder, monkeypatch):
         text = StringIO()
         console = Console(file=text, force_terminal=terminal, width=120, color_system=None)
         monkeypatch.setattr(module, "console", console)
-        return Display(folder), lambda: [line.rpartition(" (")[0] for line in lines(text)]
+        return Display(folder), lambda: [without_times(line) for line in lines(text)]
+
+    def without_times(line):
+        """A line is: when it was, what there is to say, seconds since the start."""
+        time, _, rest = line.partition("Z ")
+        datetime.fromisoformat(time)
+        return rest.rpartition(" (")[0]
 
     def lines(text):
         return text.getvalue().splitlines()
@@ -64,18 +71,16 @@ def test_sites_that_are_left_out_are_named_once_with_the_reason(folder, shown):
                 number=0,
                 of=2,
                 stage="alignment",
-                round=0,
+                round=1,
                 missing=["c"],
                 refused={"d": "[loss] is nan"},
             )
             display.refresh()
-    assert lines() == ["[1/2] alignment 1/2", "alignment round 0: c is missing; d: [loss] is nan"]
+    assert lines() == ["[1/2] alignment 1/2", "alignment round 1: c is missing; d: [loss] is nan"]
 
 
 def test_while_sites_are_waited_for_they_are_named():
-    assert (
-        left_out({"step": "waiting for sites", "missing": ["c"]}) == "start round 0: c is missing"
-    )
+    assert left_out({"step": "waiting for sites", "missing": ["c"]}) == "start: c is missing"
 
 
 def test_the_table_has_a_row_for_what_was_measured_and_a_dash_for_what_was_not():

@@ -163,7 +163,7 @@ def test_what_is_logged_is_kept_with_its_time_in_one_file(tmp_path):
         logging.getLogger("flwr").warning("a word of Flower's")
     logging.getLogger("hica.server").warning("after the run")
     lines = path.read_text().splitlines()
-    assert [line.split(" ", 2)[2] for line in lines] == [
+    assert [line.split(" ", 1)[1] for line in lines] == [
         "INFO hica.server: a step",
         "WARNING flwr: a word of Flower's",
     ]

@@ -72,7 +72,7 @@ def test_the_failed_and_the_late_are_named_and_left_out(ask):
         (reply("site1", values=(1.0, np.nan)), "'weight' holds NaN"),
         (reply("site1", values=(1.0, 2.0, 3.0)), "shape (3,), expected (2,)"),
         (reply("site1", dtype=np.float64), "type float64"),
-        (reply("site1", round_=2), "answers round 2, asked was round 3"),
+        (reply("site1", round_=2), "answers round 3, asked was round 4"),
         (reply("site2"), "answers as 'site2'"),
     ],
 )
@@ -143,7 +143,7 @@ def test_below_quorum_after_every_retry_the_error_names_who_and_why(ask):
         ask(answers, limits=Limits(quorum=2, deadline=5.0, retries=2))
     message = str(error.value)
     assert message == error.value.why + GO_ON
-    assert "train.align round 3: 1 of 3 sites" in message
+    assert "train.align round 4: 1 of 3 sites" in message
     assert "federation.quorum is 2" in message
     assert "site2: failed at the site: disk is full" in message
     assert "site3: no answer within 5 s" in message

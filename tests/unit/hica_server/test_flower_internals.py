@@ -82,6 +82,7 @@ FIELDS = {
         "public_key",
         "status",
         "last_activated_at",
+        "online_until",
         "last_deactivated_at",
     ],
     "flwr.proto.run_pb2.Run": ["status"],

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -235,6 +236,20 @@ def test_flowers_own_client_gets_through_and_signs_each_try_anew(folder, node, s
         retry = make_simple_http_retry_invoker()
         assert retry.invoke(pull, None) == message
     assert [body for *_, body in superlink.requests] == [request.SerializeToString()] * 2
+
+
+def test_only_who_holds_an_enrolled_key_hears_that_it_is_enrolled(client, superlink, node):
+    answer = client.get("/enrolled", headers=node.headers())
+    assert (answer.status_code, answer.content) == (204, b"")
+    stranger = client.get("/nothing")
+    other = {**node.headers(), b"flwr-signature": b64encode(b"x" * 70)}
+    for headers in ({}, other, {**node.headers(), b"flwr-public-key": b64encode(b"other")}):
+        refused = client.get("/enrolled", headers=headers)
+        assert (refused.status_code, refused.content) == (404, stranger.content)
+    signed = node.headers()
+    statuses = [client.get("/enrolled", headers=signed).status_code for _ in range(2)]
+    assert statuses == [204, 404]  # nobody else can use what was overheard
+    assert superlink.requests == []
 
 
 def test_health_passes_and_tells_the_time(client, superlink):

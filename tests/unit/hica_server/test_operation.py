@@ -1,17 +1,19 @@
 import json
+import os
 import signal
-import subprocess
 import sys
 
 import pytest
 import tomli_w
 
-from hica.deployment.lockfile import hold, holder
+from hica.deployment.keys import generate, public_path
+from hica.deployment.lockfile import hold
 from hica.errors import ConfigurationError, FederationError
 from hica.storage import write_atomically
 from hica.wire.checkpoint import write_json
 from hica_server import operation
-from hica_server.provision import make_authority, make_certificate
+from hica_server.enrolment import enroll
+from hica_server.provision import make_authority, make_certificate, provision
 from hica_server.settings import Folder, load_settings
 
 
@@ -24,7 +26,14 @@ def study(toy_study):
 def folder(tmp_path, study, monkeypatch):
     """A coordinator's folder, ready to run."""
     monkeypatch.setenv("HICA_FOLDER", "")  # what `run` sets is undone after the test
-    for name in ("PATH", "NO_PROXY", "no_proxy", "FLWR_HOME", "FLWR_LOG_LEVEL"):
+    for name in (
+        "HICA_TELL_SECONDS",
+        "PATH",
+        "NO_PROXY",
+        "no_proxy",
+        "FLWR_HOME",
+        "FLWR_LOG_LEVEL",
+    ):
         monkeypatch.setenv(name, "")
     folder = Folder(tmp_path / "server")
     folder.root.mkdir()
@@ -55,6 +64,17 @@ def nothing_is_started(monkeypatch):
 def test_without_certificates_it_says_how_to_make_them(folder, nothing_is_started):
     folder.certificate.unlink()
     with pytest.raises(ConfigurationError, match=r"server\.crt: no such file.*provision"):
+        operation.run(folder.root)
+
+
+def test_with_kits_of_another_study_it_does_not_start(
+    folder, toy_study, nothing_is_started, tmp_path
+):
+    generate(tmp_path / "H1")
+    enroll(folder, "H1", public_path(tmp_path / "H1"))
+    folder.signing_key.unlink()
+    provision(folder, toy_study("alignment.shots=5"), load_settings(folder.root), ["H1"])
+    with pytest.raises(ConfigurationError, match=r"H1\.zip: study_sha256 is .*, study\.toml has"):
         operation.run(folder.root)
 
 
@@ -104,6 +124,22 @@ def test_a_finished_study_is_not_run_again_and_its_report_is_there(
     assert study.study.name in (folder.run / "report.html").read_text()
 
 
+def test_a_finished_study_is_served_again_to_tell_who_was_away(folder, study, monkeypatch):
+    write_result(folder, study)
+    seconds = []
+    monkeypatch.setattr(
+        operation, "_serve", lambda *_: seconds.append(os.environ["HICA_TELL_SECONDS"])
+    )
+    operation.run(folder.root, 90.0)
+    assert seconds == ["90.0"]
+    (folder.run / "result.json").unlink()
+    monkeypatch.setattr(
+        operation, "_serve", lambda *_: seconds.append(os.environ["HICA_TELL_SECONDS"]) or 15
+    )
+    operation.run(folder.root)
+    assert seconds == ["90.0", "30.0"]
+
+
 def test_the_result_of_another_study_does_not_count(folder, toy_study, monkeypatch):
     write_result(folder, toy_study("study.seed=1"))
     monkeypatch.setattr(operation, "_serve", lambda *_: signal.SIGTERM)
@@ -119,54 +155,6 @@ def test_the_services_are_kept_from_the_outside_but_for_the_gateway(folder):
     assert superlink.command[superlink.command.index("--host") + 1] == "127.0.0.1"
     assert gateway.command[-3:] == ["hica_server.gateway", str(folder.root), "8000"]
     assert {service.log.parent for service in (superlink, superexec, gateway)} == {folder.logs}
-
-
-# --- stop ----------------------------------------------------------------------------------------
-
-
-def test_where_nothing_runs_there_is_nothing_to_stop(folder):
-    assert operation.stop(folder.root) is False
-
-
-@pytest.fixture
-def server(folder):
-    """Starts a process that holds the folder as a server does; `words` says what SIGTERM does."""
-    code = (
-        "import signal, sys, time\n"
-        "from pathlib import Path; from hica.deployment.lockfile import hold\n"
-        "if sys.argv[2] == 'deaf': signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "with hold(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(600)"
-    )
-    started = []
-
-    def start(words):
-        command = [sys.executable, "-c", code, str(folder.lock), words]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        started.append(process)
-        assert process.stdout.readline() == "held\n"
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def test_stop_ends_the_server_and_waits_until_it_has_ended(folder, server):
-    process = server("obedient")
-    assert operation.stop(folder.root) is True
-    assert holder(folder.lock) is None
-    assert process.wait() == -signal.SIGTERM
-
-
-def test_a_server_that_does_not_end_is_told_with_the_remedy(folder, server, monkeypatch):
-    process = server("deaf")
-    monkeypatch.setattr(operation, "STOP_SECONDS", 0.0)
-    with pytest.raises(
-        FederationError, match=rf"{process.pid} has not ended.*kill -9 {process.pid}"
-    ):
-        operation.stop(folder.root)
 
 
 # --- The loop ------------------------------------------------------------------------------------

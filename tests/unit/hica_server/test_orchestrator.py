@@ -204,6 +204,19 @@ def test_who_is_connected_is_kept_for_status_and_metrics(
     }
 
 
+def test_a_site_that_was_connected_to_an_earlier_server_counts_once_it_is_heard_of(
+    orchestrator, folder, control, clock, site
+):
+    key = site("a")
+    control.registered[key] = Node(1, "a", key, True, "2026-11-22", online_until=60.0)
+    for _ in range(2):
+        look_again(orchestrator, clock)
+        assert json.loads(folder.connected.read_text()) == {"a": {"online": False, "since": ""}}
+    control.registered[key] = Node(1, "a", key, True, "2026-11-22", online_until=90.0)
+    look_again(orchestrator, clock)
+    assert json.loads(folder.connected.read_text())["a"] == {"online": True, "since": "2026-11-22"}
+
+
 def test_the_superlink_is_not_asked_more_often_than_needed(
     orchestrator, folder, control, clock, site
 ):

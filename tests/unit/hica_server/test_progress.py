@@ -39,7 +39,7 @@ def test_a_step_an_exchange_and_a_saved_state_are_told_as_they_happen(folder):
     assert read_progress(folder).items() >= {"step": "alignment 1/2", "number": 4, "of": 9}.items()
     progress.entry(entry(missing=["c"], refused={"d": "disk is full"}))
     told = read_progress(folder)
-    assert (told["stage"], told["round"], told["participants"]) == ("alignment", 3, ["a", "b"])
+    assert (told["stage"], told["round"], told["participants"]) == ("alignment", 4, ["a", "b"])
     assert (told["missing"], told["refused"]) == (["c"], {"d": "disk is full"})
     assert (told["bytes_up"], told["bytes_down"], told["failures"]) == (10, 20, 2)
     progress.saved(RunState("0" * 64, done=5, rounds=[entry(missing=["c"])]))

@@ -1,3 +1,4 @@
+import hashlib
 import socket
 import ssl
 import threading
@@ -201,6 +202,7 @@ def test_a_kit_holds_what_the_site_needs(folder, provisioned, make_study, tmp_pa
         "flwr": metadata.version("flwr"),
         "coordinator_key": public_key(signing_key(folder).public_key()).openssh,
         "keys_sha256": None,
+        "ca_sha256": hashlib.sha256(folder.ca_certificate.read_bytes()).hexdigest(),
     }
     assert (tmp_path / "kit" / "ca.crt").read_bytes() == folder.ca_certificate.read_bytes()
 
@@ -222,16 +224,41 @@ def test_kits_lie_in_the_folder_whatever_the_site_is_called(folder):
     files = kit_files(folder, ["H1", "St. Elsewhere/a ward", "a/../../../b"])
     assert [path.name for path in files.values()] == [
         "H1.zip",
-        "St.-Elsewhere-a-ward.zip",
-        "a-..-..-..-b.zip",
+        "St.%20Elsewhere%2Fa%20ward.zip",
+        "a%2F..%2F..%2F..%2Fb.zip",
     ]
     assert {path.parent for path in files.values()} == {folder.kits}
 
 
-def test_two_sites_with_one_kit_are_refused(folder, provisioned):
-    with pytest.raises(ConfigurationError, match="'a b' and 'a-b': both kits would be"):
-        provisioned("a b", "a-b")
-    assert not folder.root.exists()
+def test_names_that_look_alike_have_kits_of_their_own(provisioned, tmp_path):
+    names = ("a b", "a/b", "a-b", "a_b", "a+b")
+    kits = {name: path for each in names for name, path in provisioned(each).kits.items()}
+    for name, path in kits.items():
+        unpack(path, tmp_path / path.name)
+        assert read_kit(tmp_path / path.name)[0].site == name
+
+
+def test_an_expired_certificate_is_not_kept(folder, make_study):
+    provision(folder, make_study(), ServerSettings(), [], renew=True, days=-1)
+    with pytest.raises(ConfigurationError, match=r"expired on .*hica-server provision .* --renew"):
+        provision(folder, make_study(), ServerSettings(), ["H1"])
+    assert not folder.kits.exists()
+    assert provision(folder, make_study(), ServerSettings(), ["H1"], renew=True).renewed
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "warned"),
+    [
+        ("localhost", "localhost:8443", True),
+        ("::1", "[::1]:8443", True),
+        ("hica.example.org", "hica.example.org:8443", False),
+    ],
+)
+def test_where_hospitals_will_connect_to_is_told(folder, make_study, name, address, warned):
+    settings = ServerSettings(server=ServerSection(name=name))
+    lines = provision(folder, make_study(), settings, ["H1"]).lines()
+    assert f"address      {address}, which hospitals connect to" in lines
+    assert any("Set server.name in server.toml" in line for line in lines) == warned
 
 
 def test_a_name_no_site_can_have_is_refused(folder, provisioned):
@@ -272,12 +299,15 @@ def test_a_signing_key_that_is_new_in_an_old_federation_is_told(folder, provisio
 
 def test_what_was_made_is_told(folder, provisioned):
     first, second = provisioned("H1"), provisioned()
+    where = first.lines()[1:3]
+    assert where[0] == "address      localhost:8443, which hospitals connect to"
     assert first.lines() == [
         f"certificate  new, good until {first.expires:%Y-%m-%d}",
+        *where,
         f"start kit    {folder.kits / 'H1.zip'}",
         "Hand each hospital its kit on a way on which nobody can exchange it.",
     ]
-    assert second.lines() == [f"certificate  kept, good until {first.expires:%Y-%m-%d}"]
+    assert second.lines() == [f"certificate  kept, good until {first.expires:%Y-%m-%d}", *where]
 
 
 # --- With secure aggregation ---------------------------------------------------------------------

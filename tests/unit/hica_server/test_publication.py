@@ -42,6 +42,7 @@ def test_a_run_starts_from_weights_and_texts_before_its_first_step(toy_study, pu
     assert learnt.bank.classes.shape == (2, 128) and len(learnt.bank.findings) == 4
     assert len(state.tower) == len(state.text_bank_sha256) == 64
     assert learnt.bias.tolist() == [0.0, 0.0]
+    assert state.preprocess["mean"] == [0.5, 0.5, 0.5] and state.preprocess["resize"] == "squash"
 
 
 def test_in_half_precision_weights_are_rounded_and_nothing_else(toy_study, published):

@@ -182,7 +182,7 @@ def test_below_the_threshold_in_every_try_the_run_stops_and_nothing_has_changed(
         site.silent = [ALIGNMENT.kind] * 2
     before = weight(run).copy()
     words = (
-        r"train\.align round 0: no secure sum, and nothing was learnt of any site: .*2 of 4 sites "
+        r"train\.align round 1: no secure sum, and nothing was learnt of any site: .*2 of 4 sites "
         r"gave a usable answer, the threshold of the secure sum is 3 \(c: no answer within 5 s; "
         r"d: no answer .*run the same command again, which starts with new keys"
     )

@@ -32,11 +32,14 @@ def full_state():
         sites={"north": {"labelled": 4, "classes": {"a": None}, "notes": []}},
         kept={"centre": "d" * 64},
         settled="e" * 64,
+        told=["north"],
         rounds=[
             {"stage": "alignment", "round": 0, "loss": 0.1 + 0.2, "site_loss": {"north": 1e-9}}
         ],
         tower="c" * 64,
         text_bank_sha256="b" * 64,
+        withdrawn={"a": 2},
+        preprocess={"size": 64, "mean": [0.5, 0.5, 0.5], "pad_type": ""},
     )
 
 

@@ -86,9 +86,9 @@ def test_a_study_without_simulation_is_refused(load):
         ("simulation.test_fraction=1.0", r"simulation\.test_fraction: Input should be less than 1"),
         ('simulation.sites=[{name="a", manifest="m", wher={}}]', r"sites\.0\.wher: unknown key"),
         ("simulation.sites=[]", r"simulation\.sites: List should have at least 1"),
-        ('simulation.sites=[{name="../a", manifest="m"}]', r"sites\.0\.name: String should match"),
-        ('simulation.sites=[{name="a", manifest="m", part="one"}]', r"sites\.0\.part: String sho"),
-        ('simulation.sites=[{name="a", manifest="m", part="0/3"}]', r"sites\.0\.part: String sho"),
+        ('simulation.sites=[{name="../a", manifest="m"}]', r"sites\.0\.name: '\.\./a': give"),
+        ('simulation.sites=[{name="a", manifest="m", part="one"}]', r"sites\.0\.part: .*give .k/n"),
+        ('simulation.sites=[{name="a", manifest="m", part="0/3"}]', r"sites\.0\.part: .*give .k/n"),
         (
             'simulation.sites=[{name="a", manifest="m", part="4/3"}]',
             r"part = '4/3' of site 'a': there are 3 parts; write \"1/3\" to \"3/3\"",
@@ -125,7 +125,7 @@ def test_a_study_without_simulation_is_refused(load):
             "simulation: unseen: of 2 classes 1 would be left to train on; .* take classes out",
         ),
         ("simulation.skew=0.0", r"simulation\.skew: Input should be greater than 0"),
-        ("simulation.skew=inf", r"simulation\.skew: Input should be less than or equal to 1000000"),
+        ("simulation.skew=inf", r"simulation\.skew: Input should be a finite number"),
         ("simulation.sizes=[]", r"simulation\.sizes: List should have at least 1 item"),
         ("simulation.sizes=[2, 0, 1]", r"simulation\.sizes\.1: Input should be greater than 0"),
         (

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hica.errors import DataError
+from hica.images.manifest import read_manifest
 from hica.method.examples import Examples
 from hica.method.local_training import Batch, Loss, embed_all, mean_features
 from hica.method.model import AlignmentModel
@@ -199,14 +200,14 @@ def rows_of(model: AlignmentModel, examples: Examples) -> NDArray[np.float64]:
 
 def _hospital(session: Session, bank: TextBank) -> Hospital:
     names, stage = session.study.class_names, session.study.alignment
-    labelled = {row: record for row, record in enumerate(session.roles.train) if record.label}
-    labels = [names.index(str(record.label)) for record in labelled.values()]
+    rows = [row for row in read_manifest(session.site.data.manifest) if row.split != "test"]
+    labelled = [row for row in rows if row.label]
+    labels = [names.index(str(row.label)) for row in labelled]
     what = f"{session.name}: preparing images"
-    pool = session.pipeline.examples([*labelled.values()], labels, bank, stage.views, what)
-    rows = list(labelled)
-    return Hospital(
-        pool, [rows.index(row) for row in session.roles.episode.indices], stage.shots, session.name
-    )
+    pool = session.pipeline.examples(labelled, labels, bank, stage.views, what)
+    places = {row.name: place for place, row in enumerate(labelled)}
+    episode = [places[shot.name] for shot in session.roles.shots]
+    return Hospital(pool, episode, stage.shots, session.name)
 
 
 def _typical(model: AlignmentModel, hospital: Hospital, study: Study, name: str) -> int:

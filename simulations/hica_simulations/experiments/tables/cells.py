@@ -1,7 +1,7 @@
 """Cells: the runs behind a table, each kept in a folder of its own.
 
 `out/cells/NAME/row.json` holds a finished cell's metrics, `predictions.json` beside it those of its
-test images; `run/` is the run directory while the cell lasts.
+test images, and `scenario.toml` what was run; `run/` is the run directory while the cell lasts.
 """
 
 import json
@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hica.errors import ConfigurationError
 from hica.storage import write_atomically
 from hica.study import Changes
 from hica_simulations.place import Place
 from hica_simulations.predictions import Predictions
-from hica_simulations.run import PREDICTIONS
+from hica_simulations.run import PREDICTIONS, claim
 from hica_simulations.scenario import Scenario, load_scenario
 
 OURS = "federated"
@@ -82,6 +83,19 @@ def folder_of(out: Path, cell: Cell) -> Path:
 def is_finished(folder: Path) -> bool:
     """Whether a cell's folder holds its row."""
     return (folder / ROW).exists()
+
+
+def claim_cell(out: Path, cell: Cell) -> None:
+    """Write what a finished cell has run, unless its folder holds a run of something else.
+
+    Raises:
+        ConfigurationError: The study or `--set` have changed since: the row would be another's.
+    """
+    try:
+        scenario = cell.scenario()
+    except ConfigurationError:  # it cannot be run, which is what its row says
+        return
+    claim(folder_of(out, cell), scenario)
 
 
 def copy_cell(source: Path, target: Path) -> None:

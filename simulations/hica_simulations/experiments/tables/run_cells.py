@@ -33,6 +33,7 @@ from hica_simulations.experiments.tables.cells import (
     WORST,
     Cell,
     Row,
+    claim_cell,
     folder_of,
     is_finished,
     read_row,
@@ -40,7 +41,7 @@ from hica_simulations.experiments.tables.cells import (
 from hica_simulations.partitions import build_sites
 from hica_simulations.place import Place
 from hica_simulations.predictions import Predictions, joined
-from hica_simulations.run import PREDICTIONS, silently, simulate, sources_of
+from hica_simulations.run import PREDICTIONS, SCENARIO, silently, simulate, sources_of
 from hica_simulations.scenario import Scenario
 from hica_simulations.site_files import write_sites
 from hica_simulations.text_banks import text_bank
@@ -64,8 +65,12 @@ def run_cells(
 
     Raises:
         FederationError: Another process runs cells in this folder.
+        ConfigurationError: A finished cell is of another study or other settings.
     """
     with hold(place.out / "table.lock", f"a table in {place.out}"):
+        for cell in cells:
+            if is_finished(folder_of(place.out, cell)):
+                claim_cell(place.out, cell)
         left = [cell for cell in cells if not is_finished(folder_of(place.out, cell))]
         groups, finished = _groups(left), len(cells) - len(left)
         if jobs > 1:
@@ -169,6 +174,8 @@ def run_cell(cell: Cell, place: Place) -> None:
         row |= {name: metrics[name] for name in (*METRICS, *WORST)}
         row |= {**dict.fromkeys(COSTS), "seconds": time.monotonic() - started, **costs}
         row["error"] = ""
+    (folder_of(place.out, cell) / SCENARIO).unlink(missing_ok=True)  # of a study as it was before
+    claim_cell(place.out, cell)
     write_json(folder_of(place.out, cell) / ROW, row)  # from now on it is finished
     forget_sessions()
     shutil.rmtree(there.out, ignore_errors=True)

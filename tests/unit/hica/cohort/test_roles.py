@@ -5,6 +5,7 @@ import pytest
 
 from hica.cohort.roles import assign_roles, drawn
 from hica.errors import ConfigurationError, DataError
+from hica.images.manifest import read_manifest
 
 
 def rewrite(manifest, change):
@@ -20,6 +21,10 @@ def names(records):
     return [record.name for record in records]
 
 
+def roles_in(manifest, study, fraction, prevalence, name="north"):
+    return assign_roles(name, read_manifest(manifest), "manifest.csv", study, fraction, prevalence)
+
+
 @pytest.fixture
 def assign(draw_site, toy_study):
     """The roles of a drawn site's rows in the toy study with these overrides."""
@@ -28,7 +33,7 @@ def assign(draw_site, toy_study):
         manifest = draw_site(name, **site).parent / "manifest.csv"
         if change:
             rewrite(manifest, change)
-        return assign_roles(name, manifest, toy_study(*overrides), 0.3, prevalence or {})
+        return roles_in(manifest, toy_study(*overrides), 0.3, prevalence or {}, name)
 
     return assign
 
@@ -55,9 +60,9 @@ def test_without_a_split_whole_patients_are_held_out(assign):
 
 def test_the_drawn_split_is_the_same_whatever_the_order_of_the_rows(draw_site, toy_study):
     manifest = draw_site("north", images=32, split=False).parent / "manifest.csv"
-    first = assign_roles("north", manifest, toy_study(), 0.3, {})
+    first = roles_in(manifest, toy_study(), 0.3, {})
     rewrite(manifest, lambda rows: rows[::-1])
-    again = assign_roles("north", manifest, toy_study(), 0.3, {})
+    again = roles_in(manifest, toy_study(), 0.3, {})
     assert sorted(names(first.test)) == sorted(names(again.test))
     assert sorted(names(first.shots)) == sorted(names(again.shots))
 
@@ -65,7 +70,7 @@ def test_the_drawn_split_is_the_same_whatever_the_order_of_the_rows(draw_site, t
 @pytest.mark.parametrize("fraction", [0.25, 0.5])
 def test_as_many_patients_are_held_out_as_the_site_says(draw_site, toy_study, fraction):
     manifest = draw_site("north", images=32, split=False).parent / "manifest.csv"
-    roles = assign_roles("north", manifest, toy_study(), fraction, {})
+    roles = roles_in(manifest, toy_study(), fraction, {})
     assert len(roles.test) == fraction * 32
 
 
@@ -245,7 +250,7 @@ def test_held_out_patients_of_a_small_class_are_counted_nowhere(assign):
 @pytest.mark.parametrize(("fraction", "test"), [(0.0, 0), (1.0, 32)])
 def test_a_private_split_may_hold_out_nobody_or_everybody(draw_site, toy_study, fraction, test):
     manifest = draw_site("north", images=32, split=False).parent / "manifest.csv"
-    roles = assign_roles("north", manifest, toy_study(*PRIVATE), fraction, {})
+    roles = roles_in(manifest, toy_study(*PRIVATE), fraction, {})
     assert len(roles.test) == roles.test_told == test
     assert len(roles.train) == 32 - test
     assert roles.classes_told == ([0, 0] if test else [roles.shots_told // 2] * 2)

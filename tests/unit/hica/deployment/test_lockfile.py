@@ -1,12 +1,14 @@
 """hold and holder: one process at a time, however the one before has ended."""
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
 
 import pytest
 
+from hica.deployment import lockfile
 from hica.deployment.lockfile import hold, holder
 from hica.errors import FederationError, StorageError
 
@@ -128,3 +130,50 @@ def test_windows_is_told_that_linux_is_needed(module):
     code = f"import sys; sys.platform = 'win32'; import hica.deployment.{module}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "ConfigurationError: coordinator and hospitals run on Linux" in done.stderr
+
+
+# --- Ending the holder ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a process that holds the lock; `deaf`: whether it ignores SIGTERM."""
+    code = (
+        "import signal, sys, time\n"
+        "from pathlib import Path; from hica.deployment.lockfile import hold\n"
+        "if sys.argv[2] == 'True': signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "with hold(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(600)"
+    )
+    started = []
+
+    def start(deaf=False):
+        command = [sys.executable, "-c", code, str(tmp_path / "lock"), str(deaf)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_where_nobody_holds_it_there_is_nobody_to_end(tmp_path):
+    assert lockfile.end_holder(tmp_path / "lock") is False
+
+
+def test_the_holder_is_ended_and_waited_for(tmp_path, start):
+    process = start()
+    assert lockfile.end_holder(tmp_path / "lock") is True
+    assert holder(tmp_path / "lock") is None
+    assert process.wait() == -signal.SIGTERM
+
+
+def test_a_holder_that_does_not_end_is_told_with_the_remedy(tmp_path, start, monkeypatch):
+    process = start(deaf=True)
+    monkeypatch.setattr(lockfile, "STOP_SECONDS", 0.0)
+    said = rf"{process.pid} has not ended.*kill -9 {process.pid}"
+    with pytest.raises(FederationError, match=said):
+        lockfile.end_holder(tmp_path / "lock")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hica.errors import StorageError
-from hica.images.cache import TensorCache, file_sha256, key_of
+from hica.images.cache import TensorCache, file_sha256, image_key, key_of
 
 KEY = key_of("a tensor")
 
@@ -72,3 +72,25 @@ def test_full_disk(cache, tmp_path, monkeypatch):
         cache.put(KEY, {"x": torch.ones(2)})
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
     assert cache.get(KEY) is None
+
+
+def test_what_was_computed_from_an_image_is_forgotten_and_nothing_else(cache):
+    image, other = "ab" * 32, "ab" + "cd" * 31
+    for each in (image, other):
+        for part in ("pixels", "views"):
+            cache.put(image_key(each, part), {"x": torch.ones(2)})
+    cache.forget(image)
+    assert cache.get(image_key(image, "pixels")) is cache.get(image_key(image, "views")) is None
+    assert cache.get(image_key(other, "pixels"))["x"].tolist() == [1, 1]
+    cache.forget(image)  # twice is no fault
+
+
+def test_what_cannot_be_forgotten_is_said(cache, monkeypatch):
+    cache.put(image_key("ab" * 32, "pixels"), {"x": torch.ones(2)})
+
+    def refused(self, missing_ok):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.unlink", refused)
+    with pytest.raises(StorageError, match="Permission denied"):
+        cache.forget("ab" * 32)

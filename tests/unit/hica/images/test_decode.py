@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from hica.errors import DataError
-from hica.images.decode import _windowed, decode_mask, read_image, read_mask
+from hica.images.decode import _windowed, decode_mask, read_image, read_image_told, read_mask
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 
@@ -56,6 +56,10 @@ def grey(path):
 def own_range(values):
     values = values.astype(float)
     return np.round((values - values.min()) / (values.max() - values.min()) * 255)
+
+
+def way(path):
+    return read_image_told(path)[1]
 
 
 # Pillow's formats
@@ -113,6 +117,23 @@ def test_missing_file(tmp_path):
         read_image(tmp_path / "gone.png")
 
 
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [
+        ("RGB", "8-bit RGB"),
+        ("L", "8-bit grey"),
+        ("1", "black and white"),
+        ("RGBA", "RGBA converted to RGB"),
+        ("P", "P converted to RGB"),
+        ("I;16", "grey of more than 8 bits, scaled by the image's own range"),
+    ],
+)
+def test_the_way_to_8_bits_is_told(tmp_path, mode, told):
+    path = tmp_path / "a.png"
+    Image.new(mode, (4, 3)).save(path)
+    assert way(path) == told
+
+
 # DICOM
 
 
@@ -121,6 +142,7 @@ def test_dicom_without_window_is_scaled_by_its_own_range(tmp_path):
     np.testing.assert_array_equal(
         grey(dicom_file(tmp_path / "no-suffix", values)), own_range(values)
     )
+    assert way(tmp_path / "no-suffix") == "DICOM, scaled by the image's own range"
 
 
 def test_dicom_monochrome1_is_inverted(tmp_path):
@@ -144,6 +166,7 @@ def test_dicom_window_is_not_stretched_to_the_values(tmp_path):
         tmp_path / "a.dcm", np.array([[25, 50]], np.uint8), WindowCenter=50.5, WindowWidth=101
     )
     np.testing.assert_array_equal(grey(path), [[64, 128]])
+    assert way(path) == "DICOM, its first window"
 
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
@@ -173,6 +196,7 @@ def test_dicom_lookup_table(tmp_path):
         VOILUTSequence=[table],
     )
     np.testing.assert_array_equal(grey(path), [[255, 255, 200], [100, 0, 0]])
+    assert way(path) == "DICOM, its lookup table"
 
 
 def test_dicom_colour_and_middle_frame(tmp_path):
@@ -182,6 +206,8 @@ def test_dicom_colour_and_middle_frame(tmp_path):
     )
     frames = np.stack([np.zeros_like(RAMP), RAMP, np.zeros_like(RAMP)])
     np.testing.assert_array_equal(grey(dicom_file(tmp_path / "cine.dcm", frames)), own_range(RAMP))
+    assert way(tmp_path / "rgb.dcm") == "DICOM, colour"
+    assert way(tmp_path / "cine.dcm").startswith("DICOM, middle frame, scaled by")
 
 
 def test_truncated_dicom(tmp_path):
@@ -199,6 +225,7 @@ def test_nifti_middle_slice_anterior_up(tmp_path, suffix):
     volume = np.random.default_rng(0).normal(size=(6, 8, 5)).astype(np.float32)  # R, A, S
     path = tmp_path / f"a.{suffix}"
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
+    assert way(path) == "NIfTI, middle slice, scaled by the image's own range"
     expected = own_range(volume[:, :, 2])[:, ::-1].T
     np.testing.assert_array_equal(grey(path), expected)
 

@@ -1,4 +1,3 @@
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -6,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hica.images.episodes import draw_episode, save_episode, split_by_group
+from hica.images.episodes import draw_episode, split_by_group
 from hica.images.manifest import Record
 
 SITE = [
@@ -116,11 +115,3 @@ def test_every_class_keeps_its_share_within_half_a_group(groups, fraction, seed)
     for label, total in totals.items():
         largest = max(size for other, size in groups if other == label)
         assert abs(held_out[label] - fraction * total) <= largest / 2 + 1e-9
-
-
-def test_an_episode_is_stored_by_name(tmp_path):
-    path = tmp_path / "episodes" / "seed-0.json"
-    episode = draw_episode(SITE, ["benign", "normal"], 3, seed=0)
-    save_episode(path, episode, SITE)
-    kept = json.loads(path.read_text())
-    assert kept == {"images": names(SITE, episode.indices), "shortfall": episode.shortfall}

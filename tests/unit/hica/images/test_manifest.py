@@ -7,9 +7,12 @@ from hica.errors import DataError
 from hica.images.manifest import (
     Record,
     check_labels,
+    check_split,
     examine_manifest,
+    names_of,
     read_manifest,
     records_from_folders,
+    take_out,
     write_manifest,
 )
 
@@ -184,3 +187,51 @@ def test_real_manifests(name, counts):
     labels = [record.label for record in records]
     assert {label: labels.count(label) for label in counts} == counts
     assert len(records) == sum(counts.values())
+
+
+# --- Rows that are taken out ---------------------------------------------------------------------
+
+LISTED = (
+    b"\xef\xbb\xbfpatient_id, image ,note\r\n"
+    b'p1,a.png,"two\nlines"\r\n'
+    b"\r\n"
+    b" p2 , b.png ,kept\r\n"
+    b',c.png,"a ""word"""\r\n'
+    b"p1,m.png,last"
+)
+
+
+@pytest.mark.parametrize(
+    ("patient", "names", "left"),
+    [
+        ("p1", {"a.png", "m.png"}, ["p2", ",c.png"]),
+        ("p2", {"b.png"}, ["p1,a.png", "lines", ",c.png", "p1,m.png"]),
+        ("c.png", {"c.png"}, ["p1,a.png", "lines", "p2", "p1,m.png"]),
+        ("b.png", set(), ["p1,a.png", "lines", "p2", ",c.png", "p1,m.png"]),
+        ("p", set(), ["p1,a.png", "lines", "p2", ",c.png", "p1,m.png"]),
+    ],
+)
+def test_rows_of_a_patient_are_taken_out_and_all_else_stays_to_the_byte(
+    folder, patient, names, left
+):
+    path = folder / "manifest.csv"
+    path.write_bytes(LISTED)
+    path.chmod(0o640)
+    assert names_of(path, patient) == names
+    take_out(path, names)
+    lines = LISTED.splitlines(keepends=True)
+    kept = b"".join(
+        line for line in lines if line == lines[0] or any(word.encode() in line for word in left)
+    )
+    assert path.read_bytes().replace(b"\r\n\r\n", b"\r\n") == kept
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_split_is_given_for_every_labelled_row_or_for_none(folder):
+    path = written(folder, "image,label,split\na.png,x,train\nb.png,y,\nc.png,,\n")
+    with pytest.raises(DataError, match=r"m: column split: empty in 1 labelled rows, such as b"):
+        check_split(read_manifest(path), "m")
+    path = written(folder, "image,label,split\na.png,x,train\nb.png,y,test\nc.png,,\n")
+    check_split(read_manifest(path), "m")
+    path = written(folder, "image,label,split\na.png,x,\nb.png,y,\nc.png,,\n")
+    check_split(read_manifest(path), "m")

@@ -23,6 +23,7 @@ from hica.steps.evaluation import EVALUATION
 from hica.steps.plan import plan
 from hica.steps.pretraining import PRETRAINING
 from hica.steps.prototypes import PROTOTYPES
+from hica.steps.result import RESULT
 from hica.steps.step import Answer
 from hica.wire.messages import Request
 
@@ -52,8 +53,8 @@ def summed(step, answers, study, sites=3):
 
 def test_all_but_metrics_and_what_sites_keep_is_summed(study):
     asked = {turn.step for turn in plan(study()) if turn.step.kind}
-    assert {step for step in asked if not step.in_sum} == {EVALUATION, ASSIGN}
-    assert asked - {EVALUATION, ASSIGN} == {
+    assert {step for step in asked if not step.in_sum} == {EVALUATION, ASSIGN, RESULT}
+    assert asked - {EVALUATION, ASSIGN, RESULT} == {
         CENTRE,
         LLOYD,
         PRETRAINING,

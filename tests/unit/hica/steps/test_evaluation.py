@@ -31,7 +31,7 @@ def test_metrics_leave_and_predictions_stay(new_site, toy_study, ask):
     answer = EVALUATION.answer(site, site.model, ask(study, EVALUATION, site.asked_with()))
     assert answer.arrays == {} and answer.examples == 6
     assert SiteMetrics.from_dict(answer.details, 2, "north").counts == (3, 3)
-    kept = answer.keep["predictions"]
+    kept = answer.keep["zero_shot"]  # those of the end are kept beside them
     np.testing.assert_array_equal(kept["probabilities"], predict(site, site.model))
     assert kept["labels"].tolist() == [0, 1, 0, 1, 0, 1]
     assert set(site.looked) == {"test"}
@@ -44,7 +44,7 @@ def test_images_of_a_class_of_few_patients_are_kept_and_not_measured(new_site, t
     answer = EVALUATION.answer(site, site.model, ask(study, EVALUATION, site.asked_with()))
     assert answer.examples == answer.details["n"] == 4
     assert answer.details["counts"] == (4, None) and answer.details["confusion"] is None
-    assert len(answer.keep["predictions"]["labels"]) == 6
+    assert len(answer.keep["zero_shot"]["labels"]) == 6
 
 
 def test_intercepts_move_predictions(new_site, toy_study):

@@ -20,6 +20,7 @@ from hica.steps.plan import (
     turn_of,
 )
 from hica.steps.prototypes import PROTOTYPES
+from hica.steps.result import RESULT
 from hica.wire.messages import Kind, Request
 
 EVERY = [
@@ -49,7 +50,7 @@ TRAINING = [
     ("centre", 3),
 ]
 CALIBRATION = [("calibration 1/2", 0), ("calibration 2/2", 1)]
-END = ("evaluation", 1)
+END = ("evaluation", 1), ("telling the end", 0)
 START, LLOYD_STEP = ("clusters", 0, "start"), ("clusters", 0, "lloyd")
 DRAWN, KEEP = ("clusters", 0), ("clusters", 0, "assign")
 ROUNDS = [("pretraining 1/2", 0, 1.0), ("pretraining 2/2", 1, pytest.approx(0.5))]
@@ -66,13 +67,13 @@ def test_both_stages(toy_study):
         PROTOTYPE,
         *TRAINING,
         *CALIBRATION,
-        END,
+        *END,
     ]
 
 
 def test_without_stage_1(toy_study):
     study = toy_study(*EVERY, "pretraining.rounds=0")
-    assert walk(study) == [*FIRST, PROTOTYPE, *TRAINING, *CALIBRATION, END]
+    assert walk(study) == [*FIRST, PROTOTYPE, *TRAINING, *CALIBRATION, *END]
 
 
 def test_where_nothing_is_centred_no_mean_is_asked_for(toy_study):
@@ -82,13 +83,13 @@ def test_where_nothing_is_centred_no_mean_is_asked_for(toy_study):
 
 def test_intercepts_can_be_left_out(toy_study):
     study = toy_study(*EVERY, "pretraining.rounds=0", "calibration.rounds=0")
-    assert walk(study) == [*FIRST, PROTOTYPE, *TRAINING, END]
+    assert walk(study) == [*FIRST, PROTOTYPE, *TRAINING, *END]
 
 
 @pytest.mark.parametrize("change", ["train_text_bank=false", "bank_start=text"])
 def test_a_bank_that_is_fixed_or_starts_at_the_texts_needs_no_prototypes(toy_study, change):
     study = toy_study(*EVERY, "pretraining.rounds=0", f"alignment.{change}")
-    assert walk(study) == [*FIRST, *TRAINING, *CALIBRATION, END]
+    assert walk(study) == [*FIRST, *TRAINING, *CALIBRATION, *END]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_a_private_study_estimates_its_centre_once_and_draws_its_start(toy_study
     study = toy_study(*EVERY, *PRIVATE, "privacy.mechanism=dp-sgd")
     clustering = [DRAWN, LLOYD_STEP, LLOYD_STEP, KEEP]
     alignment = [turn for turn in TRAINING if turn[0] != "centre"]
-    assert walk(study) == [*FIRST, *clustering, *ROUNDS, PROTOTYPE, *alignment, END]
+    assert walk(study) == [*FIRST, *clustering, *ROUNDS, PROTOTYPE, *alignment, *END]
 
 
 def test_a_secure_study_draws_its_start_too(toy_study):
@@ -119,7 +120,7 @@ def test_a_secure_study_draws_its_start_too(toy_study):
 
 def test_private_prototypes_are_all_that_is_asked_for(toy_study):
     study = toy_study(*PRIVATE, "privacy.mechanism=prototypes", "pretraining.rounds=0")
-    assert walk(study) == [("zero-shot evaluation", 0), PROTOTYPE, END]
+    assert walk(study) == [("zero-shot evaluation", 0), PROTOTYPE, *END]
 
 
 def test_only_the_zero_shot_evaluation_may_be_left_out(toy_study):
@@ -206,6 +207,7 @@ def test_kinds_are_in_the_order_of_their_first_use(toy_study):
             ("train.prototypes", study.alignment.starts_at_means),
             ("train.align", trains),
             ("train.calibrate", study.calibration.rounds > 0),
+            ("evaluate.result", True),
         ]
         assert kinds_asked(study) == [kind for kind, asked in expected if asked]
 
@@ -215,7 +217,7 @@ def test_kinds_are_in_the_order_of_their_first_use(toy_study):
 
 def test_the_steps_in_which_sites_are_asked(toy_study):
     study = toy_study(*PRIVATE, "privacy.mechanism=prototypes", "pretraining.rounds=0")
-    assert steps_of(study) == [EVALUATION, PROTOTYPES]
+    assert steps_of(study) == [EVALUATION, PROTOTYPES, RESULT]
     assert DRAWN_START not in steps_of(toy_study(SECURE))  # the coordinator does it alone
 
 
@@ -260,7 +262,7 @@ def test_a_request_that_is_no_turn_is_refused_in_words(toy_study, round_, settin
     with pytest.raises(MessageError) as error:
         turn_of(Request(ALIGNMENT.kind, study, round_, {**settings, "sum": {}}))
     assert str(error.value) == (
-        f"a run of study {study.sha256[:12]} never asks for train.align, round {round_}, with "
+        f"a run of study {study.sha256[:12]} never asks for train.align, round {round_ + 1}, with "
         f"{settings}, so it was not approved with it: nothing leaves"
     )
 

@@ -78,6 +78,6 @@ def test_a_statistic_without_a_bound_on_one_patient_has_no_rows():
 
 def test_every_step_says_what_it_is():
     for step in STEPS:
-        assert step.name and step.role in ("labelled", "unlabelled", "test")
+        assert step.name and step.role in ("labelled", "unlabelled", "test", None)
         assert isinstance(step.leaves, str) and isinstance(step.in_sum, bool)
         assert step.kind == "" or step.kind.split(".")[0] in ("train", "evaluate")

@@ -1,6 +1,8 @@
+import datetime
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 from hica.errors import ConfigurationError
 from hica.study import Study, apply_overrides, changed, load_study, merged, validated
@@ -121,6 +123,40 @@ def test_a_missing_file_and_a_broken_file_are_named(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("[study\nname=")
     with pytest.raises(ConfigurationError, match=r"broken\.toml: not valid TOML"):
         load_study(tmp_path / "broken.toml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_the_mark_that_windows_editors_put_before_a_text_is_passed_over(tmp_path, encoding):
+    (tmp_path / "study.toml").write_text(tomli_w.dumps(MINIMAL), encoding=encoding)
+    assert load_study(tmp_path / "study.toml") == validated(Study, MINIMAL, "study.toml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1"])
+def test_another_encoding_is_named_as_such(tmp_path, encoding):
+    (tmp_path / "study.toml").write_bytes('name = "ä"'.encode(encoding))
+    with pytest.raises(ConfigurationError, match=r"study\.toml: not UTF-8.*save it anew"):
+        load_study(tmp_path / "study.toml")
+
+
+def test_a_hash_may_be_written_in_capitals():
+    model = {"checkpoint": "w", "sha256": "AB" * 32}
+    study = validated(Study, {**MINIMAL, "model": model}, "study.toml")
+    small = {**MINIMAL, "model": {**model, "sha256": "ab" * 32}}
+    assert study.sha256 == validated(Study, small, "study.toml").sha256
+
+
+def test_a_text_is_asked_for_in_words():
+    message = refusal({**MINIMAL, "model": {"train": "half"}})
+    assert 'give "adapter", "lora", "full" or "last-N"' in message and "^" not in message
+
+
+def test_more_rounds_than_can_be_listed_are_refused():
+    assert "rounds together, the most is" in refusal({**MINIMAL, "alignment": {"rounds": 10**9}})
+
+
+def test_a_date_is_no_reason_to_lose_the_table():
+    date = datetime.date(2026, 1, 1)
+    assert apply_overrides({"a": {"b": date}}, ["a.c=1"]) == {"a": {"b": date, "c": 1}}
 
 
 # --- Privacy -------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from hica.errors import CheckpointError, ConfigurationError
 from hica.images.cache import file_sha256
 from hica.towers import load_image_tower, load_text_tower
 
+HALF = (0.5, 0.5, 0.5)
 VISION = {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8}
 TEXT = {"context_length": 12, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 PREPROCESS = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "resize_mode": "longest"}
@@ -92,11 +93,32 @@ def test_image_is_open_clips_own(pair) -> None:
     assert torch.allclose(patches, model.visual(images)[1] @ model.visual.proj, atol=1e-5)
 
 
-def test_transform_is_the_pairs_own_and_the_study_goes_before(pair) -> None:
+def test_transform_is_the_pairs_own_and_the_study_says_no_other(pair, tmp_path) -> None:
     transform = load_image_tower(pair[0]).preprocess
     assert (transform.size, transform.resize, transform.interpolation) == (32, "longest", "bicubic")
     assert (transform.mean, transform.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    assert load_image_tower(pair[0], mean=(0.5, 0.5, 0.5)).preprocess.mean == (0.5, 0.5, 0.5)
+    told = load_image_tower(pair[0], mean=(0.1, 0.2, 0.3)).sources
+    assert (told["mean"], told["std"]) == ("study", f"open_clip_config.json of {pair[0]}")
+    with pytest.raises(
+        CheckpointError, match=r"model\.mean = 0\.5 .*mean = 0\.1 0\.2 0\.3: one of"
+    ):
+        load_image_tower(pair[0], mean=(0.5, 0.5, 0.5))
+
+
+def test_a_folder_that_does_not_say_its_colours(pair, tmp_path) -> None:
+    path = tmp_path / "pair" / "open_clip_config.json"
+    path.write_text(json.dumps({"model_cfg": CONFIGS["mini-vit"]}))
+    with pytest.raises(CheckpointError, match=r"Write model\.mean and model\.std into the study"):
+        load_image_tower(pair[0])
+    assert load_image_tower(pair[0], mean=HALF, std=HALF).preprocess.mean == HALF
+
+
+def test_a_border_that_is_not_black(pair, tmp_path) -> None:
+    path = tmp_path / "pair" / "open_clip_config.json"
+    table = {"model_cfg": CONFIGS["mini-vit"], "preprocess_cfg": {**PREPROCESS, "fill_color": 127}}
+    path.write_text(json.dumps(table))
+    with pytest.raises(ConfigurationError, match=r"fill_color = 127.*borders are black"):
+        load_image_tower(pair[0])
 
 
 @torch.no_grad()
@@ -142,7 +164,9 @@ def test_checkpoint_is_checked_and_loaded(tmp_path) -> None:
     model = open_clip.create_model("mini-vit").eval()
     path = tmp_path / "pair.pt"
     torch.save({"state_dict": model.state_dict()}, path)
-    tower = load_image_tower("mini-vit", checkpoint=path, sha256=file_sha256(path))
+    tower = load_image_tower(
+        "mini-vit", checkpoint=path, sha256=file_sha256(path), mean=HALF, std=HALF
+    )
     images = torch.randn(2, 3, 32, 32)
     assert torch.allclose(tower(images).pooled, model.encode_image(images), atol=1e-5)
     text = load_text_tower(

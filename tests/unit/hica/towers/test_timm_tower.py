@@ -67,7 +67,12 @@ def test_checkpoint_with_classifier_is_loaded(tmp_path, suffix) -> None:
     state = {name: value.half().contiguous() for name, value in donor.state_dict().items()}
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
     tower = load_image_tower(
-        "timm/test_efficientnet", checkpoint=path, sha256=file_sha256(path), seed=9
+        "timm/test_efficientnet",
+        checkpoint=path,
+        sha256=file_sha256(path),
+        mean=HALF,
+        std=HALF,
+        seed=9,
     )
     assert torch.equal(tower.trunk.conv_stem.weight, donor.conv_stem.weight.half().float())
     assert not tower.trunk.training

@@ -38,7 +38,7 @@ def test_the_order_is_that_in_which_sites_have_always_told_it():
         (Trained, {"loss": -1e7}, "details: loss: Input should be greater than or equal to"),
         (Capabilities, {**TOLD, "test": "6"}, "details: test: Input should be a valid integer"),
         (Capabilities, {**TOLD, "test": 2**70}, "details: test: Input should be less than"),
-        (Capabilities, {**TOLD, "classes": {"<b>": 1}}, "String should match pattern"),
+        (Capabilities, {**TOLD, "classes": {"<b>": 1}}, "'<b>': give up to 64 letters"),
         (Capabilities, {**TOLD, "notes": "fine"}, "details: notes: Input should be a valid list"),
     ],
 )

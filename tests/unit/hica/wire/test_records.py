@@ -80,7 +80,7 @@ def test_a_request_with_a_broken_study_is_refused() -> None:
         ({"protocol": PROTOCOL - 1}, "install the same version"),
         ({"protocol": None}, f"protocol None, this side speaks {PROTOCOL}"),
         ({"kind": "train.pretrain"}, "expected 'train.align'"),
-        ({"round": 2}, "answers round 2, asked was round 3"),
+        ({"round": 2}, "answers round 3, asked was round 4"),
         ({"round": True}, "'round'"),
         ({"site": ""}, "1 to 64 characters"),
         ({"site": "x" * 65}, "1 to 64 characters"),

@@ -75,10 +75,10 @@ def test_many_sites_are_drawn_in_grey_without_names():
     assert ">federation<" in drawn and "site-3" not in drawn
 
 
-def test_rounds_between_evaluations_keep_their_numbers():
+def test_rounds_between_evaluations_keep_their_numbers_and_count_from_1():
     rounds = [
         {"stage": stage, "round": number, "bytes_up": 5, "bytes_down": 5}
-        for stage, number in [("alignment", 1), ("evaluation", 1), ("alignment", 2)]
+        for stage, number in [("alignment", 0), ("evaluation", 1), ("alignment", 1)]
     ]
     drawn = svg(figures.traffic(rounds))
     assert drawn.count(">alignment<") == 1

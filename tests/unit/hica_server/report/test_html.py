@@ -12,12 +12,12 @@ from hica.method.evaluation import site_metrics
 from hica.method.stratified import combine
 from hica_server.report import Cluster, Embedding, Example, Extras, write_report
 from hica_server.report.html import (
-    amount,
     class_names,
     confusions,
     duration,
     headline,
     incidents,
+    recipe,
     scale,
     worst_site,
 )
@@ -72,7 +72,6 @@ def result():
         "study": HOSTILE,
         "seed": 3,
         "date": "2026-01-31",
-        "command": "hica-sim run study.toml --data images",
         "sites": {
             name: {
                 "labelled": 40,
@@ -158,9 +157,9 @@ def test_numbers_of_the_result_are_shown(page, result):
     assert f"{100 * final['low']:.1f} to {100 * final['high']:.1f}" in page
     assert "benign few" in page  # a hidden count
     assert "1\u202f200" in page
-    assert "5 rounds in 3 min 20 s" in page
+    assert "5 exchanges in 3 min 20 s" in page
     assert "5 MB up and 10 MB down" in page
-    assert "2026-01-31" in page and "run study.toml --data images" in page
+    assert "2026-01-31" in page and "hica-server provision again SITE..." in page
     assert "My method" in page and "Pixels" not in page
 
 
@@ -251,22 +250,24 @@ def test_confusions_are_summed_over_the_sites_that_show_them():
     assert tables[3]["rows"] is None
 
 
-def test_incidents_in_order():
+def test_incidents_in_order_their_rounds_counted_from_1():
     rounds = [
         entry("alignment", 4, refused={"a": "NaN"}),
         entry("alignment", 5, missing=["b"]),
     ]
     assert [(each["round"], each["site"], each["what"]) for each in incidents(rounds)] == [
-        (4, "a", "refused"),
-        (5, "b", "no answer"),
+        (5, "a", "refused"),
+        (6, "b", "no answer"),
     ]
+
+
+def test_a_recipe_is_one_that_the_study_can_be_run_by():
+    assert recipe(STUDY)[-1] == "hica-server run again"
+    sites = "[simulation]\n[[simulation.sites]]\nname = 'a'\n"
+    assert recipe(STUDY + sites) == ["hica-sim run study.toml --data IMAGES --out runs/again"]
+    drawn = "[simulation.phantoms]\nmodality = 'x'\n"
+    assert recipe(STUDY + sites + drawn) == ["hica-sim run study.toml --out runs/again"]
 
 
 def test_units():
-    assert [amount(size) for size in (12, 1234, 5.67e6, 8e9)] == [
-        "12 bytes",
-        "1.23 kB",
-        "5.67 MB",
-        "8 GB",
-    ]
     assert [duration(s) for s in (0.42, 75.3, 3720)] == ["0.4 s", "1 min 15 s", "1 h 2 min"]

@@ -57,6 +57,7 @@ def test_the_small_study_holds_its_rounds_and_little_else():
         "alignment 1/2",
         "alignment 2/2",
         "evaluation",
+        "telling the end",
     ]
 
 

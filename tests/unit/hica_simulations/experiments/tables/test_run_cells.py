@@ -4,12 +4,13 @@ import os
 import select
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from hica.deployment.lockfile import hold
-from hica.errors import FederationError
+from hica.errors import ConfigurationError, FederationError
 from hica_simulations.experiments.tables import run_cells as running
 from hica_simulations.experiments.tables.cells import (
     COSTS,
@@ -21,7 +22,7 @@ from hica_simulations.experiments.tables.cells import (
 from hica_simulations.experiments.tables.run_cells import Group, next_group, run_cells
 from hica_simulations.place import Place
 from hica_simulations.predictions import Predictions
-from hica_simulations.run import PREDICTIONS
+from hica_simulations.run import PREDICTIONS, SCENARIO
 
 STUDY = """
 [study]
@@ -130,7 +131,7 @@ def test_a_cell_leaves_its_row_and_its_predictions_alone(file, place, simulated)
     cell = Cell({"seed": 3}, file, {"study": {"seed": 3}})
     (row,) = run_cells([cell], place)
     folder = place.out / "cells" / "3"
-    assert sorted(path.name for path in folder.iterdir()) == [PREDICTIONS, "row.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [PREDICTIONS, "row.json", SCENARIO]
     assert json.loads((folder / "row.json").read_text()) == row
     assert predictions_of(place.out, cell).metrics()["accuracy"] == 0.3
 
@@ -142,6 +143,27 @@ def test_what_has_been_run_is_not_run_again(file, place, simulated):
     rows = run_cells(made, place, lambda number, folder: told.append((number, folder)))
     assert len(simulated) == 2 and told == [(2, "1.0")]
     assert rows[1] == first[0] and math.isinf(rows[1]["epsilon"])
+
+
+@pytest.mark.parametrize("change", ["file", "override"])
+def test_a_finished_cell_of_another_study_is_not_taken_for_this_one(file, place, simulated, change):
+    cell = Cell({"seed": 3}, file, {"study": {"seed": 3}})
+    run_cells([cell], place)
+    if change == "file":
+        file.write_text(STUDY.replace("an a", "an A"))
+    else:
+        cell = replace(cell, overrides=("alignment.shots=5",))
+    with pytest.raises(ConfigurationError, match=r"cells/3: holds a run of another study"):
+        run_cells([cell], place)
+
+
+def test_a_cell_that_was_cut_short_is_run_with_the_study_as_it_is(file, place, simulated):
+    cell = Cell({"seed": 3}, file, {"study": {"seed": 3}})
+    run_cells([cell], place)
+    (place.out / "cells" / "3" / "row.json").unlink()
+    file.write_text(STUDY.replace("an a", "an A"))
+    run_cells([cell], place)
+    assert "an A" in (place.out / "cells" / "3" / SCENARIO).read_text()
 
 
 def test_a_cell_that_fails_says_why_and_the_others_are_run(file, place, simulated, monkeypatch):
@@ -168,6 +190,7 @@ def test_a_cell_may_measure_more(file, place, simulated):
     assert (row["twice"], row["rounds"]) == (6, 2)
 
 
+@pytest.mark.matrix
 def test_two_processes_give_the_rows_of_one(phantoms, place, tmp_path):
     made = [
         Cell({"method": "federated", "seed": seed}, phantoms, {"study": {"seed": seed}})

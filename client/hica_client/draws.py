@@ -1,0 +1,83 @@
+"""A site's roles in a study: drawn when the study first asks, and as they were drawn ever after."""
+
+from pathlib import Path
+
+from hica.cohort.draw import (
+    DRAW,
+    Draw,
+    Reader,
+    Settings,
+    decoded_hash,
+    draw_of,
+    hash_of,
+    load_draw,
+    or_name,
+    save_draw,
+    settled,
+)
+from hica.cohort.roles import Roles, assign_roles
+from hica.errors import CheckpointError
+from hica.images.cache import file_sha256
+from hica.images.manifest import read_manifest
+from hica.study import Study
+from hica_client.site import Site
+from hica_client.withdrawal import left_in, prune, withdrawn
+
+
+def site_roles(site: Site, study: Study, keep: bool) -> Roles:
+    """The roles of a site's rows in a study, of patients who have not withdrawn.
+
+    `keep` is whether a draw that is made now is kept: not, where somebody only looks.
+
+    Raises:
+        CheckpointError: The study has begun here, and its draw is gone or damaged.
+        ConfigurationError: The site's prevalence is not of the study's classes.
+        DataError: The manifest or an image cannot be used; names row and remedy.
+        StorageError: The draw cannot be kept.
+    """
+    data, folder = site.data, site.study_folder(study.sha256)
+    read: Reader = hash_of
+    look: Reader = decoded_hash if keep else hash_of
+    if study.privacy.is_private:
+        read, look = or_name(read), or_name(look)
+    settings: Settings = {"test_fraction": data.test_fraction, "prevalence": data.prevalence}
+    withdrawals = withdrawn(site)
+    records = left_in(read_manifest(data.manifest), withdrawals)
+    if keep:
+        prune(folder, withdrawals)
+    draw = load_draw(folder / DRAW)
+    if draw is not None:
+        changed = _changed(draw, data.manifest, settings)
+        roles, known = settled(draw, records, study, read, changed)
+        if keep and known != draw:
+            save_draw(folder / DRAW, known)
+        return roles
+    if (folder / "answers").exists():
+        raise CheckpointError(
+            f"{folder / DRAW}: missing, though this study has begun here: restore it from a "
+            "backup. Without it nobody knows which images the study was trained on; then start "
+            "the study anew, under another name or seed"
+        )
+    roles = assign_roles(
+        site.site.name, records, str(data.manifest), study, data.test_fraction, data.prevalence
+    )
+    draw = draw_of(roles, file_sha256(data.manifest), settings, look)
+    if keep:
+        save_draw(folder / DRAW, draw)
+    hashes = {drawn.name: drawn.sha256 for drawn in draw.images.values()}
+    return settled(draw, records, study, lambda row: hashes[row.name])[0]
+
+
+def _changed(draw: Draw, manifest: Path, settings: Settings) -> list[str]:
+    """What a draw depends on and is not as it was, in words."""
+    changed = [
+        f"data.{key} is {settings[key]} in place of {then}: used by new studies only"
+        for key, then in draw.settings.items()
+        if settings[key] != then
+    ]
+    if file_sha256(manifest) != draw.manifest:
+        changed.append(
+            "the manifest has changed: this study keeps the images that were drawn, and takes in "
+            "no others"
+        )
+    return changed
