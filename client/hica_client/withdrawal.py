@@ -109,30 +109,36 @@ def left_in(records: Sequence[Record], withdrawals: Sequence[Withdrawal]) -> lis
 def prune(folder: Path, withdrawals: Sequence[Withdrawal]) -> None:
     """Take the images of all who have withdrawn out of what a study keeps in its folder.
 
+    A round that was under way may have written some of them after the draw was pruned.
+
     Raises:
         CheckpointError: What it keeps is damaged.
         StorageError: It cannot be written.
     """
     draw = load_draw(folder / DRAW)
-    if draw is None:
+    if draw is None or not withdrawals:
         return
-    less, gone = draw, set[str]()
+    less, gone = draw, set[str]().union(*(each.images for each in withdrawals))
     for each in withdrawals:
         ids = {name for name, drawn in draw.images.items() if drawn.sha256 in each.images}
         less, gone = less.without(ids), gone | ids
-    if not gone:
-        return
     for path in folder.glob("*.safetensors"):
         if not path.name.endswith((".previous.safetensors", ".damaged.safetensors")):
-            _prune_state(folder, path.stem, gone)
-    save_draw(folder / DRAW, less)
+            _prune_state(folder, path.stem, gone, less is not draw)
+    if less is not draw:
+        save_draw(folder / DRAW, less)
 
 
-def _prune_state(folder: Path, name: str, gone: set[str]) -> None:
-    """Take images out of a state that has a row for each (`images`, see `SiteData.images`)."""
+def _prune_state(folder: Path, name: str, gone: set[str], always: bool) -> None:
+    """Take images out of a state that has a row for each (`images`, see `SiteData.images`).
+
+    `always`: also where it has none of them, as the state before it may.
+    """
     arrays, meta = load_state(folder, name)
     if "images" not in arrays:
         return
     left = np.array([bytes(row).hex() not in gone for row in arrays["images"]], dtype=bool)
+    if left.all() and not always:
+        return
     for _ in range(2):  # the state before it, too
         save_state(folder, name, {key: value[left] for key, value in arrays.items()}, meta)

@@ -147,6 +147,19 @@ def test_interrupted_after_the_record_the_next_session_does_the_rest(site, toy_s
     assert Session(site, toy_study(*FREE)).roles.withdrawn == 1
 
 
+def test_what_a_round_under_way_writes_of_a_withdrawn_patient_goes_with_the_next_session(
+    site, toy_study
+):
+    session = Session(site, toy_study(*FREE))
+    images = session.images("unlabelled")
+    image = file_sha256(site.data.manifest.parent / "3.png")
+    withdraw(site, "p3", "somebody")
+    session.keep({"pseudo_labels": {"labels": np.arange(8), "images": images}}, "a question")
+    again = Session(site, toy_study(*FREE))
+    assert len(again.kept("pseudo_labels")["labels"]) == 7
+    assert bytes.fromhex(image) not in kept_words(session.state)
+
+
 def test_an_image_without_patient_is_withdrawn_by_its_name(site, toy_study):
     with site.data.manifest.open() as file:
         rows = list(csv.reader(file))
