@@ -21,6 +21,15 @@ def time_in_log() -> str:
     return "" if console.is_terminal else time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime())
 
 
+def say(line: str) -> None:
+    """Write a line on standard error, whole.
+
+    Several threads write there, and `print` writes the end of a line by itself.
+    """
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
 def track(sequence: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
     """Yield the items of a sequence, showing how far it has come.
 
@@ -36,8 +45,8 @@ def track(sequence: Iterable[Item], description: str, total: int | None = None) 
         yield from rich.progress.track(sequence, description, total=total, console=console)
         return
     number = total if total is not None else "some"
-    print(f"{time_in_log()}{description}: {number} items", file=sys.stderr)
+    say(f"{time_in_log()}{description}: {number} items")
     started = time.monotonic()
     yield from sequence
     seconds = time.monotonic() - started
-    print(f"{time_in_log()}{description}: done in {seconds:.1f} s", file=sys.stderr)
+    say(f"{time_in_log()}{description}: done in {seconds:.1f} s")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from hica.progress import say
 from hica_server.app import Watcher
 from hica_server.console import final_table
 from hica_simulations.run import Watching
@@ -70,8 +70,7 @@ def _line(name: str) -> Callable[[int, int, str], None]:
 
     def line(number: int, total: int, what: str) -> None:
         elapsed = time.monotonic() - started
-        text = f"{name}: [{number}/{total}] {what} ({elapsed:.0f} s)"
-        print(text, file=sys.stderr, flush=True)
+        say(f"{name}: [{number}/{total}] {what} ({elapsed:.0f} s)")
 
     return line
 

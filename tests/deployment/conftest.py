@@ -19,6 +19,7 @@ import hica_client.cli
 import hica_server.cli
 from hica.deployment.lockfile import holder
 from hica.steps.plan import plan
+from hica.steps.result import RESULT
 from hica_client.site import load_site
 from hica_server.progress import read_progress
 from hica_server.settings import load_settings
@@ -392,6 +393,11 @@ def assert_as_if_undisturbed(undisturbed) -> Callable[[Federation, dict], None]:
         assert not missed(result)
 
     return check
+
+
+def learnt_in(result: dict) -> list[dict]:
+    """The rounds that the model was learnt in: all but the telling of the end, which is for all."""
+    return [entry for entry in result["rounds"] if entry["stage"] != RESULT.name]
 
 
 def exchanges(result: dict) -> list[tuple[str, int]]:

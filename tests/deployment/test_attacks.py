@@ -325,7 +325,9 @@ def test_a_study_that_is_changed_after_its_approval_is_refused_by_every_site(fed
     changed = load_study(folder.study).sha256
     assert changed != result["study_sha256"]
     federation.command("hica-server", "provision", folder.root, *federation.names)
-    federation.start(COORDINATOR)
+    for name in federation.names:  # they left when they were told the end
+        assert federation.wait_for_exit(name) == 0
+    federation.start_all()
     assert federation.wait_for_exit() == 6
     remedy = f"hica-client approve SITE {changed[:12]}"
     for name in federation.names:

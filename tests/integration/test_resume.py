@@ -111,7 +111,7 @@ def hica_sim(scenario, folder, until=None, by=None):
         log = []
         for line in process.stderr:
             log.append(line)
-            if until is not None and line.startswith(until):
+            if until is not None and until in line:
                 os.kill(process.pid, by)
                 until = None
     return process.returncode, "".join(log)
@@ -183,7 +183,8 @@ def test_the_command_killed_again_and_again_ends_as_if_it_had_not_been(
     measured, weights = outcome(tmp_path)
     expected, expected_weights = outcome(uninterrupted)
     assert measured == expected
-    assert len(weights) == 4  # federated, two alone, pooled
+    at_sites = 2 + 2 + 3  # together; alone; of one pool, with the two that have the test images
+    assert len(weights) == 4 + at_sites  # federated, two alone, pooled
     assert weights == expected_weights
     assert (tmp_path / "run" / "report.html").exists()
 

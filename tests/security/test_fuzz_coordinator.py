@@ -9,6 +9,7 @@ import json
 import math
 import shutil
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -139,8 +140,9 @@ def asked(data, study, state):
             case "shape":
                 arrays[name] = value[: data.draw(st.integers(0, 3), "rows")]
             case "type":
-                with np.errstate(all="ignore"):
-                    arrays[name] = value.astype(data.draw(st.sampled_from(DTYPES), "type"))
+                kind_of = data.draw(st.sampled_from(DTYPES), "type")
+                with np.errstate(all="ignore"), suppress(ValueError):  # text is no number
+                    arrays[name] = value.astype(kind_of)
             case "leave out":
                 arrays.pop(name, None)
             case "add":

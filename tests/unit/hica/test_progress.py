@@ -5,7 +5,7 @@ import pytest
 import rich.progress
 
 from hica import progress
-from hica.progress import track
+from hica.progress import say, track
 
 
 def test_a_log_gets_a_line_at_start_and_end(capsys):
@@ -22,6 +22,15 @@ def test_a_log_gets_a_line_at_start_and_end(capsys):
 def test_total_of_a_generator(capsys, total, said):
     assert list(track((x for x in "ab"), "clustering", total)) == ["a", "b"]
     assert capsys.readouterr().err.splitlines()[0].endswith(f" clustering: {said}")
+
+
+def test_a_line_is_written_whole_for_other_threads_write_too(monkeypatch):
+    written = []
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "write", written.append)
+    monkeypatch.setattr("sys.stderr", screen)
+    say("north: done")
+    assert written == ["north: done\n"]
 
 
 def test_a_failed_loop_is_not_reported_as_done(capsys):
