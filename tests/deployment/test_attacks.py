@@ -29,6 +29,7 @@ from hica.deployment.keys import generate, public_path, read_private
 from hica.errors import FederationError
 from hica.study import load_study
 from hica_client.audit import verify
+from hica_client.result import result_file
 from hica_server.settings import Folder, load_settings
 from hica_server.superlink.control import Control
 from hica_simulations.run import Place
@@ -325,8 +326,9 @@ def test_a_study_that_is_changed_after_its_approval_is_refused_by_every_site(fed
     changed = load_study(folder.study).sha256
     assert changed != result["study_sha256"]
     federation.command("hica-server", "provision", folder.root, *federation.names)
-    for name in federation.names:  # they left when they were told the end
+    for name in federation.names:  # they left when they were told the end; these were away then
         assert federation.wait_for_exit(name) == 0
+        result_file(federation.site(name), result["study_sha256"]).unlink()
     federation.start_all()
     assert federation.wait_for_exit() == 6
     remedy = f"hica-client approve SITE {changed[:12]}"
