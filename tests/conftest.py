@@ -39,6 +39,7 @@ TOY_STUDY = {
     "text": {"epochs": 0},
     "pretraining": {"rounds": 2, "clusters": 3, "lloyd_rounds": 2},
     "alignment": {"rounds": 2, "shots": 4, "views": 2},
+    "personal": {"epochs": 2},
     "regions": {"method": "masks", "count": 2},
     "federation": {"min_count": 3, "retries": 0},
 }

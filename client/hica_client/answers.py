@@ -4,6 +4,8 @@ What was answered is kept at the site before it leaves. Asked again, because the
 restarted or a site was waited for, the site gives what it has given: no noise is drawn anew and
 nothing more is spent. Another question in the place of one that was answered is refused: with
 weights of its choice, and as many answers as it likes, a coordinator could take images out of them.
+
+After the end of a study has been told, nothing of it is answered that was not answered before.
 """
 
 from dataclasses import asdict, dataclass
@@ -12,6 +14,7 @@ from typing import Any
 
 from hica.errors import MessageError
 from hica.steps.plan import plan
+from hica.steps.result import RESULT
 from hica.steps.step import Answer, Turn
 from hica.steps.training import Training
 from hica.study import Study
@@ -69,6 +72,27 @@ class Answers:
                 "study another name or seed; it is then approved as a new one"
             )
         return None
+
+    def check_order(self, turn: Turn) -> None:
+        """Refuse the first answer to a turn that no run would ask for now.
+
+        The end may be told before all rounds are answered: a site may have been away, or could not
+        answer, or has no images for them, and it does not know what the others were asked. So any
+        answer of before is enough. A coordinator that tells the end early ends its study here.
+
+        Raises:
+            MessageError: The study is over here, or its end is told and it has not begun here.
+        """
+        if turn.step is RESULT:
+            if not any(self.folder.glob("*.safetensors")):
+                raise MessageError(
+                    "this site has answered nothing of this study, so it gets no result of it"
+                )
+        elif any(has_state(self.folder, name) for name in self._names(self._turns[-1])):
+            raise MessageError(
+                f"{turn.title}: the study is over at this site, by the coordinator's own word: "
+                "nothing more is answered of it"
+            )
 
     def keep(self, turn: Turn, question: str, kept: Kept) -> None:
         """Keep an answer that is about to be charged and to leave.

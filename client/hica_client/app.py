@@ -22,6 +22,7 @@ from hica.privacy.release import Guarantee, check_request, release, with_more_no
 from hica.secure_sum.forms import question_of
 from hica.seeds import derived_seed
 from hica.steps.plan import check_asked, step_kinds, turn_of
+from hica.steps.result import RESULT
 from hica.steps.sent import check_sent
 from hica.steps.state import State
 from hica.steps.step import Answer, Turn
@@ -31,7 +32,7 @@ from hica.wire.records import decode_request, encode_reply
 from hica_client.answers import Kept
 from hica_client.audit import position
 from hica_client.ledger import Budget, Release, afford, charge
-from hica_client.result import keep_result
+from hica_client.result import gain_words, is_whole, keep_result
 from hica_client.secure import EXCHANGES, check_kept, group_of, masked, receive
 from hica_client.session import Session
 from hica_client.site import Site, load_site
@@ -40,16 +41,20 @@ logger = logging.getLogger("hica.client")
 
 Handler = Callable[[Session, Request], Reply]
 
-_sessions: dict[tuple[str, str], tuple[int, Session]] = {}
-"""By site file and study; with the size of the record of withdrawals when it was made."""
+_sessions: dict[tuple[str, str], tuple[list[tuple[int, int]], Session]] = {}
+"""By site file and study; with what the site's rows came from when it was made."""
 
 
 def session_for(path: Path, site: Site, request: Request) -> Session:
-    """The session of a site and the request's study; made anew once a patient has withdrawn."""
+    """The session of a site and the request's study.
+
+    It is made anew once a patient has withdrawn, or the manifest was edited.
+    """
     key = (str(path), request.study.sha256)
-    record = site.withdrawals.stat().st_size if site.withdrawals.exists() else 0
-    if key not in _sessions or _sessions[key][0] != record:
-        _sessions[key] = (record, Session(site, request.study))
+    files = [file for file in (site.withdrawals, site.data.manifest) if file.exists()]
+    rows_of = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    if key not in _sessions or _sessions[key][0] != rows_of:
+        _sessions[key] = (rows_of, Session(site, request.study))
     return _sessions[key][1]
 
 
@@ -134,10 +139,14 @@ def answer(session: Session, request: Request) -> Reply:
     kept = session.answers.find(turn, question)
     again = kept is not None
     if kept is None:
+        session.answers.check_order(turn)
         if study.privacy.secure_aggregation and (turn.step.in_sum or turn.step.keeps):
             check_kept(session, request, turn.step)
         kept = fresh(session, request, turn, question)
         session.answers.keep(turn, question, kept)
+    elif turn.step is RESULT and not is_whole(session.site, study):  # it was lost since
+        model = session.model(State.from_arrays(request.arrays))
+        keep_for_people(session, request, turn.step.answer(session, model, request))
     if kept.release:
         charge(session.site.ledger, kept.release, budget_of(session), again)
     if secure:
@@ -179,10 +188,18 @@ def fresh(session: Session, request: Request, turn: Turn, question: str) -> Kept
     model = session.model(State.from_arrays(request.arrays), turn.step.centred)
     found = release(turn.step, session, model, request, given)
     session.keep(found.keep, question)
+    keep_for_people(session, request, found)
+    return Kept(found, spent[0] if spent else None, sum_over)
+
+
+def keep_for_people(session: Session, request: Request, found: Answer) -> None:
+    """Keep what a site's people read of a study that is over, where an answer has it."""
     if found.result is not None:
         preprocess = transform_json(session.pipeline.tower.tower)
         keep_result(session.site, request, found.result, preprocess)
-    return Kept(found, spent[0] if spent else None, sum_over)
+        if found.result["gain"]:
+            gained = ", ".join(gain_words(found.result["gain"]).values())
+            logger.info("%s: joining gave %s, against training alone", session.name, gained)
 
 
 def in_present_group(session: Session, request: Request, turn: Turn, kept: Kept) -> Answer:

@@ -58,7 +58,7 @@ def init(
         if path.exists():
             raise ConfigurationError(f"{path}: exists and is left alone; choose another folder")
     records = records_from_folders(images) if images is not None else []
-    write_manifest(manifest, records)
+    write_manifest(manifest, records, groups=False)
     write_atomically(
         site, resources.files("hica_client").joinpath("example_site.toml").read_bytes()
     )
@@ -157,20 +157,22 @@ def withdraw(
 
     What left the site before, and what a model has learnt, cannot be taken back.
     """
-    from hica_client.consent import user_name
+    from hica_client.consent import confirmed, user_name
+    from hica_client.patient import images_of
     from hica_client.site import load_site
-    from hica_client.withdrawal import REMAINS, images_of, withdraw
+    from hica_client.withdrawal import REMAINS, withdraw
 
     site = load_site(site_file)
-    _, images = images_of(site, patient)
     if not yes:
-        question = f"{patient}: {len(images)} images. Take them out for good?"
-        typer.confirm(question, abort=True, err=True)
-    withdraw(site, patient, user_name())
+        question = f"{patient}: {images_of(site, patient).words}. Take them out for good?"
+        if not confirmed(plain(question), err=True):
+            raise typer.Abort
+    found = withdraw(site, patient, user_name())
     if json_:
-        print(json.dumps({"images": len(images), "log": str(site.withdrawals), "remains": REMAINS}))
+        told = {"images": len(found.images), "rows": sorted(found.rows), "left": found.others}
+        print(json.dumps({**told, "log": str(site.withdrawals), "remains": REMAINS}))
     else:
-        print(plain(f"{patient}: {len(images)} images taken out; logged in {site.withdrawals}"))
+        print(plain(f"{patient}: taken out: {found.words}. Logged in {site.withdrawals}"))
         print(REMAINS)
 
 

@@ -7,6 +7,7 @@ was decided is recorded by `hica_client.approval`.
 import getpass
 import os
 import re
+import sys
 from datetime import datetime
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from hica.steps.plan import kinds_asked, steps_of
 from hica.study import Study, load_study
 from hica.wire.messages import Kind
 from hica_client.approval import Approval, approve, decisions, revoke
+from hica_client.federation_checks import check_name
 from hica_client.one_study import check_one_study
 from hica_client.policy import conflicts
 from hica_client.site import Site
@@ -103,13 +105,28 @@ def decide(
         words = f"approved already, by {before.user} on {before.time}; nothing was added"
         console.print(f"[green]{printable(words)}[/]", highlight=False, soft_wrap=True)
         return before
-    if not yes and not typer.confirm(
-        f"Take part in {study.study.name!r} as shown?", err=console.stderr
-    ):
+    if not yes and not confirmed(f"Take part in {study.study.name!r} as shown?", console.stderr):
         raise ConfigurationError("not approved; nothing is trained here for this study")
     approve(site, study, user_name(), datetime.now().astimezone(), keys)
     console.print(f"[green]approved[/] {study.sha256}", highlight=False, soft_wrap=True)
     return decisions(site)[study.sha256]
+
+
+def confirmed(question: str, err: bool) -> bool:
+    """Ask whoever is there; `err`: on standard error.
+
+    Raises:
+        ConfigurationError: Nobody is: standard input has ended.
+    """
+    try:
+        return typer.confirm(question, err=err)
+    except typer.Abort:
+        if sys.stdin.isatty():  # Ctrl-C, or Ctrl-D
+            raise
+        raise ConfigurationError(
+            "standard input: has ended before an answer, so nothing was done. Answer at a "
+            "terminal, or decide before and give --yes"
+        ) from None
 
 
 def take_back(site: Site, prefix: str, console: Console) -> list[Approval]:
@@ -171,11 +188,14 @@ def _study(site: Site, prefix: str, study_file: Path | None) -> Study:
     """The study that is meant, its hash compared."""
     prefix = _checked(prefix)
     if study_file is None:
-        study, source = read_kit(site.federation.kit)[1], site.federation.kit / STUDY
+        kit, study = read_kit(site.federation.kit)
+        check_name(site, kit)
+        source = site.federation.kit / STUDY
     else:
         study, source = load_study(study_file), study_file
         if (site.federation.kit / KIT).exists():
-            of_kit = read_kit(site.federation.kit)[1]
+            kit, of_kit = read_kit(site.federation.kit)
+            check_name(site, kit)
             check_one_study(study, study_file, of_kit, site.federation.kit)
     if not study.sha256.startswith(prefix):
         raise ConfigurationError(

@@ -13,15 +13,16 @@ from hica.cohort.draw import (
     load_draw,
     or_name,
     save_draw,
-    settled,
 )
 from hica.cohort.roles import Roles, assign_roles
+from hica.cohort.settled import settled
 from hica.errors import CheckpointError
 from hica.images.cache import file_sha256
 from hica.images.manifest import read_manifest
 from hica.study import Study
+from hica_client.audit import verify
 from hica_client.site import Site
-from hica_client.withdrawal import left_in, prune, withdrawn
+from hica_client.withdrawal import draw_left, left_in, prune, withdrawn
 
 
 def site_roles(site: Site, study: Study, keep: bool) -> Roles:
@@ -32,7 +33,8 @@ def site_roles(site: Site, study: Study, keep: bool) -> Roles:
     Raises:
         CheckpointError: The study has begun here, and its draw is gone or damaged.
         ConfigurationError: The site's prevalence is not of the study's classes.
-        DataError: The manifest or an image cannot be used; names row and remedy.
+        DataError: The manifest or an image cannot be used; names row and remedy. Or there is no
+            draw, and the audit log, which says whether the study has begun, was changed.
         StorageError: The draw cannot be kept.
     """
     data, folder = site.data, site.study_folder(study.sha256)
@@ -42,17 +44,18 @@ def site_roles(site: Site, study: Study, keep: bool) -> Roles:
         read, look = or_name(read), or_name(look)
     settings: Settings = {"test_fraction": data.test_fraction, "prevalence": data.prevalence}
     withdrawals = withdrawn(site)
-    records = left_in(read_manifest(data.manifest), withdrawals)
+    records, said = left_in(read_manifest(data.manifest), withdrawals)
     if keep:
-        prune(folder, withdrawals)
+        prune(folder, withdrawals, said)
     draw = load_draw(folder / DRAW)
     if draw is not None:
+        draw = draw_left(draw, withdrawals, said)
         changed = _changed(draw, data.manifest, settings)
         roles, known = settled(draw, records, study, read, changed)
         if keep and known != draw:
             save_draw(folder / DRAW, known)
         return roles
-    if (folder / "answers").exists():
+    if _has_begun(site, study):
         raise CheckpointError(
             f"{folder / DRAW}: missing, though this study has begun here: restore it from a "
             "backup. Without it nobody knows which images the study was trained on; then start "
@@ -66,6 +69,18 @@ def site_roles(site: Site, study: Study, keep: bool) -> Roles:
         save_draw(folder / DRAW, draw)
     hashes = {drawn.name: drawn.sha256 for drawn in draw.images.values()}
     return settled(draw, records, study, lambda row: hashes[row.name])[0]
+
+
+def _has_begun(site: Site, study: Study) -> bool:
+    """Whether anything was learnt here in a study, also where its whole folder is gone."""
+    if (site.study_folder(study.sha256) / "answers").exists():
+        return True
+    return any(
+        entry["study"] == study.sha256
+        and entry["decision"] == "sent"
+        and entry["kind"].startswith("train.")
+        for entry in verify(site.audit_log)
+    )
 
 
 def _changed(draw: Draw, manifest: Path, settings: Settings) -> list[str]:

@@ -31,7 +31,7 @@ from hica_client.federation_checks import check_name, check_noise, check_version
 from hica_client.flower_runner import TASK_LOST, deactivate, supernode_arguments
 from hica_client.link import SILENT, Link
 from hica_client.network_checks import check_clock, meet, refuse_foreign
-from hica_client.result import result_file
+from hica_client.result import is_told
 from hica_client.site import Site, load_site
 
 logger = logging.getLogger("hica.client")
@@ -77,7 +77,7 @@ def run(site_file: Path) -> int:
                     break
                 client.explain_silence()
         client.link.closed()
-    if result_file(site, kit.study_sha256).exists():
+    if is_told(site, kit.study_sha256):
         name = read_kit(site.federation.kit)[1].study.name
         print(plain(f"the study {name} is over; your result: hica-client result {site_file}"))
         return 0
@@ -170,7 +170,7 @@ class Client:
 
         An answer may be lost, and be asked for again: that is waited for, but not long.
         """
-        if not result_file(self.site, self.kit.study_sha256).exists():
+        if not is_told(self.site, self.kit.study_sha256):
             return False
         now = time.monotonic()
         self._told_at = self._told_at or now

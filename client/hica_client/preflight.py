@@ -189,6 +189,10 @@ def check_shots(found: Preflight, site: Site, study: Study) -> None:
     roles = {"train": assigned.train, "test": assigned.test, "rest": assigned.rest}
     found.facts |= {role: len(rows) for role, rows in roles.items()}
     found.notes += [note.here for note in assigned.notes]
+    if assigned.withdrawn:
+        found.notes.append(
+            f"{assigned.withdrawn} patients have withdrawn since the study was drawn here"
+        )
     if not assigned.shots:
         found.notes.append("has no labelled training image: takes part in stage 1 only")
 

@@ -1,11 +1,10 @@
 """What preflight found at a site: every check adds to it, and none ends the others."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from hica.errors import HicaError
+from hica.errors import HicaError, gathering
 
 
 @dataclass
@@ -19,14 +18,9 @@ class Preflight:
     notes: list[str] = field(default_factory=list)
     """What is allowed but may not be meant."""
 
-    @contextmanager
-    def gathering(self) -> Iterator[None]:
-        """Keep what a check raises, once however many checks meet it, and go on."""
-        try:
-            yield
-        except HicaError as problem:
-            if str(problem) not in map(str, self.problems):
-                self.problems.append(problem)
+    def gathering(self) -> AbstractContextManager[None]:
+        """Keep what a check raises, and go on."""
+        return gathering(self.problems)
 
     @property
     def exit_code(self) -> int:

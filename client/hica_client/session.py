@@ -6,9 +6,12 @@ is written under the site's state folder before an answer that depends on it.
 
 import hashlib
 import importlib.metadata
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
@@ -17,6 +20,7 @@ from torch import Tensor
 
 from hica.cohort.pipeline import Pipeline
 from hica.cohort.region_method import region_method
+from hica.cohort.roles import Roles
 from hica.device import select_device
 from hica.errors import CheckpointError
 from hica.images.cache import TensorCache
@@ -25,7 +29,8 @@ from hica.method.examples import Examples
 from hica.method.local_training import Batch, embed_all
 from hica.method.model import AlignmentModel
 from hica.method.pseudo_labels import Vector
-from hica.steps.state import State
+from hica.steps.alone import adapted, adapting, alone, learnt_alone
+from hica.steps.state import Bank, State
 from hica.steps.step import Part, Role
 from hica.study import Study
 from hica.text.bank import TextBank
@@ -43,15 +48,16 @@ class Session:
 
     `roles` says which of the site's rows are learnt from, shots, and held out. `run_id` is Flower's
     number of the run whose request is being answered.
+    Without `roles` they are drawn, or read where the study has drawn them.
     """
 
-    def __init__(self, site: Site, study: Study) -> None:
+    def __init__(self, site: Site, study: Study, roles: Roles | None = None) -> None:
         self.site = site
         self.study = study
         self.run_id = 0
         self.device = select_device(site.device.use)
         self.state = site.study_folder(study.sha256)
-        self.roles = site_roles(site, study, keep=True)
+        self.roles = roles or site_roles(site, study, keep=True)
         self._examples: dict[Part, Examples] = {}
         self._embedded: dict[Part, tuple[str, Batch]] = {}
         self._ids: dict[Part, NDArray[np.uint8]] = {}
@@ -174,6 +180,29 @@ class Session:
             torch.from_numpy(state.bias),
         )
         return model
+
+    def alone(self, texts: Bank) -> AlignmentModel:
+        """See `SiteData.alone`."""
+        with self._by_itself(alone(self.study)) as site:
+            return site.model(learnt_alone(site, texts))
+
+    def adapted(self, learnt: State) -> AlignmentModel:
+        """See `SiteData.adapted`."""
+        with self._by_itself(adapting(self.study)) as site:
+            return site.model(adapted(site, learnt))
+
+    @contextmanager
+    def _by_itself(self, study: Study) -> Iterator[Self]:
+        """The same images and tower in another study; what its steps keep is dropped again."""
+        for part in get_args(Role):
+            if self.size(part):
+                self.examples(part)  # of a private study, those that can be read
+        with tempfile.TemporaryDirectory() as folder:
+            site = type(self)(self.site, study, self.roles)
+            site.state = Path(folder)
+            site._tower_and_start, site.pipeline = self._tower_and_start, self.pipeline
+            site._examples, site._ids = self._examples, self._ids
+            yield site
 
     def _centre(self, federation: Tensor) -> Tensor:
         """What is subtracted from features here, [2, D]: the site's own centre, or that of all."""

@@ -16,6 +16,7 @@ from hica_client.approval import decisions
 from hica_client.audit import verify
 from hica_client.link import read_link
 from hica_client.operation import link_file, lock_file, processes_file
+from hica_client.result import gain_words, result_file
 from hica_client.site import Site, load_site
 
 SHOWN = ("time", "event", "kind", "round", "decision", "reason", "bytes")
@@ -44,6 +45,7 @@ def status(site_file: Path) -> dict[str, Any]:
         "trouble": link.trouble if pid is not None else "",
         "node": link.node,
         "messages": len(entries),
+        "gain": _gain(site),
         "last_message": _last(entries[-1]) if entries else None,
         "approved": [
             {"study": decision.study, "name": decision.name, "user": decision.user}
@@ -68,6 +70,8 @@ def describe(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if last is not None:
         words = f"{last['time']}: {last['kind']}, round {last['round']}, {last['decision']}"
         yield "last message", f"{words} ({last['reason']})" if last["reason"] else words
+    if found["gain"] is not None:
+        yield "joining gave", ", ".join(found["gain"].values())
     for study in found["approved"]:
         yield "approved", f"{study['name']} ({study['study'][:12]}), by {study['user']}"
     if not found["approved"]:
@@ -85,6 +89,15 @@ def _services(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):  # the client has only just started
         return {}
     return table
+
+
+def _gain(site: Site) -> dict[str, str] | None:
+    """What joining the kit's study gave, by metric; None where that is not known."""
+    try:
+        table = json.loads(result_file(site, read_kit(site.federation.kit)[1].sha256).read_bytes())
+        return gain_words(table["gain"]) if table["gain"] else None
+    except (HicaError, OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _coordinator(site: Site) -> str | None:

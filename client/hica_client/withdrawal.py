@@ -5,18 +5,31 @@ interrupted after that: a withdrawn image is passed over wherever it comes from,
 session of each study takes it out of what the study keeps.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from hica.cohort.draw import DRAW, hash_of, load_draw, or_name, patient_mark, save_draw
-from hica.errors import DataError
-from hica.images.cache import TensorCache, file_sha256
-from hica.images.manifest import Record, names_of, take_out
+from hica.cohort.draw import (
+    DRAW,
+    Draw,
+    hash_of,
+    hashed,
+    load_draw,
+    marks_of,
+    or_name,
+    save_draw,
+)
+from hica.errors import gathering
+from hica.images.cache import TensorCache
+from hica.images.manifest import Record, examine_manifest, take_out
+from hica.steps.model_file import NAME as MODEL
+from hica.steps.personal import ALONE_MODEL, PERSONAL_MODEL
 from hica.wire.checkpoint import load_state, save_state
 from hica_client.chain import Chain
+from hica_client.patient import Found, draws_of, images_of
 from hica_client.site import Site
 
 REMEDY = (
@@ -29,8 +42,14 @@ REMAINS = (
     "What remains: weights and sums that left this site before, and what models have learnt from "
     "them; answers that are kept to be given again, unchanged (sums and weights, no images); the "
     "audit log and the ledger, which name no patient; your image files and backups. A round that "
-    "is being answered at this moment may still hold the patient."
+    "is being answered at this moment may still hold the patient. Numbers of images and metrics "
+    "that left before, seen beside those that leave later, may tell that a patient has gone, and "
+    "of which class."
 )
+
+
+Said = dict[str, set[str]]
+"""Marks (`hica.cohort.draw.marks_of`) by the SHA-256 of an image's file."""
 
 
 @dataclass(frozen=True)
@@ -41,49 +60,42 @@ class Withdrawal:
     images: frozenset[str]
 
 
-def withdraw(site: Site, patient: str, user: str) -> int:
-    """Take a patient out of all that the site still holds, and log it; returns how many images.
+def withdraw(site: Site, patient: str, user: str) -> Found:
+    """Take a patient out of all that the site still holds, and log it; returns what was found.
 
-    `patient` is a `patient_id` of the manifest; for an image without one, what stands in its column
-    `image`.
+    `patient` is as in `images_of`. What is known is recorded first, and holds from then on: that
+    something else cannot be read or written does not keep a patient in.
 
     Raises:
-        DataError: There is no image of the patient, one cannot be read, or the record of
-            withdrawals was changed.
-        StorageError: A file cannot be written; the same command goes on from there.
+        HicaError: There is no image of the patient, or the record of withdrawals was changed:
+            nothing was done. Or the patient is recorded, and something could not be read or
+            written: the same command goes on from there.
     """
-    names, images = images_of(site, patient)
+    found = images_of(site, patient)
     with Chain(site.withdrawals, REMEDY).held() as tail:
-        tail.append({"event": "withdrawal", "user": user, "images": sorted(images)})
-    take_out(site.data.manifest, names)
-    cache = TensorCache(site.data.cache)
-    for image in images:
-        cache.forget(image)
+        tail.append({"event": "withdrawal", "user": user, "images": sorted(found.images)})
     known = withdrawn(site)
-    for path in site.data.state.glob(f"*/{DRAW}"):
-        prune(path.parent, known)
-    return len(images)
-
-
-def images_of(site: Site, patient: str) -> tuple[set[str], set[str]]:
-    """Names in the manifest and SHA-256 of a patient's images, also of those drawn and since gone.
-
-    Raises:
-        DataError: There is none, or the manifest or an image cannot be read.
-    """
-    names = names_of(site.data.manifest, patient)
-    files = (site.data.manifest.parent / name for name in names)
-    images = {file_sha256(file) for file in files if file.is_file()}
-    for path in site.data.state.glob(f"*/{DRAW}"):
-        draw = load_draw(path)
-        drawn = draw.images.values() if draw else ()
-        images |= {each.sha256 for each in drawn if patient_mark(patient) in each.marks}
-    if not images:
-        raise DataError(
-            f"{site.data.manifest}: no image of the patient {patient!r}: give the patient_id as it "
-            "stands there; for an image without one, what stands in its column image"
+    problems, said, cache = list(found.problems), Said(), TensorCache(site.data.cache)
+    if found.rows:
+        with gathering(problems):
+            rows, _ = examine_manifest(site.data.manifest)
+            _, said = left_in([row for row in rows if row.name in found.rows], known)
+    for path in draws_of(site):
+        with gathering(problems):
+            prune(path.parent, known, said)
+    if found.rows:
+        with gathering(problems):
+            take_out(site.data.manifest, found.rows.keys())
+    for image in found.images:
+        with gathering(problems):
+            cache.forget(image)
+    if problems:
+        raise type(problems[0])(
+            f"{len(found.images)} images of {patient!r} are recorded as withdrawn, and used no "
+            f"more. But not all could be done: {'. '.join(map(str, problems))}. Mend this, then "
+            "give the same command again"
         )
-    return names, images
+    return found
 
 
 def withdrawn(site: Site) -> list[Withdrawal]:
@@ -97,19 +109,31 @@ def withdrawn(site: Site) -> list[Withdrawal]:
     return [Withdrawal(entry["time"], frozenset(entry["images"])) for entry in entries]
 
 
-def left_in(records: Sequence[Record], withdrawals: Sequence[Withdrawal]) -> list[Record]:
-    """The rows whose image is of nobody who has withdrawn, whatever its name is now."""
-    gone = set().union(*(each.images for each in withdrawals))
+def left_in(
+    records: Sequence[Record], withdrawals: Sequence[Withdrawal]
+) -> tuple[list[Record], Said]:
+    """The rows whose image is of nobody who has withdrawn, whatever its name is now.
+
+    And what the other rows say of theirs.
+    """
+    gone = _images(withdrawals)
+    left, said = list[Record](), defaultdict[str, set[str]](set)
     if not gone:
-        return list(records)
-    read = or_name(hash_of)
-    return [row for row in records if read(row) not in gone]
+        return list(records), said
+    hashes = hashed(records, or_name(hash_of))
+    for row in records:
+        if hashes[row.name] in gone:
+            said[hashes[row.name]] |= marks_of(row)
+        else:
+            left.append(row)
+    return left, said
 
 
-def prune(folder: Path, withdrawals: Sequence[Withdrawal]) -> None:
+def prune(folder: Path, withdrawals: Sequence[Withdrawal], said: Said) -> None:
     """Take the images of all who have withdrawn out of what a study keeps in its folder.
 
-    A round that was under way may have written some of them after the draw was pruned.
+    A round that was under way may have written some of them after the draw was pruned. `said` is
+    what the manifest says of these images, which a held-out one may be linked to by.
 
     Raises:
         CheckpointError: What it keeps is damaged.
@@ -118,15 +142,40 @@ def prune(folder: Path, withdrawals: Sequence[Withdrawal]) -> None:
     draw = load_draw(folder / DRAW)
     if draw is None or not withdrawals:
         return
-    less, gone = draw, set[str]().union(*(each.images for each in withdrawals))
-    for each in withdrawals:
-        ids = {name for name, drawn in draw.images.items() if drawn.sha256 in each.images}
-        less, gone = less.without(ids), gone | ids
+    less = draw_left(draw, withdrawals, said)
+    pruned = less.withdrawn > draw.withdrawn
+    gone = {*(draw.images.keys() - less.images.keys()), *_images(withdrawals)}
     for path in folder.glob("*.safetensors"):
-        if not path.name.endswith((".previous.safetensors", ".damaged.safetensors")):
-            _prune_state(folder, path.stem, gone, less is not draw)
-    if less is not draw:
+        if path.stem not in (MODEL, PERSONAL_MODEL, ALONE_MODEL) and not path.name.endswith(
+            (".previous.safetensors", ".damaged.safetensors")
+        ):
+            _prune_state(folder, path.stem, gone, pruned)
+    if pruned:
         save_draw(folder / DRAW, less)
+
+
+def draw_left(draw: Draw, withdrawals: Sequence[Withdrawal], said: Said) -> Draw:
+    """A draw without the images of all who have withdrawn, each patient counted once."""
+    if not withdrawals:
+        return draw
+    draw = draw.with_marks({i: said.get(each.sha256, set()) for i, each in draw.images.items()})
+    for images in _by_patient(withdrawals):
+        draw = draw.without({i for i, each in draw.images.items() if each.sha256 in images})
+    return draw
+
+
+def _images(withdrawals: Sequence[Withdrawal]) -> set[str]:
+    """The images of all who have withdrawn."""
+    return set[str]().union(*(each.images for each in withdrawals))
+
+
+def _by_patient(withdrawals: Sequence[Withdrawal]) -> list[set[str]]:
+    """The images of each patient: who was recorded twice, the second time perhaps with more."""
+    patients: list[set[str]] = []
+    for each in withdrawals:
+        images = set(each.images).union(*(had for had in patients if had & each.images))
+        patients = [*(had for had in patients if not had & each.images), images]
+    return patients
 
 
 def _prune_state(folder: Path, name: str, gone: set[str], always: bool) -> None:

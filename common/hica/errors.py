@@ -4,7 +4,8 @@ Every message names the file or field at fault and the remedy; command lines pri
 traceback and exit with `exit_code`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 
 class HicaError(Exception):
@@ -86,6 +87,16 @@ class BudgetError(HicaError):
 
     exit_code = 8
     cause = "privacy budget"
+
+
+@contextmanager
+def gathering(problems: list[HicaError]) -> Iterator[None]:
+    """Keep what is raised inside, once however often it is met, and go on after it."""
+    try:
+        yield
+    except HicaError as problem:
+        if str(problem) not in map(str, problems):
+            problems.append(problem)
 
 
 FOUND = 9

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hica.errors import WeightsError
+from hica.storage import read_file
 
 RUNS_CODE = ("trust_remote_code", "custom_pipelines", "custom_generate", "kernel_config")
 """Keys that make transformers run code that is not its own."""
@@ -54,7 +55,7 @@ def read_json(path: Path) -> Any:
         WeightsError: It is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_file(path))
     except OSError as error:
         raise WeightsError(
             f"{path}: cannot be read: {error.strerror}; fetch the whole folder of the model"

@@ -49,6 +49,12 @@ def percent(interval: Mapping[str, float] | None) -> str:
     return f"{100 * interval['value']:5.1f} [{low:.1f}, {high:.1f}]"
 
 
+def points(difference: Mapping[str, float]) -> str:
+    """A difference of a metric in percentage points, as `+3.1 [-0.2, +6.4]`."""
+    value, low, high = (100 * difference[name] for name in ("value", "low", "high"))
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
 def one_line(text: str) -> str:
     """`text` as one line of a log: a line break is shown as in Python, a long rest cut off."""
     kept = plain(text[:LONGEST_LINE]).replace("\n", "\\n")

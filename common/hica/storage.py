@@ -5,8 +5,10 @@ also survives a power cut.
 """
 
 import contextlib
+import errno
 import os
 import shlex
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +32,18 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o666, *, durable: boo
             part.write_bytes(data)
     except OSError as error:
         raise cannot_be_written(path, error) from error
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a file that somebody named: a pipe could be waited for without end.
+
+    Raises:
+        OSError: It cannot be read, or is a pipe or a device.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder the system refuses itself
+        raise OSError(errno.EINVAL, "is a pipe or a device, not a file", str(path))
+    return path.read_bytes()
 
 
 def cannot_be_written(path: Path, error: OSError) -> StorageError:

@@ -102,7 +102,7 @@ def run_study(
     )
     turns = [turn for turn in plan(study) if zero_shot or not turn.optional]
     if all(turn.step.best_effort for turn in turns[state.done :]):
-        coordinator.sites.meet(state.tower, quorum=0)  # who was told has gone
+        coordinator.sites.meet(state.tower, quorum=0, gone=state.told)
     else:
         gather()
         coordinator.sites.meet(state.tower)

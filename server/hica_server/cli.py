@@ -194,16 +194,19 @@ def run(
     from rich.console import Console
 
     from hica_server import operation
-    from hica_server.console import final_table
+    from hica_server.console import final_table, gain_table
+    from hica_server.report.run_file import read_result
 
     stopped = operation.run(folder, tell)
     if stopped is not None:
         raise typer.Exit(INTERRUPTED if stopped == signal.SIGINT else 0)
-    result = json.loads((Folder(folder).run / "result.json").read_bytes())
+    result = read_result(Folder(folder).run)
     if json_:
         print(json.dumps(result))
         return
     Console().print(final_table(result))
+    if (gained := gain_table(result)) is not None:
+        Console().print(gained)
     print(f"report: {Folder(folder).run / 'report.html'}")
 
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from hica.printable import percent, printable
+from hica.printable import percent, points, printable
 from hica.progress import console, time_in_log
 from hica_server.progress import read_progress
 from hica_server.settings import Folder
@@ -75,7 +75,8 @@ def left_out(progress: dict[str, Any]) -> str:
 def final_table(result: dict[str, Any], titles: Mapping[str, str] = METHODS) -> Table:
     """The content of `result.json`: methods by metrics, each with its 95 % interval.
 
-    `titles` names the methods that are shown, in their order: name → title.
+    `titles` names the methods that are shown, in their order: name → title. Where they were not
+    measured on the same number of images, each says on how many.
     """
     table = Table(title=printable(f"{result['study']}, seed {result['seed']}"))
     table.add_column("method")
@@ -83,11 +84,37 @@ def final_table(result: dict[str, Any], titles: Mapping[str, str] = METHODS) -> 
     for name in names:
         table.add_column(f"{name} % [95 %]", justify="right")
     measured = {**result["baselines"], "federated": result["final"]}
-    for key, title in titles.items():
-        if key not in measured:
-            continue
-        cells = [
-            percent(measured[key][metric]) for metric in ("accuracy", "balanced_accuracy", "auroc")
-        ]
+    shown = {key: measured[key] for key in titles if key in measured}
+    differ = len({values.get("n") for values in shown.values()}) > 1
+    for key, values in shown.items():
+        title = f"{titles[key]}, n = {values.get('n')}" if differ else titles[key]
+        cells = [percent(values[metric]) for metric in ("accuracy", "balanced_accuracy", "auroc")]
         table.add_row(title, *cells, style="bold" if key == "federated" else "")
+    return table
+
+
+def gain_table(result: dict[str, Any]) -> Table | None:
+    """What joining gave each site, alone → joined on its own patients; None where none can say."""
+    gains: dict[str, Any] = result.get("gain") or {}
+    if not gains:
+        return None
+    table = Table(title="what joining gave: alone → joined, on each site's own patients")
+    table.add_column("site")
+    names = {
+        "balanced_accuracy": "balanced",
+        "auroc": "AUROC",
+    }  # a terminal has no room for more
+    for name in names.values():
+        table.add_column(f"{name} %", justify="right")
+        table.add_column("points [95 %]", justify="right")
+    for site, gain in gains.items():
+        cells = []
+        for metric in names:
+            difference = gain["difference"][metric]
+            if difference is None:
+                cells += ["–", "–"]
+                continue
+            alone, joined = (100 * gain[model][metric]["value"] for model in ("alone", "personal"))
+            cells += [f"{alone:.1f} → {joined:.1f}", points(difference)]
+        table.add_row(printable(site), *cells)
     return table

@@ -9,7 +9,6 @@ This process supervises three others and, in the same loop, conducts the study:
 Killed at any instant, it takes them along; started again, it goes on after the last completed step.
 """
 
-import json
 import logging
 import os
 import secrets
@@ -118,7 +117,8 @@ def _services(folder: Folder, settings: ServerSettings, port: int) -> list[Servi
 
 def _has_result(folder: Folder, study: Study) -> bool:
     """Whether the run directory holds the result of this very study."""
-    result = folder.run / "result.json"
-    if not result.exists():
+    if not (folder.run / "result.json").exists():
         return False
-    return bool(json.loads(result.read_bytes())["study_sha256"] == study.sha256)
+    from hica_server.report.run_file import read_result  # imports matplotlib
+
+    return bool(read_result(folder.run)["study_sha256"] == study.sha256)

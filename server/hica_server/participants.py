@@ -52,10 +52,12 @@ class Participants:
         self._revoked: Collection[str] = ()
         self._fingerprint = ""
 
-    def meet(self, tower_fingerprint: str, quorum: int | None = None) -> None:
+    def meet(
+        self, tower_fingerprint: str, quorum: int | None = None, gone: Collection[str] = ()
+    ) -> None:
         """Ask every connected node what it can take part in; all need the same image tower.
 
-        `quorum` is the study's, unless it is given.
+        `quorum` is the study's, unless it is given. Sites in `gone` may be away.
 
         No turn of the plan: done at every start, as sites may have changed since the last. Sites of
         an earlier start that are not there now are missing until they are back.
@@ -72,7 +74,7 @@ class Participants:
             return
         sites = self._roster()
         connected = {node: site for site, node in sites.items() if node is not None}
-        absent = {site for site, node in sites.items() if node is None}
+        absent = {site for site, node in sites.items() if node is None and site not in gone}
         self._introduce(connected, limits, absent)
 
     def welcome(self) -> None:

@@ -42,12 +42,14 @@ def publish(
     bank = text_bank(study, tower.tower.dim)
     model = AlignmentModel(tower, bank, study.alignment.train_text_bank)
     dtype = study.federation.dtype
+    texts = Bank(bank.classes.numpy(), bank.findings.numpy())
     start = State(
         shared={
             name: value.detach().numpy().astype(dtype, order="C")
             for name, value in model.shared().items()
         },
-        bank=Bank(bank.classes.numpy(), bank.findings.numpy()),
+        bank=texts,
+        texts=texts,
         centre=model.centre.numpy(),
         scale=model.scale.numpy(),
         bias=model.bias.double().numpy(),

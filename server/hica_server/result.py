@@ -12,7 +12,7 @@ def make_result(study: Study, state: RunState, checkpoint: Path) -> dict[str, An
     """`result.json` of a run; simulations add the baselines only they can compute."""
     evaluations = state.learnt.evaluations
     final = evaluations["final"]
-    wanted = ("labelled", "unlabelled", "test", "classes")
+    wanted = ("labelled", "unlabelled", "test", "classes", "notes")
     return {
         "study": study.study.name,
         "study_sha256": study.sha256,
@@ -24,6 +24,7 @@ def make_result(study: Study, state: RunState, checkpoint: Path) -> dict[str, An
         "rounds": state.rounds,
         "final": final["overall"],
         "per_site": final["per_site"],
+        "gain": final["gain"],
         "baselines": {
             name: {**evaluation["overall"], "per_site": evaluation["per_site"]}
             for name, evaluation in evaluations.items()

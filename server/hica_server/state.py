@@ -14,7 +14,7 @@ from hica.wire.checkpoint import has_state, load_state, save_state
 
 STATE_NAME = "state"
 
-VERSION = 3
+VERSION = 4
 """Of the plan: raised when `done` of an earlier version would count other steps."""
 
 
@@ -38,8 +38,8 @@ class RunState:
     """Hash of a question of a secure sum whose answer left the state as it was, were it asked."""
     told: list[str] = field(default_factory=list)
     """Sites that know that the study is over."""
-    withdrawn: dict[str, int] = field(default_factory=dict)
-    """Patients who have withdrawn in the course of the study, by site that knows of its end."""
+    withdrawn: dict[str, int | str | None] = field(default_factory=dict)
+    """Patients who have withdrawn in the course of the study, as each site tells at its end."""
     tower: str = ""
     """Fingerprint of the image tower all sites must have."""
     text_bank_sha256: str = ""
@@ -57,6 +57,7 @@ class RunState:
         groups = {
             "shared": learnt.shared,
             "bank": learnt.bank._asdict(),
+            "texts": learnt.texts._asdict(),
             "optimiser": learnt.optimiser,
         }
         arrays: Weights = {
@@ -115,6 +116,7 @@ class RunState:
         learnt = State(
             shared=group("shared"),
             bank=Bank(**group("bank")),
+            texts=Bank(**group("texts")),
             centre=arrays["centre"],
             scale=arrays["scale"],
             bias=arrays["bias"],

@@ -14,7 +14,7 @@ from hica.images.pixels import pixels_of
 from hica.method.local_training import embed_all
 from hica.method.model import AlignmentModel
 from hica.regions import extract
-from hica.steps.evaluation import predict
+from hica.steps.personal import predict
 from hica.steps.pretraining import matched
 from hica_client.session import Session
 from hica_client.site import load_site

@@ -34,6 +34,7 @@ from flwr.superlink.grid import HttpGrid
 from PIL import Image
 from tests.coordinator import KEY, PUBLIC
 
+from hica.cohort.draw import DRAW
 from hica.deployment.bundle import APP_ID, BUNDLE_FOLDER, BUNDLE_SHA256, build
 from hica.deployment.keys import read_public
 from hica.deployment.kit import Kit, study_text
@@ -228,40 +229,39 @@ class Hospital:
 
     @contextmanager
     def blocked_runner(self, node: int, seed: int) -> Iterator[tuple[PromptGrid, list[str]]]:
-        """Keep the runner in the middle of a task: it reads a manifest that has no end.
+        """Keep the runner in the middle of a task: it reads a draw that has no end.
 
         Args:
             node: The hospital's.
-            seed: Makes a study of its own, for which the runner has not read its manifest yet.
+            seed: Makes a study of its own, which the runner has not drawn yet.
 
         Yields:
             The grid and the ids of the messages that are not answered.
         """
         asked = study(f"study.seed={seed}")
         approve(self.site, asked, "tester", datetime.now(UTC))
-        text = self.manifest.read_text()
+        draw = self.site.study_folder(asked.sha256) / DRAW
+        draw.parent.mkdir()
         with self.coordinator.run(build(), study=asked.sha256) as grid:
-            self.manifest.unlink()
-            os.mkfifo(self.manifest)
+            os.mkfifo(draw)
             ids = list(grid.push_messages([question(node, asked)]))
-            end = self._opened()
-            self.manifest.unlink()
-            self.manifest.write_text(text)
+            end = self._opened(draw)
+            draw.unlink()
             yield grid, ids
             os.close(end)
 
-    def _opened(self) -> int:
-        """The other end of the manifest, once the runner has opened it."""
+    def _opened(self, pipe: Path) -> int:
+        """The other end of a pipe, once the runner has opened it."""
         ends: list[int] = []
 
         def is_read() -> bool:
             try:
-                ends.append(os.open(self.manifest, os.O_WRONLY | os.O_NONBLOCK))
+                ends.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
             except OSError:
                 return False
             return True
 
-        wait_until(is_read, "a runner that reads its manifest")
+        wait_until(is_read, "a runner that reads its draw")
         return ends[0]
 
 

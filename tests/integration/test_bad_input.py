@@ -51,6 +51,16 @@ def put(name: str, content: str | bytes = "") -> Callable[[], object]:
     return lambda: Path(name).write_bytes(data)
 
 
+def pipe(name: str) -> Callable[[], object]:
+    """Put a named pipe where a file is."""
+
+    def do() -> None:
+        Path(name).unlink()
+        os.mkfifo(name)
+
+    return do
+
+
 def change(name: str, old: str, new: str) -> Callable[[], object]:
     """Replace some text of a file."""
 
@@ -128,6 +138,11 @@ def small_mask() -> None:
     row("0.png,normal,p0,train,mask.png")()
 
 
+def damaged_draw() -> None:
+    Path("hospital/state/0123456789abcdef").mkdir(parents=True)
+    put("hospital/state/0123456789abcdef/draw.json", "{}")()
+
+
 def state(name: str) -> Callable[[], object]:
     """A record with a line that nobody has written there."""
 
@@ -193,10 +208,12 @@ WRONG: dict[str, Callable[[], object]] = {
         "sim.toml", '[[simulation.sites]]\nname = "', '[[simulation.sites]]\nname = "a '
     ),
     "a site file in UTF-16": encode(SITE, "utf-16"),
+    "a pipe for a site file": pipe(SITE),
     "a site file without a manifest": change(SITE, "manifest =", "# manifest ="),
     "findings that nobody has read": draft,
     "no manifest": remove(MANIFEST),
     "a folder for a manifest": change(SITE, 'manifest = "', 'manifest = "kit" # "'),
+    "a pipe for a manifest": pipe(MANIFEST),
     "a manifest in Latin-1": put(MANIFEST, "image,label\n0.png,h\u00e4matom\n".encode("latin-1")),
     "a manifest with semicolons": put(MANIFEST, "image;label\n0.png;normal\n"),
     "a folder for an image": row("kit,normal,p0,train,"),
@@ -211,6 +228,8 @@ WRONG: dict[str, Callable[[], object]] = {
     )(),
     "an image of too many pixels": huge_picture,
     "a mask of another size": small_mask,
+    "a patient that there is not": NOTHING,
+    "a patient whose file is away": remove("hospital/0.png"),
     "a certificate that is garbage": put(f"{KIT}/ca.crt", "garbage"),
     "a foreign certificate": put(f"{KIT}/ca.crt", CA),
     "a kit of another hospital": text_kit("kit.json", '"site": "H1"', '"site": "H2"'),
@@ -235,6 +254,7 @@ WRONG: dict[str, Callable[[], object]] = {
     "approvals that were edited": state("approvals.jsonl"),
     "an audit log that was edited": state("audit.jsonl"),
     "a ledger that was edited": state("ledger.jsonl"),
+    "a draw that was edited, when a patient withdraws": damaged_draw,
     "a list of sites that is no JSON": put("my-study/federation/sites.json", "{"),
     "a list of sites with a key too many": more_of_a_site,
     "progress that is no JSON": lambda: (

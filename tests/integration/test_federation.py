@@ -60,6 +60,7 @@ def test_every_way_to_train_learns_on_every_site(
         "unlabelled": 8,
         "test": 8,
         "classes": {"round": 4, "square": 4},
+        "notes": [],
         "withdrawn": 0,
     }
     rounds = [entry for entry in result["rounds"] if entry["stage"] == "alignment"]
@@ -102,7 +103,7 @@ def test_the_order_of_steps_with_and_without_stage_1(shared):
     begin = ["capabilities", "centre", "evaluation"]
     stage_1 = ["clusters"] * 4 + ["pretraining"] * 2 + ["centre"]  # start, two of Lloyd, assign
     rounds = ["alignment", "centre"] * 2
-    end = ["prototypes", *rounds, *["calibration"] * 4, "evaluation", "result"]
+    end = ["prototypes", *rounds, *["calibration"] * 4, "personal", "evaluation", "result"]
     assert with_stage_1 == begin + stage_1 + end
     assert without == begin + end
 
@@ -113,8 +114,8 @@ def test_the_run_directory_tells_what_was_done(federate, three_sites, toy_study,
     watcher = Watcher(lambda *step: told.append(step), lambda entry: told.append(entry["stage"]))
     result = federate(study, three_sites, watcher=watcher)
     assert told[0] == "capabilities"
-    assert told[1:3] == [("centre", 0, 13), "centre"]
-    assert told[-2:] == [("telling the end", 12, 13), "result"]
+    assert told[1:3] == [("centre", 0, 14), "centre"]
+    assert told[-2:] == [("telling the end", 13, 14), "result"]
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "study.json",
         "state.safetensors",

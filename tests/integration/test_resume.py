@@ -75,12 +75,12 @@ shift = { gain = 1.2 }
 
 INTERRUPTIONS = [
     ("south: drawing phantoms", signal.SIGKILL),
-    ("federated: [10/26] clusters", signal.SIGKILL),  # between two Lloyd steps
-    ("federated: [12/26] pretraining 2/2", signal.SIGINT),
-    ("federated: [17/26] alignment 2/3", signal.SIGKILL),
-    ("federated: [23/26] calibration 3/4", signal.SIGKILL),
-    ("federated: [25/26] evaluation", signal.SIGKILL),
-    ("federated: [26/26] telling the end", signal.SIGKILL),
+    ("federated: [10/27] clusters", signal.SIGKILL),  # between two Lloyd steps
+    ("federated: [12/27] pretraining 2/2", signal.SIGINT),
+    ("federated: [17/27] alignment 2/3", signal.SIGKILL),
+    ("federated: [23/27] calibration 3/4", signal.SIGKILL),
+    ("federated: [26/27] evaluation", signal.SIGKILL),
+    ("federated: [27/27] telling the end", signal.SIGKILL),
     ("local only: south: [14/25] alignment 1/3", signal.SIGKILL),
 ]
 """What the command says it begins with, and how it is ended upon that."""
@@ -161,10 +161,10 @@ def interrupt(scenario, folder, line, by):
 def test_the_command_killed_in_a_round_goes_on_to_the_same_bits(
     scenario, uninterrupted, tmp_path, capsys
 ):
-    interrupt(scenario, tmp_path, "federated: [17/26] alignment 2/3", signal.SIGKILL)
+    interrupt(scenario, tmp_path, "federated: [17/27] alignment 2/3", signal.SIGKILL)
     assert exit_code([*arguments(scenario, tmp_path), "--no-baselines"]) == 0
     log = capsys.readouterr().err
-    assert "federated: [16/26]" not in log and "federated: [17/26]" in log
+    assert "federated: [16/27]" not in log and "federated: [17/27]" in log
     (measured, weights), (expected, expected_weights) = outcome(tmp_path), outcome(uninterrupted)
     for what in ("sites", "final", "per_site"):
         assert measured[what] == expected[what]

@@ -56,6 +56,7 @@ class Hospital:
             centre=np.zeros((2, WIDTH), np.float32),
             scale=np.ones((2, WIDTH), np.float32),
             bias=np.zeros(2),
+            texts=Bank(rows[:2], rows[2:]),
         )
 
     def asked(

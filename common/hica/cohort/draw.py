@@ -6,25 +6,22 @@ said to show something else, is left out. Nothing new is taken in. No image is t
 trained on, and no image of a patient who was.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from hica.cohort.roles import Note, Roles, evaluated
+from hica.cohort.roles import Note, Roles
 from hica.errors import CheckpointError, DataError
 from hica.images.cache import key_of
 from hica.images.decode import decode_image, read_bytes, read_mask
-from hica.images.episodes import Episode
 from hica.images.manifest import Record
 from hica.progress import track
 from hica.storage import write_atomically
-from hica.study import Study
 
 Reader = Callable[[Record], str]
 """Gives the hash of a row's image file."""
@@ -33,13 +30,10 @@ Settings = Mapping[str, float | dict[str, float]]
 
 DRAW = "draw.json"
 """What a draw is kept in, in the site's folder of the study."""
+FILE = "sha256:"
+"""Before the hash of a file, where it links images."""
 MANY = 500
 """Images, from which on it is shown how far the look at them has come."""
-CHANGED = (
-    "its manifest, images or settings have changed since the study was drawn there: what is gone "
-    "is left out, and nothing new is taken in"
-)
-"""What the coordinator is told, however much has changed; of a private study nothing."""
 SAME = "holds out images that it also learns from: they are not tested"
 
 
@@ -82,6 +76,8 @@ class Draw:
         classes_told: See `Roles`.
         pool_told: See `Roles`.
         withdrawn: Patients who have withdrawn since; their images stand nowhere here.
+        withdrawn_marks: Of what names their images were linked by to any that was trained on,
+            `_digest`s: whoever else has one of these names is not tested.
         version: Of this format.
     """
 
@@ -100,6 +96,7 @@ class Draw:
     classes_told: list[int | None]
     pool_told: int
     withdrawn: int = 0
+    withdrawn_marks: list[str] = field(default_factory=list)
     version: Literal[1] = 1
 
     @property
@@ -108,9 +105,11 @@ class Draw:
         return {*self.shots, *self.pool, *self.rest}
 
     def without(self, gone: Set[str]) -> "Draw":
-        """The draw without the images of a patient who has withdrawn."""
+        """The draw without the images `gone` of a patient who has withdrawn."""
         if not gone:
             return self
+
+        marks = {mark for each in gone & self.linked().keys() for mark in self.images[each].marks}
 
         def left(ids: list[str]) -> list[str]:
             return [each for each in ids if each not in gone]
@@ -124,20 +123,69 @@ class Draw:
             test=left(self.test),
             rest=left(self.rest),
             withdrawn=self.withdrawn + 1,
+            withdrawn_marks=sorted({*self.withdrawn_marks, *map(self._digest, marks)}),
         )
+
+    def with_marks(self, said: Mapping[str, Set[str]]) -> "Draw":
+        """The draw with the names of patients and groups that images are now said to have, too."""
+        images = {
+            each: replace(drawn, marks=sorted({*drawn.marks, *said.get(each, ())}))
+            for each, drawn in self.images.items()
+        }
+        return replace(self, images=images)
+
+    def linked(self) -> dict[str, set[str]]:
+        """Images of patients who were trained on, each with the marks that say so.
+
+        Whatever was ever said counts: who was once taken for the same patient is one for the whole
+        study, also by way of a third image, and of one that was withdrawn; so is a file that is the
+        same to the byte. An image that was itself trained on has no marks here.
+        """
+        marks = {
+            each: {f"{FILE}{drawn.sha256}", *drawn.marks} for each, drawn in self.images.items()
+        }
+        withdrawn = set(self.withdrawn_marks)
+        reached = {
+            mark
+            for mark in (set[str]().union(*marks.values()) if withdrawn else ())
+            if self._digest(mark) in withdrawn
+        }
+        linked = {each: set[str]() for each in self.trained}
+        while True:
+            reached.update(*(marks[each] for each in linked))
+            unknown = marks.keys() - linked.keys()
+            more = {each: by for each in unknown if (by := marks[each] & reached)}
+            if not more:
+                return linked
+            linked |= more
+
+    def _digest(self, mark: str) -> str:
+        """A mark, not to be read as a name; another one for every manifest."""
+        return key_of(self.manifest, mark)
 
 
 _DRAW = TypeAdapter(Draw)
 
 
 def marks_of(row: Record) -> set[str]:
-    """The names by which an image is linked to others; a group may be that of a patient."""
-    return {row.group, *([patient_mark(row.patient_id)] if row.patient_id else [])}
+    """The names by which an image is linked to others; a group may be that of a patient.
+
+    A file's own name is none: another image may have it tomorrow.
+    """
+    group = {row.group} if row.patient_id or row.dup_group else set[str]()
+    return {*group, *([patient_mark(row.patient_id)] if row.patient_id else [])}
 
 
 def patient_mark(patient: str) -> str:
     """The mark of a patient's images, as `hica.images.groups` names it."""
     return f"patient:{patient}"
+
+
+def column_of(mark: str) -> str:
+    """What of the manifest a mark is from; an image's hash is from none."""
+    if mark.startswith(FILE):
+        return "the same file"
+    return "patient_id" if mark.startswith(patient_mark("")) else "dup_group"
 
 
 def draw_of(roles: Roles, manifest: str, settings: Settings, read: Reader) -> Draw:
@@ -226,123 +274,14 @@ def or_name(read: Reader) -> Reader:
         try:
             return read(row)
         except DataError:
-            return key_of("unreadable", row.name)
+            return unreadable(row.name)
 
     return read_or_name
 
 
-def settled(
-    draw: Draw, records: Sequence[Record], study: Study, read: Reader, changed: Sequence[str] = ()
-) -> tuple[Roles, Draw]:
-    """The roles of today's rows under a draw; and the draw, with what is now known of patients.
-
-    `changed` says in words what else is not as it was drawn from; `read` is as in `draw_of`.
-
-    Raises:
-        DataError: An image that has a role cannot be read.
-    """
-    found = _found(draw, records, read)
-    draw = _with_marks(draw, found)
-    relabelled = {each for each, row in found.items() if row.label != draw.images[each].label}
-    linked = _linked(draw) & set(draw.test)
-    left_out = relabelled | linked
-
-    def rows(ids: Iterable[str], less: Set[str] = frozenset()) -> list[Record]:
-        return [found[each] for each in ids if each in found and each not in less]
-
-    notes = list(draw.notes)
-    test, test_told = evaluated(rows(draw.test, left_out), study, notes)
-    told = "" if study.privacy.is_private else CHANGED
-    changes = [*changed, *_changes(draw, found, len(relabelled), len(linked))]
-    notes += [Note(f"since this study was drawn here: {each}", told) for each in changes]
-    train = [each for each in dict.fromkeys((*draw.pool, *draw.shots, *draw.rest)) if each in found]
-    shots = [each for each in draw.shots if each in found and each not in relabelled]
-    roles = Roles(
-        train=rows(train),
-        pool=rows(draw.pool),
-        centre=rows(draw.centre),
-        test=test,
-        rest=rows(draw.rest, relabelled),
-        episode=Episode([train.index(each) for each in shots], draw.shortfall),
-        notes=notes,
-        rest_shares=None if draw.rest_shares is None else np.array(draw.rest_shares),
-        shots_told=draw.shots_told,
-        classes_told=draw.classes_told,
-        pool_told=draw.pool_told,
-        test_told=test_told,
-        ids={row.name: each for each, row in found.items()},
-        withdrawn=draw.withdrawn,
-    )
-    return roles, draw
-
-
-def _found(draw: Draw, records: Sequence[Record], read: Reader) -> dict[str, Record]:
-    """Today's row of every image that is still there, in the draw's order."""
-    here = {row.name: row for row in records}
-    named = {each: here[drawn.name] for each, drawn in draw.images.items() if drawn.name in here}
-    hashes = hashed(list(named.values()), read)
-    found = {
-        each: row for each, row in named.items() if hashes[row.name] == draw.images[each].sha256
-    }
-    missing = [each for each in draw.images if each not in found]
-    if not missing:
-        return found
-    # Under another name now? Nothing is lost where one of the other rows cannot be read.
-    taken = {row.name for row in found.values()}
-    others = [row for row in records if row.name not in taken]
-    spare: defaultdict[str, list[Record]] = defaultdict(list)
-    for row, image in zip(others, hashed(others, or_name(hash_of)).values(), strict=True):
-        spare[image].append(row)
-    for each in missing:
-        if rows := spare[draw.images[each].sha256]:
-            found[each] = rows.pop(0)
-    return {each: found[each] for each in draw.images if each in found}
-
-
-def _with_marks(draw: Draw, found: Mapping[str, Record]) -> Draw:
-    """The draw with the patients and groups that its images are now said to have, too."""
-    images = {
-        each: replace(drawn, marks=sorted({*drawn.marks, *marks_of(found[each])}))
-        if each in found
-        else drawn
-        for each, drawn in draw.images.items()
-    }
-    return replace(draw, images=images)
-
-
-def _linked(draw: Draw) -> set[str]:
-    """Images of patients who are trained on, whatever was ever said of them.
-
-    Whoever was once taken for the same patient counts as one for the whole study, also by way of
-    a third image; so does a file that is the same to the byte.
-    """
-    marks = {each: {f"sha256:{drawn.sha256}", *drawn.marks} for each, drawn in draw.images.items()}
-    linked = draw.trained
-    while True:
-        reached = set().union(*(marks[each] for each in linked)) if linked else set()
-        more = {each for each, own in marks.items() if own & reached}
-        if more == linked:
-            return linked
-        linked = more
-
-
-def _changes(
-    draw: Draw, found: Mapping[str, Record], relabelled: int, linked: int
-) -> Iterator[str]:
-    """What is not as it was drawn, in words for the site."""
-    gone = [drawn.name for each, drawn in draw.images.items() if each not in found]
-    if gone:
-        names = ", ".join(sorted(gone)[:3])
-        yield f"{len(gone)} images are gone, or their files hold others: left out ({names} …)"
-    if moved := sum(row.name != draw.images[each].name for each, row in found.items()):
-        yield f"{moved} images have another name: known by their content"
-    if relabelled:
-        yield f"{relabelled} images have another label: neither learnt from as shots nor tested"
-    if linked:
-        yield f"{linked} held-out images are of patients who are learnt from: not tested"
-    sides = ((row.split, draw.images[each].split) for each, row in found.items())
-    if any(now and now != then for now, then in sides):
-        yield "the column split has changed: this study keeps the split that it was drawn with"
+def unreadable(name: str) -> str:
+    """What stands for the hash of an image file that cannot be read; no file has it."""
+    return key_of("unreadable", name)
 
 
 def load_draw(path: Path) -> Draw | None:

@@ -17,7 +17,7 @@ from hica.errors import DataError
 from hica.images.cache import TensorCache, image_key
 from hica.images.decode import read_bytes
 from hica.images.manifest import Record
-from hica.images.pixels import VERSION, pixels_of
+from hica.images.pixels import VERSION, image_of, pixels_of
 from hica.images.views import make_views
 from hica.method.examples import Examples
 from hica.progress import track
@@ -55,7 +55,8 @@ class Pipeline:
         largest region. `description` is for the progress bar.
 
         Raises:
-            DataError: An image or mask that cannot be read; names the file.
+            DataError: An image or mask that cannot be read, or an image that has changed since the
+                study was drawn; names the file.
         """
         entries = [
             self._entry(record, views, zoomed)
@@ -97,7 +98,7 @@ class Pipeline:
         frozen = self.tower.cache_id
         kept = "pixels" if frozen is None else f"{frozen} in {precision(self.device)}"
         return image_key(
-            sha256(read_bytes(record.image)).hexdigest(),
+            image_of(record)[1],
             VERSION,
             sha256(read_bytes(record.mask)).hexdigest() if record.mask else "",
             repr(self.tower.tower.preprocess),

@@ -6,6 +6,7 @@ written in the same way, into the start kits.
 """
 
 import base64
+import codecs
 import hashlib
 import os
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from hica.errors import ConfigurationError, StorageError
-from hica.storage import write_atomically
+from hica.storage import read_file, write_atomically
 
 ALGORITHM = "ecdsa-sha2-nistp384"
 """The first word of a public key file."""
@@ -80,7 +81,7 @@ def read_public(path: Path) -> PublicKey:
         ConfigurationError: It is missing, a private key, of another type, or no key.
     """
     try:
-        return parse_public(path.read_bytes(), str(path))
+        return parse_public(read_file(path), str(path))
     except OSError as error:
         raise ConfigurationError(
             f"{path}: cannot be read: {error.strerror}; name the site's file ending in .pub"
@@ -101,7 +102,7 @@ def parse_public(text: bytes, source: str) -> PublicKey:
             "the hospital makes a new pair and sends only the file ending in .pub"
         )
     try:
-        key = load_ssh_public_key(text)
+        key = load_ssh_public_key(text.removeprefix(codecs.BOM_UTF8))
     except (ValueError, UnsupportedAlgorithm):
         raise ConfigurationError(
             f"{source}: is no public key in OpenSSH's format; "
@@ -122,7 +123,7 @@ def read_private(path: Path) -> ec.EllipticCurvePrivateKey:
         ConfigurationError: It is missing, open to others, or no such key.
     """
     try:
-        mode, text = path.stat().st_mode, path.read_bytes()
+        mode, text = path.stat().st_mode, read_file(path)
     except OSError as error:
         raise ConfigurationError(
             f"{path}: cannot be read: {error.strerror}; make a key with `hica-client keygen`"

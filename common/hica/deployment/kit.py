@@ -29,7 +29,7 @@ from pydantic import model_validator
 from hica.deployment.authority import check_authority
 from hica.deployment.keys import PublicKey, parse_public
 from hica.errors import ConfigurationError
-from hica.storage import write_atomically
+from hica.storage import read_file, write_atomically
 from hica.study import Name, Section, Sha256, Study, WrittenAs, read_toml, validated
 from hica.study.differences import differences
 
@@ -331,7 +331,7 @@ def _json(folder: Path, name: str) -> Any:
 
 def _read(folder: Path, name: str) -> bytes:
     try:
-        return (folder / name).read_bytes()
+        return read_file(folder / name)
     except OSError as error:
         raise ConfigurationError(
             f"{folder / name}: cannot be read: {error.strerror}; unpack the coordinator's start "

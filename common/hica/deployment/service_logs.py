@@ -1,9 +1,10 @@
 """What the processes of a coordinator or a hospital have logged, as `tail` shows it."""
 
+import signal
 import subprocess
 from pathlib import Path
 
-from hica.errors import ConfigurationError
+from hica.errors import ConfigurationError, StorageError
 
 
 def show_logs(folder: Path, service: str | None, lines: int, follow: bool, writer: str) -> None:
@@ -14,10 +15,21 @@ def show_logs(folder: Path, service: str | None, lines: int, follow: bool, write
 
     Raises:
         ConfigurationError: There is no such log; names those there are.
+        StorageError: A log cannot be read.
+        BrokenPipeError: Nobody reads on.
     """
     files = log_files(folder, service, writer)
     following = ["--follow=name", "--retry"] if follow else []
-    subprocess.run(["tail", "--verbose", f"--lines={lines}", *following, *files], check=True)
+    code = subprocess.run(
+        ["tail", "--verbose", f"--lines={lines}", *following, *files], check=False
+    ).returncode
+    if code == -signal.SIGPIPE:
+        raise BrokenPipeError
+    if code:
+        raise StorageError(
+            f"{folder}: not all logs could be shown (tail ended with {code}, and says why above): "
+            "make them readable for this user"
+        )
 
 
 def log_files(folder: Path, service: str | None, writer: str) -> list[Path]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from hica.errors import DataError
+from hica.storage import read_file
 
 Array = npt.NDArray[Any]
 
@@ -61,7 +62,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
 def read_bytes(path: Path) -> bytes:
     """The bytes of an image file, for hashing and decoding alike."""
     try:
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read: {error.strerror}; restore the file or take its row out of "

@@ -5,12 +5,12 @@ import io
 import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hica.errors import DataError
 from hica.images.groups import group_names
-from hica.storage import write_atomically
+from hica.storage import read_file, write_atomically
 
 COLUMNS = ("image", "label", "patient_id", "split", "mask", "findings", "report", "dup_group")
 SPLITS = ("train", "test")
@@ -35,6 +35,10 @@ class Record:
     report: str | None = None
     name: str = ""
     """The image as the manifest writes it: the same on any machine; default: its file name."""
+    dup_group: str | None = field(default=None, compare=False)
+    """As the manifest has it; what it links is in `group`."""
+    sha256: str | None = field(default=None, compare=False)
+    """Of the image file, where a study was drawn with it: it is used with no other content."""
 
     def __post_init__(self) -> None:
         name = self.name or self.image.name
@@ -69,6 +73,8 @@ def examine_manifest(path: Path) -> tuple[list[Record], list[DataError]]:
         DataError: The file as a whole cannot be read.
     """
     rows = _read_rows(path)
+    if not rows:
+        raise DataError(f"{path}: the manifest names no images; add a row for each image")
     names = [row["image"] for _, row in rows]
     groups = group_names(
         names, [row["patient_id"] for _, row in rows], [row["dup_group"] for _, row in rows]
@@ -84,10 +90,11 @@ def examine_manifest(path: Path) -> tuple[list[Record], list[DataError]]:
     return records, problems
 
 
-def write_manifest(path: Path, records: Iterable[Record]) -> None:
+def write_manifest(path: Path, records: Iterable[Record], groups: bool = True) -> None:
     """Write records as a manifest that `read_manifest` reads back as they are.
 
-    Paths below the manifest's folder are written relative to it, others absolute.
+    Paths below the manifest's folder are written relative to it, others absolute. Without `groups`
+    the column `dup_group` stays empty: a group that is named after its file only is none.
 
     Raises:
         DataError: The name of a file is not in UTF-8.
@@ -113,7 +120,7 @@ def write_manifest(path: Path, records: Iterable[Record]) -> None:
                 written(record.mask),
                 "|".join(record.findings),
                 record.report or "",
-                record.group,
+                record.group if groups else "",
             ]
         )
     try:
@@ -126,16 +133,13 @@ def write_manifest(path: Path, records: Iterable[Record]) -> None:
     write_atomically(path, data)
 
 
-def names_of(path: Path, patient: str) -> set[str]:
-    """The images, as a manifest writes them, of a patient; or of the row of this image.
-
-    That is a row whose column `image` holds `patient`, and which names no patient.
+def patients_by_image(path: Path) -> dict[str, str]:
+    """The patient of each image that a manifest names, both as it writes them; empty: none.
 
     Raises:
         DataError: The manifest cannot be read.
     """
-    rows = [row for _, row in _read_rows(path)]
-    return {row["image"] for row in rows if patient == (row["patient_id"] or row["image"])}
+    return {row["image"]: row["patient_id"] for _, row in _read_rows(path)}
 
 
 def take_out(path: Path, images: Set[str]) -> None:
@@ -146,7 +150,7 @@ def take_out(path: Path, images: Set[str]) -> None:
         StorageError: It cannot be written.
     """
     _read_rows(path)  # says what is wrong with it
-    lines = path.read_bytes().splitlines(keepends=True)
+    lines = read_file(path).splitlines(keepends=True)
     reader = csv.reader(io.StringIO(b"".join(lines).decode("utf-8-sig"), newline=""))
     column = [name.strip() for name in next(reader)].index("image")
     start = reader.line_num
@@ -218,7 +222,7 @@ def check_split(records: Iterable[Record], source: str) -> None:
 def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Line number and the fields of `COLUMNS`, stripped and empty where absent, of every row."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 ({error}); save the file as CSV UTF-8") from None
     except OSError as error:
@@ -252,8 +256,6 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             rows.append((reader.line_num, {column: given.get(column, "") for column in COLUMNS}))
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: not valid CSV: {error}") from None
-    if not rows:
-        raise DataError(f"{path}: the manifest names no images; add a row for each image")
     return rows
 
 
@@ -274,6 +276,7 @@ def _record(path: Path, line: int, row: dict[str, str], group: str, named: int) 
         group=group,
         report=row["report"] or None,
         name=row["image"],
+        dup_group=row["dup_group"] or None,
     )
 
 

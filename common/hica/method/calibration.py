@@ -10,12 +10,17 @@ put this right. The objective is a sum over images, so Newton's method on the si
 gradients and Hessians takes the very steps it would take on pooled scores.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hica.method.pseudo_labels import Labels, Matrix, Vector
+
+LONGEST_GRADIENT = 1.001 * math.sqrt(2)
+"""L2 norm of an image's p − 1_y: two corners of the simplex are no further apart. A secure sum is
+rounded."""
 
 
 class Curvature(NamedTuple):
@@ -50,3 +55,12 @@ def newton_step(bias: Vector, parts: list[Curvature], ridge: float) -> Vector:
     hessian = np.sum([part.hessian for part in parts], axis=0) / images
     step: Vector = np.linalg.solve(hessian + 2 * ridge * np.eye(len(bias)), gradient)
     return bias - step
+
+
+def largest_intercept(steps: int, ridge: float) -> float:
+    """The most that an intercept can come to in Newton steps from zero.
+
+    A step is b' = (H/n + 2ρI)⁻¹ (H/n·b − g/n). H has no negative eigenvalue, so the first term is
+    no longer than b, and the second no longer than |g/n| / 2ρ.
+    """
+    return steps * LONGEST_GRADIENT / (2 * ridge)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from hica.errors import ConfigurationError, MessageError
-from hica.method.local_training import Schedule, train
+from hica.method.local_training import Schedule
 from hica.method.model import AlignmentModel
 from hica.method.pseudo_labels import ClusterSums
 from hica.privacy.accountant import Charge
@@ -27,11 +27,10 @@ from hica.privacy.budget import Rounds, rounds_of, statistics_multiplier, traini
 from hica.privacy.dp_sgd import PrivateSchedule, train_privately
 from hica.privacy.noise import NoiseSource
 from hica.privacy.statistics import SENSITIVITY, group_sums, noised, unit_weights
-from hica.seeds import derived_seed
 from hica.steps.arrays import LARGEST_WEIGHT, STATE_ARRAYS, Sizes
 from hica.steps.state import WEIGHTS, weights_of
 from hica.steps.step import Answer, Role, SiteData, Statistic, Step, Turn
-from hica.steps.training import Lesson, Trainer, Training
+from hica.steps.training import Lesson, Trainer, Training, plain_trainer
 from hica.study import Study
 from hica.wire.messages import Request
 
@@ -117,7 +116,7 @@ def release(
         trainer = (
             _private_trainer(step, data, request, guarantee)
             if private
-            else _plain_trainer(data, request)
+            else plain_trainer(data, request)
         )
         answer = step.taught(data, model, request, trainer)
         return replace(answer, examples=data.told(step.role)) if private else answer
@@ -186,17 +185,6 @@ def _bounded(
     parts = step.rows(data, model, request)
     weights = unit_weights(units_of(request.study, data.examples(step.role).groups))
     return group_sums(parts.rows, parts.groups, groups, weights[parts.images])
-
-
-def _plain_trainer(data: SiteData, request: Request) -> Trainer:
-    """Local epochs whose random draws are the same if the round is repeated."""
-    seed = derived_seed(data.study.study.seed, data.name, request.kind, request.round)
-    generator = torch.Generator().manual_seed(seed)
-
-    def trainer(model: AlignmentModel, lesson: Lesson) -> float:
-        return train(model, lesson.examples, lesson.loss, lesson.schedule, generator, lesson.pull)
-
-    return trainer
 
 
 def _private_trainer(

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hica.seeds import derived_seed
+from hica.steps.pretraining import matched
 from hica.steps.reach import Rates
-from hica.steps.step import SiteData, Stage
+from hica.steps.step import Kept, SiteData, Stage
 from hica.steps.training import Lesson, Training, texts_of
 from hica.study import Study
 from hica.wire.messages import Request
@@ -56,10 +57,10 @@ class Alignment(Training):
         """The shots, and what their labels are spread to."""
         stage = data.study.alignment
         shots = examples = data.examples("labelled")
-        keep = {}
+        keep: dict[str, Kept] = {}
         if stage.label_propagation:
             labels = spread_labels(data, model)
-            keep = {"spread": {"labels": labels}}
+            keep = {"spread": {"labels": labels, "images": data.images("unlabelled")}}
             examples = with_spread(data, labels)
         return Lesson(
             examples,
@@ -106,12 +107,16 @@ def spread_labels(data: SiteData, model: AlignmentModel) -> NDArray[np.int64]:
     """Labels [n] spread from the shots to the unlabelled images; -1 where none is sure enough.
 
     They are decided once, at the site's first round of stage 2: after that they would confirm
-    themselves.
+    themselves. Each stays with its image, whatever has become of the manifest since.
     """
     from hica.method.label_propagation import UNKNOWN, propagated
 
     if data.has_kept("spread"):
-        return np.asarray(data.kept("spread")["labels"])
+        images = data.images("unlabelled")
+        kept = np.full(len(images), UNKNOWN)
+        rows, known = matched(images, data.kept("spread"))
+        kept[rows] = known
+        return kept
     near, far = (data.embedded(part, model) for part in ("labelled", "unlabelled"))
     one, other = (part.images.double().numpy() for part in (near, far))
     seed = derived_seed(data.study.study.seed, data.name, "spread") % 2**32

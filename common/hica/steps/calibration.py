@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hica.errors import MessageError
-from hica.method.calibration import Curvature, curvature, newton_step
+from hica.method.calibration import LONGEST_GRADIENT, Curvature, curvature, newton_step
 from hica.steps.arrays import LARGEST_FEATURE, Array
-from hica.steps.evaluation import class_scores
+from hica.steps.predictions import class_scores
 from hica.steps.state import State
 from hica.steps.step import Answer, Received, SiteData, Stage, Statistic, Turn
 from hica.study import Study
@@ -68,6 +68,12 @@ class Calibration(Statistic):
             raise MessageError(
                 f"sums of a Newton step up to {largest:.3g} over {number} images: each adds at "
                 "most 1"
+            )
+        longest = float(np.linalg.norm(gradient)) / number
+        if longest > LONGEST_GRADIENT:
+            raise MessageError(
+                f"the gradient of a Newton step has norm {longest:.3g} an image, possible is "
+                f"{LONGEST_GRADIENT:.3g}"
             )
         least = np.linalg.eigvalsh(hessian).min()
         if not np.allclose(hessian, hessian.T) or least < -1e-9 * number:

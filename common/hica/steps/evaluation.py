@@ -13,17 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hica.errors import MessageError
+from hica.method.disclosure import patients_of, small_classes
 from hica.method.evaluation import site_metrics
+from hica.method.gain import Gain, gain_of
 from hica.method.site_metrics import SiteMetrics
 from hica.method.stratified import combine
+from hica.steps.personal import kept_logits, mixed
+from hica.steps.predictions import logits, probabilities_of
 from hica.steps.state import State
-from hica.steps.step import Answer, Part, Received, SiteData, Stage, Step, Turn
+from hica.steps.step import Answer, Received, SiteData, Stage, Step, Turn
 from hica.study import Study
 from hica.wire.messages import Reply, Request
 
 if TYPE_CHECKING:  # the coordinator's run has no torch in memory
-    from torch import Tensor
-
     from hica.method.model import AlignmentModel
 
 NAMES = ("zero_shot", "final")
@@ -38,7 +40,10 @@ class Evaluation(Step):
     name = "evaluation"
     kind = "evaluate.metrics"
     role = "test"
-    leaves = "accuracy, AUROC, confusion counts and calibration on your held-out patients"
+    leaves = (
+        "accuracy, AUROC, confusion counts and calibration on your held-out patients; accuracy and "
+        "AUROC of the shared model and of one trained at your site alone"
+    )
     details = None
     in_sum = False
     needs_noise = False
@@ -50,80 +55,87 @@ class Evaluation(Step):
 
     def answer(self, data: SiteData, model: AlignmentModel, request: Request) -> Answer:
         """Metrics; the predictions are kept at the site."""
-        study, examples = data.study, data.examples("test")
-        probabilities, labels = predict(data, model), examples.labels.numpy()
-        metrics = site_metrics(
-            probabilities,
-            labels,
-            list(examples.groups),
-            len(study.classes),
-            seed=study.study.seed,
-            min_count=study.federation.min_count,
-        )
+        shared, labels = logits(data, model), data.examples("test").labels.numpy()
+        trained = request.round == 1
+        probabilities = probabilities_of(mixed(data, shared) if trained else shared)
+        metrics = measured(data, probabilities, data.study.federation.min_count)
+        details: dict[str, Any] = metrics.to_dict()
+        if trained:
+            found = gain(data, shared, data.study.federation.min_count)
+            details["gain"] = found.to_dict() if found else None
         name = (ZERO_SHOT, FINAL)[request.round]
-        kept = {"probabilities": probabilities, "labels": labels, "images": data.images("test")}
-        return Answer({}, metrics.n, metrics.to_dict(), {name: kept})
+        kept = {
+            "probabilities": probabilities,
+            "shared": probabilities_of(shared),
+            "labels": labels,
+            "images": data.images("test"),
+        }
+        return Answer({}, metrics.n, details, {name: kept})
 
     def check(self, study: Study, state: State, reply: Reply, sites: int = 1) -> None:
         """Refuse metrics that cannot be read, or are of more images than stand behind them."""
-        n = metrics_of(study, reply).n
+        n = metrics_of(study, reply)[0].n
         if n > reply.examples:
             raise MessageError(f"metrics of {n} images, {reply.examples} stand behind them")
 
     def combine(self, state: State, received: Received) -> State:
         """Metrics over all sites, beside those of each."""
-        found = {reply.site: metrics_of(received.study, reply) for reply in received.replies}
+        study, replies = received.study, received.replies
+        found = {reply.site: metrics_of(study, reply)[0] for reply in replies}
+        gains = {reply.site: metrics_of(study, reply)[1] for reply in replies}
         evaluation = {
             "overall": combine(list(found.values())).to_dict(),
             "per_site": {site: metrics.to_dict() for site, metrics in found.items()},
+            "gain": {site: each.to_dict() for site, each in gains.items() if each},
         }
         name = NAMES[received.turn.round]
         return replace(state, evaluations=state.evaluations | {name: evaluation})
 
 
-def metrics_of(study: Study, reply: Reply) -> SiteMetrics:
-    """The metrics that a site has answered with.
+def metrics_of(study: Study, reply: Reply) -> tuple[SiteMetrics, Gain | None]:
+    """The metrics that a site has answered with, and what joining gave it where it can say.
 
     Raises:
         MessageError: They are not of this study's classes, or contradict each other.
     """
-    return SiteMetrics.from_dict(reply.details, len(study.classes), reply.site)
+    table = dict(reply.details)
+    gain = table.pop("gain", None)
+    metrics = SiteMetrics.from_dict(table, len(study.classes), reply.site)
+    return metrics, None if gain is None else Gain.from_dict(gain, reply.site)
 
 
-def predict(data: SiteData, model: AlignmentModel) -> NDArray[Any]:
-    """Class probabilities [n, C] of the site's held-out images."""
-    scores = class_scores(data, "test", model)
-    return np.asarray((scores + intercepts(data, model)).softmax(dim=-1).numpy())
+def measured(data: SiteData, probabilities: NDArray[Any], min_count: int) -> SiteMetrics:
+    """Metrics of probabilities [n, C] of the site's held-out images."""
+    examples = data.examples("test")
+    return site_metrics(
+        probabilities,
+        examples.labels.numpy(),
+        list(examples.groups),
+        len(data.study.classes),
+        seed=data.study.study.seed,
+        min_count=min_count,
+    )
 
 
-def intercepts(data: SiteData, model: AlignmentModel) -> Tensor:
-    """[C] the federation's, or the site's own where it knows the prevalence of its classes."""
-    import torch
+def gain(data: SiteData, shared: NDArray[Any], min_count: int) -> Gain | None:
+    """What joining gave, of the shared model's logits [n, C]; None where the site did not train.
 
-    from hica.method.prevalence import matching_intercepts
-
-    shares = data.rest_shares
-    if shares is None:
-        return model.bias.cpu()
-    scores = class_scores(data, "rest", model)
-    return torch.from_numpy(matching_intercepts(scores.numpy(), shares)).to(scores.dtype)
-
-
-def class_scores(data: SiteData, part: Part, model: AlignmentModel) -> Tensor:
-    """Scores over temperature [n, C] of some of a site's images, without intercepts; on the CPU."""
-    import torch
-
-    stage, device = data.study.alignment, model.centre.device
-    batch = data.embedded(part, model)
-    with torch.no_grad():
-        scores = model.scores(
-            batch.images.to(device),
-            batch.regions.to(device),
-            batch.valid.to(device),
-            model.finding_classes,
-            stage.region_blend,
-        )
-    return (scores / stage.temperature).cpu()
+    On the images that `site_metrics` measures: classes with fewer than `min_count` patients are
+    left out. There must be one with as many.
+    """
+    own = kept_logits(data)
+    if own is None:
+        return None
+    examples = data.examples("test")
+    labels, groups = examples.labels.numpy(), list(examples.groups)
+    classes = range(len(data.study.classes))
+    small = small_classes(patients_of(labels.tolist(), groups, classes), min_count)
+    rows = np.flatnonzero(~np.isin(labels, sorted(small)))
+    alone, joined, personal = (
+        probabilities_of(each)[rows] for each in (own["alone"], shared, mixed(data, shared))
+    )
+    names = [groups[row] for row in rows]
+    return gain_of(alone, joined, personal, labels[rows], names, seed=data.study.study.seed)
 
 
 EVALUATION = Evaluation()

@@ -1,7 +1,7 @@
 """The plan of a run: every exchange, in order, as the study decides them.
 
 centre → zero-shot → [k-means → stage 1 rounds] → centre → bank start → (stage 2 round → centre)…
-→ intercepts → metrics → the end is told
+→ intercepts → personal models → metrics → the end is told
 
 This is the one list of steps: budget, policy, consent, the site's guard and the coordinator read
 it.
@@ -16,6 +16,7 @@ from hica.steps.calibration import CALIBRATION
 from hica.steps.centre import CENTRE
 from hica.steps.clusters import ASSIGN, DRAWN_START, LLOYD, SITE_START
 from hica.steps.evaluation import EVALUATION
+from hica.steps.personal import PERSONAL
 from hica.steps.pretraining import PRETRAINING
 from hica.steps.prototypes import PROTOTYPES
 from hica.steps.result import RESULT
@@ -33,6 +34,7 @@ STEPS: list[Step] = [
     CENTRE,
     PROTOTYPES,
     CALIBRATION,
+    PERSONAL,
     EVALUATION,
     RESULT,
 ]

@@ -2,7 +2,7 @@
 
 The request carries the final model, as every request carries the model of its time. The site keeps
 it for its people, with metrics on its own held-out patients: exact, of every class, as they stay.
-All that leaves is how many patients have withdrawn.
+All that leaves is how many patients have withdrawn, where they are not few.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hica.errors import HicaError
-from hica.method.evaluation import site_metrics
-from hica.steps.evaluation import ZERO_SHOT, predict
+from hica.steps.evaluation import ZERO_SHOT, gain, measured
+from hica.steps.personal import mixed
+from hica.steps.predictions import logits, probabilities_of
 from hica.steps.state import State
 from hica.steps.step import Answer, Received, SiteData, Stage, Step, Turn
 from hica.study import Study
@@ -33,8 +33,9 @@ class Result(Step):
     kind = "evaluate.result"
     role = None
     leaves = (
-        "how many patients have withdrawn since the study began, and nothing else: the study is "
-        "over, and your site keeps the final model and the results on your own held-out patients"
+        "how many patients have withdrawn since the study began (fewer than min_count only as "
+        '"some", in a private study not at all), and nothing else: the study is over, and your '
+        "site keeps the final model and the results on your own held-out patients"
     )
     details = Ended
     in_sum = False
@@ -47,21 +48,31 @@ class Result(Step):
 
     def answer(self, data: SiteData, model: AlignmentModel, request: Request) -> Answer:
         """How many withdrew; and, for the site's people, how good the model is there."""
-        return Answer(details={"withdrawn": data.withdrawn}, result=_found(data, model))
+        return Answer(details={"withdrawn": _withdrawn(data)}, result=_found(data, model))
 
     def combine(self, state: State, received: Received) -> State:
         """Nothing is learnt of it."""
         return state
 
 
+def _withdrawn(data: SiteData) -> int | str | None:
+    """What is told of patients who have withdrawn: a small number would be about each of them."""
+    if data.study.privacy.is_private:
+        return None
+    return "some" if 0 < data.withdrawn < data.study.federation.min_count else data.withdrawn
+
+
 def _found(data: SiteData, model: AlignmentModel) -> dict[str, Any]:
-    """Metrics of the trained model and of the texts alone, or why there are none."""
-    found: dict[str, Any] = {"federated": None, "zero_shot": None, "why_none": ""}
+    """Metrics of the site's predictions, of the texts alone, and what joining gave; or why not."""
+    found: dict[str, Any] = {"federated": None, "zero_shot": None, "gain": None, "why_none": ""}
     if not data.size("test"):
         return found | {"why_none": "this site holds out no images"}
     try:
-        found["federated"] = _measured(data, predict(data, model))
+        shared = logits(data, model)
+        found["federated"] = measured(data, probabilities_of(mixed(data, shared)), 1).to_dict()
         found["zero_shot"] = _zero_shot(data)
+        gained = gain(data, shared, 1)
+        found["gain"] = gained.to_dict() if gained else None
     except HicaError as error:  # an image that cannot be read keeps no model from the site
         found["why_none"] = str(error)
     return found
@@ -74,20 +85,7 @@ def _zero_shot(data: SiteData) -> dict[str, Any] | None:
     kept = data.kept(ZERO_SHOT)
     if not np.array_equal(kept["images"], data.images("test")):
         return None
-    return _measured(data, kept["probabilities"])
-
-
-def _measured(data: SiteData, probabilities: NDArray[Any]) -> dict[str, Any]:
-    """Exact metrics of predictions [n, C] on the held-out images."""
-    study, examples = data.study, data.examples("test")
-    return site_metrics(
-        probabilities,
-        examples.labels.numpy(),
-        list(examples.groups),
-        len(study.classes),
-        seed=study.study.seed,
-        min_count=1,
-    ).to_dict()
+    return measured(data, kept["probabilities"], 1).to_dict()
 
 
 RESULT = Result()

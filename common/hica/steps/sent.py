@@ -7,7 +7,8 @@ rounds needs nothing more to judge a request. Of a text bank it does not know th
 its rows are unit.
 
 A scale that is fine in one feature shows the images near a value of it: none may be finer than a
-spread over images makes it. What the study does not use, or has not estimated yet, is as it was.
+spread over images makes it. Intercepts that are larger than Newton steps make them would turn every
+prediction into one class. What the study does not use, or has not estimated yet, is as it was.
 """
 
 import math
@@ -18,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hica.errors import MessageError
+from hica.method.calibration import largest_intercept
 from hica.steps.arrays import LARGEST_UNIT
+from hica.steps.calibration import CALIBRATION
 from hica.steps.centre import FINEST
 from hica.steps.plan import plan
 from hica.steps.reach import ROUNDING, Reach
@@ -87,6 +90,16 @@ def _check_estimates(turn: Turn, study: Study, arrays: Weights, earlier: Sequenc
             f"array 'scale' is finer in one feature, {scale.min():.3g}, than a spread over images "
             f"makes it: at least 1/{1 / FINEST:.0f} of the mean over features"
         )
+    # Those of class means have no bound but their declared one: means may lie nearly on a line.
+    steps = sum(each.step is CALIBRATION for each in earlier)
+    if steps:
+        possible = largest_intercept(steps, study.calibration.ridge)
+        largest = float(np.abs(arrays["bias"]).max())
+        if largest > possible:
+            raise MessageError(
+                f"array 'bias' holds an intercept of {largest:.3g}, {steps} Newton steps with "
+                f"calibration.ridge = {study.calibration.ridge:g} make it {possible:.3g} at most"
+            )
 
 
 def rounds_of(turns: Sequence[Turn], study: Study) -> list[Reach]:

@@ -36,6 +36,7 @@ class State:
         centroids: [k, D] of stage 1, float64; empty before it.
         optimiser: State of the aggregation rule.
         evaluations: Metrics by name: `zero_shot`, `final`.
+        texts: The text bank before anything was learnt.
     """
 
     shared: Weights = field(default_factory=dict)
@@ -46,6 +47,7 @@ class State:
     centroids: Matrix = field(default_factory=lambda: np.zeros((0, 0)))
     optimiser: Weights = field(default_factory=dict)
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    texts: Bank = field(default_factory=lambda: Bank(*np.zeros((2, 0, 0), np.float32)))
 
     @property
     def width(self) -> int:

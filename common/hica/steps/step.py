@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from hica.errors import ConfigurationError
 from hica.steps.arrays import Array
-from hica.steps.state import State, Weights
+from hica.steps.state import Bank, State, Weights
 from hica.study import Study
 from hica.wire.details import Details, Nothing
 from hica.wire.messages import Arrays, Reply, Request
@@ -153,6 +153,15 @@ class SiteData(Protocol):
 
     def embedded(self, part: Part, model: AlignmentModel) -> Batch:
         """Their unit embeddings under a model, on the CPU."""
+
+    def alone(self, texts: Bank) -> AlignmentModel:
+        """The model of a site that learns by the study's recipe, from these texts, with nobody.
+
+        Models that were built before are not to be used any more: the tower is the same.
+        """
+
+    def adapted(self, learnt: State) -> AlignmentModel:
+        """What the site makes of the shared model by training on its own shots; likewise."""
 
     def positives(self, part: Part, rows: Tensor, labels: Tensor) -> Tensor:
         """Findings [n, M] that some of the images may show, were these their labels."""

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hica.errors import MessageError
+from hica.seeds import derived_seed
 from hica.steps.arrays import LARGEST_CHANGE, WEIGHTS_ARRAY, Array
 from hica.steps.reach import Rates, Reach
 from hica.steps.state import WEIGHTS, State, weights_of
@@ -190,6 +191,21 @@ class Training(Step):
         elif not private:
             told["loss"] = received.loss / received.examples
         return told | {"lora_discarded": received.rule.last_discarded if replies else 0.0}
+
+
+def plain_trainer(data: SiteData, request: Request) -> Trainer:
+    """Local epochs whose random draws are the same if the round is repeated."""
+    import torch
+
+    from hica.method.local_training import train
+
+    seed = derived_seed(data.study.study.seed, data.name, request.kind, request.round)
+    generator = torch.Generator().manual_seed(seed)
+
+    def trainer(model: AlignmentModel, lesson: Lesson) -> float:
+        return train(model, lesson.examples, lesson.loss, lesson.schedule, generator, lesson.pull)
+
+    return trainer
 
 
 def texts_of(request: Request, model: AlignmentModel) -> tuple[Tensor, Tensor]:

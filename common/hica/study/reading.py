@@ -10,6 +10,7 @@ from typing import Any, TypeGuard, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from hica.errors import ConfigurationError
+from hica.storage import read_file
 from hica.study.schema import Study
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -26,7 +27,7 @@ def read_text(path: Path) -> str:
         ConfigurationError: The file is missing, cannot be read, or is not in UTF-8.
     """
     try:
-        data = path.read_bytes()
+        data = read_file(path)
         text = data.decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigurationError(f"{path}: no such file") from None

@@ -16,6 +16,7 @@ from hica.study.sections import (
     ClassSection,
     FederationSection,
     ModelSection,
+    PersonalSection,
     PretrainingSection,
     PrivacySection,
     RegionsSection,
@@ -43,6 +44,7 @@ class Study(Section):
     pretraining: PretrainingSection = PretrainingSection()
     alignment: AlignmentSection = AlignmentSection()
     calibration: CalibrationSection = CalibrationSection()
+    personal: PersonalSection = PersonalSection()
     regions: RegionsSection = RegionsSection()
     federation: FederationSection = FederationSection()
     privacy: PrivacySection = PrivacySection()

@@ -253,6 +253,20 @@ class CalibrationSection(Section):
     """ρ, the weight of ‖intercepts‖² beside the mean cross-entropy."""
 
 
+class PersonalSection(Section):
+    """`[personal]`: what a site has for itself beside the shared model, and never sends.
+
+    After the last round every site trains on from the shared model on its own shots, and once more
+    alone; it predicts with all three.
+    """
+
+    epochs: Count = 32
+    """Over the site's own shots, at the rates of `[alignment]`; 0: sites predict with the shared
+    model, and do not find out what joining gave."""
+    weight: Fraction = 0.5
+    """Share of the site's own two models in the logits of its predictions."""
+
+
 class RegionsSection(Section):
     """`[regions]`: which parts of an image the regional term looks at."""
 

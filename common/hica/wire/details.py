@@ -5,7 +5,7 @@ fit the study and the site, the coordinator checks (`hica_server.replies`). Metr
 model (`hica.method.site_metrics`), and so have the parts of a secure sum (`hica.secure_sum.wire`).
 """
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -65,8 +65,8 @@ class Trained(Details):
 class Ended(Details):
     """Of a site that was told the end of a study."""
 
-    withdrawn: Images
-    """Patients who have withdrawn since the study was drawn there."""
+    withdrawn: Images | Literal["some"] | None
+    """Patients who have withdrawn since the study was drawn there; "some": few; None: not told."""
 
 
 class Capabilities(Details):

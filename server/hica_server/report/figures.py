@@ -59,11 +59,11 @@ _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "hica",
 }
-_styled = matplotlib.rc_context(_STYLE)  # a decorator as well as a context
+styled = matplotlib.rc_context(_STYLE)  # a decorator as well as a context
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
-def _uri(figure: Figure) -> str:
+def uri(figure: Figure) -> str:
     """The figure as an SVG data URI whose text is set in the reader's own system font."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
@@ -73,7 +73,7 @@ def _uri(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
-@_styled
+@styled
 def loss_curves(rounds: Sequence[dict[str, Any]], sites: Sequence[str]) -> str | None:
     """Loss per round of the federation and of each site, one panel a stage; accuracy beside it."""
     colours = _colours(sites)
@@ -97,7 +97,7 @@ def loss_curves(rounds: Sequence[dict[str, Any]], sites: Sequence[str]) -> str |
         _draw_lines(axes, overall, of_sites, colours)
         axes.set_title(title)
         axes.set_xlabel("round")
-    return _uri(figure)
+    return uri(figure)
 
 
 def _series(
@@ -197,7 +197,7 @@ def pooled_bins(bins: Sequence[Bin]) -> list[Bin]:
     return result
 
 
-@_styled
+@styled
 def reliability(calibration: dict[str, list[Bin]], ece: dict[str, float]) -> str | None:
     """Accuracy against confidence: all sites, then each; the area of a dot shows its images."""
     shown = {name: bins for name, bins in calibration.items() if bins}
@@ -222,7 +222,7 @@ def reliability(calibration: dict[str, list[Bin]], ece: dict[str, float]) -> str
     for axes in grid.flat[max(0, len(panels) - columns) : len(panels)]:
         axes.set_xlabel("confidence")
         axes.tick_params(labelbottom=True)
-    return _uri(figure)
+    return uri(figure)
 
 
 def _draw_reliability(axes: Axes, bins: list[Bin], colour: str) -> None:
@@ -247,7 +247,7 @@ def _draw_reliability(axes: Axes, bins: list[Bin], colour: str) -> None:
     axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
 
 
-@_styled
+@styled
 def embedding(layout: Embedding, class_names: Sequence[str], sites: Sequence[str]) -> str:
     """Image features in the plane, coloured by class and, beside it, by site."""
     points, labels = np.asarray(layout.points), np.asarray(layout.labels)
@@ -258,7 +258,7 @@ def embedding(layout: Embedding, class_names: Sequence[str], sites: Sequence[str
     left.set_title("by class" + (", unlabelled in grey" if (labels < 0).any() else ""))
     _draw_points(right, points, list(layout.sites), sites)
     right.set_title("by site")
-    return _uri(figure)
+    return uri(figure)
 
 
 def _draw_points(axes: Axes, points: Any, names: list[str], order: Sequence[str]) -> None:
@@ -291,7 +291,7 @@ def _draw_points(axes: Axes, points: Any, names: list[str], order: Sequence[str]
         )
 
 
-@_styled
+@styled
 def traffic(rounds: Sequence[dict[str, Any]]) -> str | None:
     """Bytes of every round, all sites together: up to the coordinator and down to the sites."""
     up = np.array([each.get("bytes_up") or 0 for each in rounds], dtype=float)
@@ -307,10 +307,10 @@ def traffic(rounds: Sequence[dict[str, Any]]) -> str | None:
     axes.set_ylabel(unit)
     axes.grid(axis="x", visible=False)
     _mark_stages(axes, rounds)
-    return _uri(figure)
+    return uri(figure)
 
 
-@_styled
+@styled
 def attendance(rounds: Sequence[dict[str, Any]], sites: Sequence[str]) -> str | None:
     """Sites by rounds: took part (filled), missed (open), refused (cross)."""
     if not rounds or not sites:
@@ -337,7 +337,7 @@ def attendance(rounds: Sequence[dict[str, Any]], sites: Sequence[str]) -> str | 
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     _mark_stages(axes, rounds)
-    return _uri(figure)
+    return uri(figure)
 
 
 def round_of(entry: dict[str, Any]) -> int | str:

@@ -19,6 +19,7 @@ from hica.printable import size_words
 from hica.storage import replacing
 from hica_server.report import figures, pictures
 from hica_server.report.extras import Extras
+from hica_server.report.gain_figure import gain
 
 METRICS = {
     "balanced_accuracy": "Balanced accuracy",
@@ -77,18 +78,21 @@ def view(result: dict[str, Any], study_toml: str, extras: Extras) -> dict[str, A
         or hashlib.sha256(study_toml.encode()).hexdigest(),
         "seed": result.get("seed"),
         "sites": sites,
+        "notes": [(name, words) for name, site in sites.items() for words in site.get("notes", [])],
         "withdrawn": _withdrawn(sites),
         "class_names": names,
         "metrics": METRICS,
         "final": result.get("final") or {},
         "findings": headline(result),
         "comparison": comparison,
+        "same_images": len({row.values.get("n") for row in comparison}) == 1,
         "scale": scale([row.values for row in comparison]),
         "per_site": per_site,
         "site_scale": scale(list(per_site.values())),
         "worst": worst_site(per_site),
         "curves": figures.loss_curves(rounds, list(sites)),
         "confusions": confusions(per_site, len(names)),
+        "gain": gain(result.get("gain") or {}),
         "reliability": figures.reliability(
             {name: each.get("calibration") or [] for name, each in per_site.items()},
             ece_of(result),
@@ -192,7 +196,7 @@ def scale(tables: list[dict[str, Any]]) -> float:
 
 
 def _withdrawn(sites: dict[str, Any]) -> str:
-    """How many patients withdrew at which site; empty where nobody is known to have."""
+    """How many patients withdrew at which site, or "some"; empty where nobody is known to have."""
     counts = {name: site.get("withdrawn") for name, site in sites.items()}
     return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
 

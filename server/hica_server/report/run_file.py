@@ -6,30 +6,101 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from hica.errors import ConfigurationError
 from hica.study.schema import canonical_json
 
 
+class _Shape(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Interval(_Shape):
+    value: float
+    low: float
+    high: float
+
+
+class _Measured(_Shape):
+    accuracy: _Interval
+    balanced_accuracy: _Interval
+    auroc: _Interval | None
+
+
+class _Site(_Shape):
+    classes: dict[str, int | None] = {}
+    notes: list[str] = []
+
+
+class _Exchange(_Shape):
+    stage: str
+    round: int
+    seconds: float = 0.0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    participants: list[str] = []
+    refused: dict[str, str] = {}
+    missing: list[str] = []
+
+
+class _Result(_Shape):
+    """Of `result.json`, what report, export and tables count on."""
+
+    study: str
+    study_sha256: str
+    seed: int
+    sites: dict[str, _Site]
+    rounds: list[_Exchange]
+    final: _Measured
+    per_site: dict[str, _Measured]
+    baselines: dict[str, _Measured | None]
+    versions: dict[str, str]
+
+
 def read_run_file(run: Path, name: str) -> dict[str, Any]:
-    """Read a file that a finished run has left.
+    """Read a JSON object that a finished run has left.
 
     Raises:
-        ConfigurationError: It is not there, because the run has not ended or this is no run.
+        ConfigurationError: It is not there, because the run has not ended or this is no run; or it
+            is damaged.
     """
     path = run / name
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigurationError(
             f"{path}: no such file; give the folder of a run that has come to its end (the command "
             "that started a run also resumes it)"
         ) from None
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"{path}: cannot be read ({error}); delete it and run the study's command again, which "
-            "writes it anew"
-        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from None
+    if not isinstance(content, dict):
+        raise _damaged(path, f"it holds {type(content).__name__}, not a table")
     return content
+
+
+def read_result(run: Path) -> dict[str, Any]:
+    """Read `result.json`.
+
+    Raises:
+        ConfigurationError: See `read_run_file`.
+    """
+    result = read_run_file(run, "result.json")
+    try:
+        _Result.model_validate(result)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(str(part) for part in problem["loc"])
+        raise _damaged(run / "result.json", f"{field}: {problem['msg']}") from None
+    return result
+
+
+def _damaged(path: Path, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path}: cannot be read ({why}); delete it and run the study's command again, which "
+        "writes it anew"
+    )
 
 
 def study_hash(table: Mapping[str, Any]) -> str:

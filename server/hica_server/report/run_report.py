@@ -7,7 +7,7 @@ import tomli_w
 from hica.study import Study, validated
 from hica_server.report.extras import Extras
 from hica_server.report.html import write_report
-from hica_server.report.run_file import check_one_study, read_run_file, study_hash
+from hica_server.report.run_file import check_one_study, read_result, read_run_file, study_hash
 
 
 def write_run_report(run: Path) -> Path:
@@ -17,7 +17,7 @@ def write_run_report(run: Path) -> Path:
         ConfigurationError: The run has not come to its end, a file of it is damaged, or the two are
             of different studies.
     """
-    result = read_run_file(run, "result.json")
+    result = read_result(run)
     table = read_run_file(run, "study.json")
     check_one_study(run, {"result.json": result["study_sha256"], "study.json": study_hash(table)})
     study = validated(Study, table, str(run / "study.json"))

@@ -83,7 +83,7 @@ def run(
     json_: Json = False,
 ) -> None:
     """Run or resume a simulated study and write its report."""
-    from hica_server.console import final_table
+    from hica_server.console import final_table, gain_table
     from hica_simulations.console import watching_on
     from hica_simulations.experiments.baselines.every_run import simulate_with_baselines
     from hica_simulations.experiments.titles import TITLES
@@ -100,6 +100,8 @@ def run(
         print(json.dumps(result))
         return
     Console().print(final_table(result, TITLES))
+    if (gained := gain_table(result)) is not None:
+        Console().print(gained)
     Console().print(f"report: {report}")
 
 

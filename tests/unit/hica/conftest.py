@@ -137,6 +137,7 @@ class StubSite:
             centre=self.model.centre.numpy(),
             scale=np.ones((2, dim), np.float32),
             bias=np.zeros(len(self.study.classes)),
+            texts=Bank(self.model.classes.detach().numpy(), self.model.findings.detach().numpy()),
             centroids=unit_rows(self.study.pretraining.clusters, dim, 9).double().numpy(),
         )
 

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from hica.errors import StorageError
-from hica.storage import keep_private, open_to_others, replacing, write_atomically
+from hica.storage import keep_private, open_to_others, read_file, replacing, write_atomically
 
 
 def full_disk(*args, **kwargs):
@@ -125,3 +125,13 @@ def test_an_open_folder_is_told_with_the_remedy(tmp_path, umask):
     )
     folder.chmod(0o700)
     assert open_to_others(folder) == ""  # a closed folder closes what is in it
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="is a pipe or a device, not a file"):
+        read_file(tmp_path / "pipe")
+    with pytest.raises(IsADirectoryError):
+        read_file(tmp_path)
+    (tmp_path / "file").write_bytes(b"whole")
+    assert read_file(tmp_path / "file") == b"whole"

@@ -19,6 +19,7 @@ from hica.steps.evaluation import EVALUATION
 from hica.steps.plan import plan
 from hica.steps.pretraining import PRETRAINING
 from hica.steps.prototypes import PROTOTYPES
+from hica.steps.result import RESULT
 from hica.steps.state import Bank, State
 from hica.text.bank import TextBank
 from hica.wire.checkpoint import has_state, load_state
@@ -27,6 +28,7 @@ from hica.wire.records import decode_reply, encode_request
 from hica_client import app as the_app
 from hica_client.app import app, forget_sessions, noise_of, sum_over_of, without_folders
 from hica_client.ledger import verify
+from hica_client.result import is_whole
 from hica_client.session import Session
 from hica_client.site import load_site
 from hica_simulations.grid import InProcessGrid
@@ -471,6 +473,49 @@ def test_lloyd_steps_are_as_many_questions_as_the_plan_has_of_them(ask):
     for centroids in (rows[0], rows[1], rows[0]):  # two in the plan
         ask(LLOYD.kind, spec, settings=settings, centroids=centroids)
     assert "clusters was answered" in ask.failure(LLOYD.kind, settings, centroids=rows[2])
+
+
+# --- The end -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ask_to_the_end(ask):
+    """A site that remembers, and has answered a turn of the study."""
+    ask.forgets = False
+    ask(CENTRE.kind, SUMS)
+    return ask
+
+
+@pytest.mark.parametrize("lost", ["result.json", "model.safetensors", "damaged"])
+def test_a_result_that_was_lost_is_written_again_when_the_end_is_told_again(ask_to_the_end, lost):
+    ask = ask_to_the_end
+    ask(RESULT.kind, {})
+    before = (ask.state / "result.json").read_bytes()
+    assert is_whole(load_site(ask.site_file), ask.study)
+    ask(RESULT.kind, {})
+    assert (ask.state / "result.json").read_bytes() == before
+    if lost == "damaged":
+        (ask.state / "model.safetensors").write_text("x")
+    else:
+        (ask.state / lost).unlink()
+    ask(RESULT.kind, {})
+    assert is_whole(load_site(ask.site_file), ask.study)
+
+
+def test_the_end_of_a_study_that_has_not_begun_here_is_refused(ask):
+    assert "this site has answered nothing of this study" in ask.failure(RESULT.kind)
+    assert not (ask.state / "result.json").exists()
+
+
+def test_after_the_end_nothing_is_answered_that_was_not_before(ask_to_the_end):
+    ask = ask_to_the_end
+    ask(RESULT.kind, {})
+    for kind, settings in (
+        (ALIGNMENT.kind, turn_settings(ask.study, ALIGNMENT)),
+        (EVALUATION.kind, {}),
+    ):
+        assert "the study is over at this site" in ask.failure(kind, settings)
+    ask(CENTRE.kind, SUMS)
 
 
 def turn_settings(study, step):

@@ -117,6 +117,7 @@ def test_init_fills_the_manifest_from_folders_by_class(run_command, tmp_path):
     run_command("init", tmp_path / "new", "--images", tmp_path / "exported")
     records = read_manifest(tmp_path / "new" / "manifest.csv")
     assert [record.label for record in records] == ["normal", "pneumonia"]
+    assert {record.dup_group for record in records} == {None}
 
 
 @pytest.mark.parametrize("name", ["site.toml", "manifest.csv"])

@@ -174,7 +174,6 @@ def test_a_user_without_a_name_has_a_number(run, study, enrolled_site, monkeypat
 def test_a_no_approves_nothing(run, study, enrolled_site):
     code, _, err = run(study.sha256, answer="n\n")
     assert (code, "error: not approved; nothing is trained here" in err) == (2, True)
-    assert run(study.sha256, answer="")[0] == 130  # nobody there to answer
     assert not approved(load_site(enrolled_site), study.sha256)
 
 
@@ -183,6 +182,21 @@ def test_too_few_digits_or_none(run, prefix):
     code, out, err = run(prefix, "--yes")
     assert (code, out) == (2, "")
     assert "give at least the first 12 of the hash's 64 hexadecimal digits" in err
+
+
+def test_where_nobody_answers_it_says_how_to_decide(run, study, enrolled_site):
+    code, _, err = run(study.sha256)
+    assert code == 2 and "standard input: has ended" in err and "--yes" in err
+    assert not approved(load_site(enrolled_site), study.sha256)
+
+
+def test_the_kit_of_another_site_is_not_approved(run, study, enrolled_site, unpack_kit):
+    unpack_kit(enrolled_site, study, site="south")
+    beside = enrolled_site.parent / "kit" / "study.toml"
+    for more in ([], ["--study", beside]):
+        code, _, err = run(study.sha256, "--yes", *more)
+        assert code == 2 and "is the kit of 'south', but site.name is 'north'" in err
+    assert decisions(load_site(enrolled_site)) == {}
 
 
 def test_capitals_of_a_hash_mean_the_same(run, study, enrolled_site):

@@ -1,21 +1,20 @@
 """What was drawn stays drawn, whatever becomes of manifest, files and settings."""
 
-import csv
-import random
 import shutil
-import uuid
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.unit.hica_client.manifests import Folder
 
 from hica.cohort.draw import hash_of
 from hica.errors import CheckpointError, DataError
 from hica.steps.pretraining import matched
+from hica_client.audit import Event, append
 from hica_client.draws import site_roles
 from hica_client.session import Session
-from hica_client.site import load_site
+from hica_client.withdrawal import withdraw
 
 FREE = ("federation.min_count=1", "alignment.shots=3")
 PRIVATE = (
@@ -25,79 +24,6 @@ PRIVATE = (
     "calibration.rounds=0",
     "alignment.centring=none",
 )
-
-
-class Folder:
-    """A site's manifest and images, and what a hospital may do to them in the middle of a study."""
-
-    def __init__(self, site_file):
-        self.site_file, self.root = site_file, site_file.parent
-        self.manifest = self.root / "manifest.csv"
-        for row in (rows := self.rows()):  # two images of each patient
-            row["patient_id"] = f"p{int(row['patient_id'][1:]) // 2}"
-        self.write(rows)
-
-    @property
-    def site(self):
-        return load_site(self.site_file)
-
-    def rows(self):
-        with self.manifest.open() as file:
-            return list(csv.DictReader(file))
-
-    def write(self, rows):
-        with self.manifest.open("w", newline="") as file:
-            writer = csv.DictWriter(
-                file, ["image", "label", "patient_id", "split", "mask", "dup_group"]
-            )
-            writer.writeheader()
-            writer.writerows(rows)
-
-    def change(self, edit, draws):
-        rows = self.rows()
-        row, other = draws.sample(rows, 2)
-        if edit == "remove":
-            rows.remove(row)
-        elif edit == "remove a patient":
-            rows = [each for each in rows if each["patient_id"] != row["patient_id"]]
-        elif edit == "reorder":
-            draws.shuffle(rows)
-        elif edit == "rename":
-            name = f"{uuid.uuid4().hex}.png"
-            (self.root / row["image"]).rename(self.root / name)
-            row["image"] = name
-        elif edit == "rename to a name that was there":
-            (self.root / row["image"]).rename(self.root / "x.png")
-            (self.root / other["image"]).rename(self.root / row["image"])
-            (self.root / "x.png").rename(self.root / other["image"])
-        elif edit == "relabel":
-            row["label"] = {"round": "square", "square": "round"}[row["label"]]
-        elif edit == "another patient's":
-            row["patient_id"] = other["patient_id"]
-        elif edit == "link":
-            row["dup_group"] = other["dup_group"] = "g"
-        elif edit == "add":
-            name = f"{uuid.uuid4().hex}.png"
-            (self.root / name).write_bytes(self.different(row))
-            rows.append({**row, "image": name, "mask": ""})
-        elif edit == "copy":
-            name = f"{uuid.uuid4().hex}.png"
-            shutil.copy(self.root / row["image"], self.root / name)
-            rows.append({**row, "image": name, "patient_id": uuid.uuid4().hex})
-        elif edit == "overwrite":
-            (self.root / row["image"]).write_bytes(self.different(row))
-        elif edit == "split":
-            for each in rows:
-                each["split"] = draws.choice(("train", "test"))
-        elif edit == "fraction":
-            text = self.site_file.read_text()
-            kept = [line for line in text.splitlines() if not line.startswith("test_fraction")]
-            kept.insert(kept.index("[data]") + 1, f"test_fraction = {draws.uniform(0.1, 0.9)}")
-            self.site_file.write_text("\n".join(kept) + "\n")
-        self.write(rows)
-
-    def different(self, row):
-        return (self.root / row["image"]).read_bytes() + random.randbytes(4)
 
 
 EDITS = (
@@ -222,7 +148,7 @@ def test_what_has_changed_is_told_to_the_site_in_numbers_and_to_the_coordinator_
     assert "the manifest has changed" in here
     assert "1 images are gone, or their files hold others: left out (2.png …)" in here
     assert "1 images have another label" in here
-    assert "2 held-out images are of patients who are learnt from" in here
+    assert "2 held-out images are of patients who are learnt from, by patient_id" in here
     (told,) = session.capabilities()["notes"]
     assert "nothing new is taken in" in told and not any(map(str.isdigit, told))
 
@@ -250,7 +176,7 @@ def test_an_image_in_two_files_is_not_tested_where_it_is_learnt_from(draw_site, 
     assert not hashes(roles.test) & hashes(roles.pool)
     here = "\n".join(note.here for note in roles.notes)
     assert "holds out 1 images that are learnt from in another file" in here
-    assert "1 held-out images are of patients who are learnt from" in here
+    assert "1 held-out images are of patients who are learnt from, by patient_id" in here
 
 
 def test_files_that_are_the_same_are_learnt_from_as_the_manifest_has_them(draw_site, toy_study):
@@ -269,6 +195,31 @@ def test_a_study_whose_draw_is_gone_is_not_drawn_anew(draw_site, toy_study):
     (session.state / "draw.json").unlink()
     with pytest.raises(CheckpointError, match=r"draw\.json: missing, though this study has begun"):
         Session(folder.site, toy_study(*FREE))
+
+
+@pytest.mark.parametrize(
+    ("kind", "decision", "lost"),
+    [
+        ("train.align", "sent", True),
+        ("train.align", "refused", False),
+        ("query.capabilities", "sent", False),
+    ],
+)
+def test_a_study_whose_whole_folder_is_gone_is_not_drawn_anew_once_anything_was_learnt(
+    draw_site, toy_study, kind, decision, lost
+):
+    """95 of 143 images that were then tested had been trained on."""
+    folder, study = Folder(draw_site("north", images=24)), toy_study(*FREE)
+    state = Session(folder.site, study).state
+    event = Event("message", decision, kind=kind, study=study.sha256)
+    append(folder.site.audit_log, event)
+    shutil.rmtree(state)
+    if lost:
+        with pytest.raises(CheckpointError, match=r"draw\.json: missing, though this study has be"):
+            site_roles(folder.site, study, keep=False)
+    else:
+        site_roles(folder.site, study, keep=True)
+    site_roles(folder.site, toy_study(*FREE, "study.seed=5"), keep=True)
 
 
 def test_a_damaged_draw_is_named_with_the_remedy(draw_site, toy_study):
@@ -295,3 +246,65 @@ def test_an_image_that_cannot_be_read_ends_a_plain_study_and_no_private_one(
     assert not (folder.site.data.state).exists()
     roles = site_roles(folder.site, toy_study(*FREE, *PRIVATE), keep=True)
     assert len(roles.pool) == 12
+
+
+@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("by_third", [True, False])
+def test_a_twin_of_a_trained_image_is_not_tested_after_that_one_was_withdrawn(
+    draw_site, toy_study, seen, by_third
+):
+    """Said to be twins in the middle of a study, seen by a session or not; or by a third image."""
+    folder = Folder(draw_site("north", images=24))
+    study = toy_study(*FREE)
+    first = site_roles(folder.site, study, keep=True)
+    trained, third, twin = first.pool[0], first.test[0], first.test[-1]
+
+    def link(mark, *images):
+        names = [image.name for image in images]
+        rows = folder.rows()
+        folder.write([{**row, "dup_group": mark if row["image"] in names else ""} for row in rows])
+
+    link("d1", trained, third if by_third else twin)
+    if seen:
+        site_roles(folder.site, study, keep=True)
+    withdraw(folder.site, trained.patient_id, "somebody")
+    if by_third:
+        site_roles(folder.site, study, keep=True)
+        link("d2", third, twin)
+        withdraw(folder.site, third.patient_id, "somebody")
+    roles = site_roles(folder.site, study, keep=True)
+    assert twin.name not in [row.name for row in roles.test] and roles.test
+    kept = (folder.site.study_folder(study.sha256) / "draw.json").read_text()
+    assert f'"patient:{trained.patient_id}"' not in kept and f'"{trained.name}"' not in kept
+
+
+def test_a_file_s_name_links_nobody_when_another_image_has_it(draw_site, toy_study):
+    """Every file took its neighbour's name: nobody was tested any more."""
+    folder, study = Folder(draw_site("north", images=24)), toy_study(*FREE)
+    rows = [{**row, "patient_id": "", "mask": ""} for row in folder.rows()]
+    folder.write(rows)
+    tested = hashes(site_roles(folder.site, study, keep=True).test)
+    names = [row["image"] for row in rows]
+    for name in names:
+        (folder.root / name).rename(folder.root / f"{name}.before")
+    shifted = [*names[1:], names[0]]
+    for before, name in zip(names, shifted, strict=True):
+        (folder.root / f"{before}.before").rename(folder.root / name)
+    folder.write([{**row, "image": name} for row, name in zip(rows, shifted, strict=True)])
+    roles = site_roles(folder.site, study, keep=True)
+    assert hashes(roles.test) == tested and len(tested) == 12
+    assert not any("of patients who are learnt from" in note.here for note in roles.notes)
+
+
+def test_a_group_that_has_the_name_of_one_of_its_files_links_them(draw_site, toy_study):
+    folder, study = Folder(draw_site("north", images=24)), toy_study(*FREE)
+    folder.write([{**row, "patient_id": ""} for row in folder.rows()])
+    first = site_roles(folder.site, study, keep=True)
+    names = (first.pool[0].name, first.test[0].name)
+    rows = folder.rows()
+    folder.write([{**r, "dup_group": names[0] if r["image"] in names else ""} for r in rows])
+    roles = site_roles(folder.site, study, keep=True)
+    assert len(roles.test) == 11
+    here = "\n".join(note.here for note in roles.notes)
+    assert "1 held-out images are of patients who are learnt from, by dup_group: not" in here
+    assert "restore the manifest and draw.json from a backup" in here

@@ -213,7 +213,12 @@ def test_what_the_runner_warns_of_is_passed_on_and_the_rest_left_to_its_log(clie
 @pytest.fixture
 def told(client):
     """Has the site told that the study is over."""
-    return lambda: write_json(result_file(client.site, client.kit.study_sha256), {})
+    return lambda: tell(client.site, client.kit.study_sha256)
+
+
+def tell(site, study_sha256):
+    for name in ("model.safetensors", "model.json", "result.json"):
+        write_json(result_file(site, study_sha256).with_name(name), {})
 
 
 def heard(client, kind, sent=True):
@@ -227,6 +232,13 @@ def test_a_client_is_done_once_it_was_told_and_the_coordinator_has_its_answer(cl
     assert not client.is_done()
     told()
     assert client.is_done()
+
+
+def test_a_client_whose_model_was_lost_waits_for_it(client, told, monkeypatch):
+    told()
+    result_file(client.site, client.kit.study_sha256).with_name("model.safetensors").unlink()
+    monkeypatch.setattr(operation, "LINGER_SECONDS", -1.0)
+    assert not client.is_done()
 
 
 def test_an_answer_under_way_is_waited_for_but_not_for_ever(client, told, monkeypatch):
@@ -258,7 +270,7 @@ def test_a_study_that_is_over_ends_the_client_with_one_sentence(
         def tick(self):
             self.ticks += 1
             if over:
-                write_json(result_file(load_site(approved_site), toy_study().sha256), {})
+                tell(load_site(approved_site), toy_study().sha256)
             else:
                 os.kill(os.getpid(), signal.SIGTERM)
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hica.errors import CheckpointError, MessageError
+from hica.cohort.pipeline import Pipeline
+from hica.errors import CheckpointError, DataError, MessageError
 from hica.images.cache import file_sha256
 from hica.steps.state import Bank, State
 from hica.wire.checkpoint import load_state
@@ -304,3 +305,48 @@ def test_embeddings_are_kept_while_weights_and_scale_stay(open_session):
     with torch.no_grad():
         next(iter(model.shared().values())).mul_(2.0)
     assert session.embedded("labelled", model) is not second
+
+
+# --- Files that change under a session -----------------------------------------------------------
+
+PRIVATE = (
+    "privacy.mechanism=dp-sgd",
+    "privacy.epsilon=3.0",
+    "privacy.delta=1e-5",
+    "calibration.rounds=0",
+    "alignment.centring=none",
+)
+
+
+@pytest.mark.parametrize("part", ["labelled", "unlabelled", "centre", "test"])
+@pytest.mark.parametrize("private", [True, False])
+def test_a_file_that_was_overwritten_is_not_used_as_the_image_that_was_drawn(
+    open_session, part, private
+):
+    """A shot's bytes lay over a held-out file: tested were the pixels that were trained on."""
+    session = open_session("alignment.shots=3", *(PRIVATE if private else ()))
+    rows = session.rows(part)
+    shutil.copy(session.rows("labelled" if part == "test" else "test")[0].image, rows[0].image)
+    if private and part != "test":
+        examples = session.examples(part)  # a refusal would tell of one patient
+        assert len(examples) == len(session.images(part)) == len(rows) - 1
+        return
+    with pytest.raises(DataError, match=rf"{rows[0].name}: has changed since .* restart"):
+        session.examples(part)
+    again = Session(session.site, session.study)
+    assert rows[0].name not in [row.name for row in again.rows(part)]
+
+
+def test_a_file_that_changes_while_it_is_prepared_is_not_used(open_session, monkeypatch):
+    session = open_session("alignment.shots=3")
+    shot = session.rows("labelled")[0]
+    key = Pipeline._key
+
+    def overwritten_then(pipeline, record, *rest):
+        found = key(pipeline, record, *rest)
+        shutil.copy(session.rows("test")[0].image, shot.image)
+        return found
+
+    monkeypatch.setattr(Pipeline, "_key", overwritten_then)
+    with pytest.raises(DataError, match="has changed since"):
+        session.examples("labelled")

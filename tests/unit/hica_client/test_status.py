@@ -10,6 +10,7 @@ from hica_client.audit import Event, append
 from hica_client.cli import main
 from hica_client.link import Link
 from hica_client.operation import link_file, lock_file, processes_file
+from hica_client.result import result_file
 from hica_client.site import load_site
 from hica_client.status import describe, status
 
@@ -48,6 +49,20 @@ def test_of_a_site_that_never_ran(enrolled_site):
         "coordinator": "coordinator.example:8443",
         "approved": "no study",
     }
+
+
+def test_what_joining_gave_is_told_once_that_is_known(enrolled_site, site, toy_study):
+    assert status(enrolled_site)["gain"] is None
+    metric = {"value": 0.5, "low": 0.5, "high": 0.5}
+    compared = {"accuracy": metric, "balanced_accuracy": metric, "auroc": None}
+    gain = dict.fromkeys(("alone", "personal", "difference"), compared)
+    path = result_file(site, toy_study().sha256)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for table, told in (({"gain": gain}, True), ({"gain": None}, False), ([], False)):
+        path.write_text(json.dumps(table))
+        assert ("joining gave" in words(enrolled_site)) == told
+    path.write_text(json.dumps({"gain": gain}))
+    assert words(enrolled_site)["joining gave"].startswith("accuracy 50.0 → 50.0 (+50.0 [+50.0, ")
 
 
 def test_of_a_site_without_a_kit(draw_site):

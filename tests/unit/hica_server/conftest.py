@@ -27,6 +27,7 @@ from hica.steps.calibration import CALIBRATION
 from hica.steps.centre import CENTRE
 from hica.steps.clusters import LLOYD
 from hica.steps.evaluation import EVALUATION
+from hica.steps.personal import PERSONAL
 from hica.steps.plan import plan
 from hica.steps.prototypes import PROTOTYPES
 from hica.steps.result import RESULT
@@ -161,6 +162,8 @@ class FakeSite:
             sure = np.eye(2)[truth] * 0.8 + 0.1
             metrics = site_metrics(sure, truth, groups, 2, seed=0, min_count=1)
             return replace(empty, examples=len(truth), details=metrics.to_dict())
+        if kind == PERSONAL.kind:
+            return empty
         if kind == RESULT.kind:
             return replace(empty, details={"withdrawn": self.withdrawn})
         stays = kind != ALIGNMENT.kind

@@ -156,8 +156,9 @@ def test_validate_as_json_holds_the_resolved_study_with_its_overrides(run_comman
     assert validated(Study, summary["resolved"], "resolved") == changed
     assert summary["sha256"] == changed.sha256
     assert summary["stage_1"] == "off"
-    # centre, zero-shot, prototypes, the rounds each with its centre, intercepts, evaluation, end
-    assert summary["steps"] == 5 + 2 * changed.alignment.rounds + changed.calibration.rounds
+    # Centre, zero-shot, prototypes, the rounds each with its centre, intercepts, personal models,
+    # evaluation, end.
+    assert summary["steps"] == 6 + 2 * changed.alignment.rounds + changed.calibration.rounds
 
 
 def test_validate_lists_every_mistake_and_ends_with_2(run_command, tmp_path):
@@ -239,6 +240,26 @@ def test_a_damaged_result_says_how_it_is_written_anew(run_command, finished):
     assert code == 2
     assert "result.json: cannot be read" in err
     assert "again" in err
+
+
+@pytest.mark.parametrize("verb", [["report"], ["export", "--to", "model.safetensors"]])
+@pytest.mark.parametrize(
+    "text", ["[]", "null", "{}", "[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"study": 7}']
+)
+def test_a_result_of_another_shape_is_damaged(run_command, finished, verb, text):
+    (finished / "result.json").write_text(text)
+    code, _, err = run_command(*verb, finished)
+    assert code == 2 and "result.json: cannot be read" in err and "delete it and run" in err
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("final", {}), ("sites", []), ("rounds", [7]), ("baselines", {"a": {}})]
+)
+def test_a_part_of_a_result_that_is_of_another_shape_is_named(run_command, finished, key, value):
+    table = json.loads((finished / "result.json").read_text())
+    write_json(finished / "result.json", table | {key: value})
+    code, _, err = run_command("report", finished)
+    assert code == 2 and f"result.json: cannot be read ({key}" in err
 
 
 def test_export_writes_the_trained_arrays_and_what_they_belong_to(

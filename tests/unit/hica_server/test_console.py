@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from hica_server import console as module
-from hica_server.console import Display, final_table, left_out
+from hica_server.console import Display, final_table, gain_table, left_out
 from hica_server.progress import Progress
 from hica_server.settings import Folder
 
@@ -108,3 +108,31 @@ def test_methods_that_only_a_simulation_has_are_shown_where_their_titles_are_giv
     result = {"study": "toy", "seed": 3, "final": measured, "baselines": {"probe": measured}}
     assert final_table(result).row_count == 1
     assert final_table(result, {"probe": "a probe", "federated": "ours"}).row_count == 2
+
+
+def test_what_joining_gave_is_a_row_a_site():
+    def metric(value):
+        return {"value": value, "low": value - 0.02, "high": value + 0.01}
+
+    gain = {
+        "alone": {"accuracy": metric(0.8), "balanced_accuracy": metric(0.7), "auroc": None},
+        "personal": {"accuracy": metric(0.85), "balanced_accuracy": metric(0.69), "auroc": None},
+        "difference": {"accuracy": metric(0.05), "balanced_accuracy": metric(-0.01), "auroc": None},
+    }
+    text = StringIO()
+    Console(file=text, width=160).print(gain_table({"gain": {"north[1]": gain}}))
+    (row,) = [line for line in text.getvalue().splitlines() if "north[1]" in line]
+    assert "70.0 → 69.0" in row and "-1.0 [-3.0, +0.0]" in row and "–" in row
+    assert gain_table({"gain": {}}) is None and gain_table({}) is None
+
+
+def test_where_methods_saw_different_images_each_says_how_many():
+    interval = {"value": 0.5, "low": 0.4, "high": 0.6}
+    measured = {"accuracy": interval, "balanced_accuracy": interval, "auroc": interval}
+    final, fewer = {**measured, "n": 50}, {**measured, "n": 40}
+    for before, shown in ((fewer, ["(texts only), n = 40", "federated, n = 50"]), (final, [])):
+        result = {"study": "toy", "seed": 3, "final": final, "baselines": {"zero_shot": before}}
+        text = StringIO()
+        Console(file=text, width=160).print(final_table(result))
+        assert all(words in text.getvalue() for words in shown)
+        assert ("n = " in text.getvalue()) == bool(shown)

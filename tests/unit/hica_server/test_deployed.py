@@ -156,7 +156,9 @@ def test_on_a_full_disk_the_error_that_matters_is_the_first(tmp_path):
         raise StorageError("state: could not be written")
 
 
-def test_what_is_logged_is_kept_with_its_time_in_one_file(tmp_path):
+def test_what_is_logged_is_kept_with_its_time_in_one_file(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "flwr")  # another test of the process may have silenced it
+    monkeypatch.setattr(logging.getLogger("flwr"), "disabled", False)
     path = tmp_path / "logs" / "serverapp.log"
     with logging_to(path):
         logging.getLogger("hica.server").info("a step")

@@ -124,6 +124,13 @@ def test_a_finished_study_is_not_run_again_and_its_report_is_there(
     assert study.study.name in (folder.run / "report.html").read_text()
 
 
+def test_a_result_that_is_damaged_says_how_it_is_written_anew(folder, study, nothing_is_started):
+    write_result(folder, study)
+    (folder.run / "result.json").write_text("[]")
+    with pytest.raises(ConfigurationError, match=r"result\.json: cannot be read .* delete it"):
+        operation.run(folder.root)
+
+
 def test_a_finished_study_is_served_again_to_tell_who_was_away(folder, study, monkeypatch):
     write_result(folder, study)
     seconds = []

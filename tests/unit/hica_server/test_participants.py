@@ -197,6 +197,14 @@ def test_an_enrolled_site_that_is_not_connected_is_missing_at_the_start(enrolled
     assert met.last.missing == ["c"]
 
 
+def test_a_site_that_may_be_away_is_not_missing(enrolled, make_site):
+    met, roster = enrolled(make_site("a"), make_site("b"), make_site("c"))
+    roster.away("b")
+    roster.away("c")
+    met.participants.meet("good", quorum=0, gone=["b"])
+    assert met.last.missing == ["c"]
+
+
 def test_a_site_that_connects_later_is_asked_once_and_takes_part(enrolled, make_site):
     late = make_site("c")
     met, roster = enrolled(make_site("a"), make_site("b"), late)

@@ -18,6 +18,7 @@ def full_state():
     learnt = State(
         shared={"tower.w/x": rows(2, 3), "scale": np.float32(2)},
         bank=Bank(rows(2, 4), rows(5, 4)),
+        texts=Bank(rows(2, 4), rows(5, 4)),
         centre=rows(2, 4),
         scale=rows(2, 4),
         bias=draws.normal(size=2),

@@ -44,14 +44,70 @@ def test_nobody_has_to_answer(run_with, caplog):
     assert "not told that the study is over" in caplog.text and "--tell" in caplog.text
 
 
-def test_a_site_that_refuses_is_not_asked_again(run_with):
+def failed(reply):
+    """A site that could not write the model."""
+    return failure(reply.kind, reply.site, 0, "the disk is full", MessageError())
+
+
+def times_told(sites):
+    return [site.asked().count(RESULT.kind) for site in sites]
+
+
+def test_a_site_that_refuses_has_not_been_told_and_is_asked_at_the_next_start(run_with, caplog):
+    run, sites = run_with()
+    sites[1].changes[RESULT.kind] = failed
+    run.coordinator._tell_seconds = 3600.0  # who refuses is asked once, and not waited for
+    run.take(RESULT)
+    assert times_told(sites) == [1, 1, 1] and run.state.told == ["a", "c"]
+    assert "the disk is full" in run.last["refused"]["b"]
+    assert "b: not told that the study is over" in caplog.text and "--tell" in caplog.text
+    sites[1].changes.clear()
+    run.take(RESULT)
+    assert run.state.told == ["a", "c", "b"]
+
+
+def test_a_site_that_refused_is_asked_again_when_it_has_connected_anew(run_with, monkeypatch):
     run, (a, b, c) = run_with()
-    b.changes[RESULT.kind] = lambda reply: failure(
-        reply.kind, "b", 0, "policy.kinds of this site does not list it", MessageError()
-    )
+    monkeypatch.setattr("hica_server.telling.POLL_SECONDS", 0.0)
+    run.coordinator._tell_seconds = 3600.0
+
+    def restarted(reply):
+        b.changes.clear()
+        run.grid.away = {2: 1, 3: 5}
+        return failed(reply)
+
+    b.changes[RESULT.kind] = restarted
+    run.grid.away = {3: 3}
+    run.take(RESULT)
+    assert times_told((a, b, c)) == [1, 2, 1] and run.state.told == ["a", "b", "c"]
+
+
+def test_a_site_that_was_told_is_told_again_at_the_next_start(run_with):
+    """It may have lost its result."""
+    run, sites = run_with()
     run.take(RESULT).take(RESULT)
-    assert [site.asked().count(RESULT.kind) for site in (a, b, c)] == [1, 1, 1]
-    assert "policy.kinds" in run.last["refused"]["b"]
+    assert times_told(sites) == [2, 2, 2] and run.state.told == ["a", "b", "c"]
+
+
+def test_who_was_told_before_is_not_waited_for(run_with):
+    run, sites = run_with()
+    run.grid.away = {3: 1}
+    run.take(RESULT)
+    assert run.state.told == ["a", "b"]
+    run.coordinator._tell_seconds = 3600.0
+    run.grid.away = {2: 10**9}
+    run.take(RESULT)
+    assert times_told(sites) == [2, 1, 1] and run.state.told == ["a", "b", "c"]
+
+
+def test_where_all_were_told_before_each_is_waited_for(run_with, monkeypatch):
+    run, sites = run_with()
+    monkeypatch.setattr("hica_server.telling.POLL_SECONDS", 0.0)
+    run.take(RESULT)
+    run.coordinator._tell_seconds = 3600.0
+    run.grid.away = {2: 3}
+    run.take(RESULT)
+    assert times_told(sites) == [2, 2, 2]
 
 
 def test_an_answer_that_tells_something_is_not_read(run_with):
@@ -83,8 +139,8 @@ def test_who_is_away_is_not_waited_for_without_end(run_with, monkeypatch):
 
 
 def test_how_many_patients_withdrew_is_noted_and_a_number_that_is_none_is_not_read(run_with):
-    run, (a, b, _) = run_with()
-    a.withdrawn, b.withdrawn = 2, -1
+    run, (a, b, c) = run_with()
+    a.withdrawn, b.withdrawn, c.withdrawn = 7, -1, "some"
     run.take(RESULT)
-    assert run.state.withdrawn == {"a": 2, "c": 0}
+    assert run.state.withdrawn == {"a": 7, "c": "some"}
     assert "withdrawn" in run.last["refused"]["b"]

@@ -12,8 +12,13 @@ from hica_simulations.place import Place
 from hica_simulations.run import Federation, Watching, run_federation, sources_of
 from hica_simulations.scenario import Scenario
 
-ALONE = {"federation": {"quorum": 1}, "privacy": {"secure_aggregation": False, "noise": "local"}}
-"""One site has nobody to hide among, and its noise must be enough by itself."""
+ALONE = {
+    "federation": {"quorum": 1},
+    "privacy": {"secure_aggregation": False, "noise": "local"},
+    "personal": {"epochs": 0},
+}
+"""One site has nobody to hide among, and its noise must be enough by itself; what it has learnt is
+its own model."""
 
 
 class BaselineFederations:

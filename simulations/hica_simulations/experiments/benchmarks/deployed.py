@@ -56,6 +56,7 @@ def small_scenario(
             "flip_at_test": False,
         },
         "calibration": {"rounds": 0},
+        "personal": {"epochs": 0},
         "regions": {"method": "grid", "count": 1},
         "federation": {"quorum": sites, "min_count": 1, **federation},
     }

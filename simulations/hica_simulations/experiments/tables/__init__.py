@@ -21,6 +21,7 @@ TABLES = {
     "sites": "hica_simulations.experiments.tables.sites_table",
     "prevalence": "hica_simulations.experiments.tables.prevalence_table",
     "training": "hica_simulations.experiments.tables.training_table",
+    "gain": "hica_simulations.experiments.tables.gain_table",
     "privacy": "hica_simulations.experiments.tables.privacy",
 }
 

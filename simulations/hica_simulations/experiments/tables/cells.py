@@ -12,7 +12,7 @@ from typing import Any
 
 from hica.errors import ConfigurationError
 from hica.storage import write_atomically
-from hica.study import Changes
+from hica.study import Changes, merged
 from hica_simulations.place import Place
 from hica_simulations.predictions import Predictions
 from hica_simulations.run import PREDICTIONS, claim
@@ -27,6 +27,9 @@ WORST = ("worst_accuracy", "worst_balanced_accuracy", "worst_auroc")
 COSTS = ("seconds", "bytes_up", "bytes_down")
 """Bytes are a federation's; None for what is not one."""
 ROW = "row.json"
+
+SHARED_MODEL: Changes = {"personal": {"epochs": 0}}
+"""Tables compare what is sent and averaged; what sites make of it has a table of its own."""
 
 Row = dict[str, Any]
 """A cell's labels, `METRICS`, `WORST`, `COSTS`, and `error` where it could not be run."""
@@ -72,7 +75,7 @@ class Cell:
         Raises:
             ConfigurationError: The file or a setting is wrong.
         """
-        return load_scenario(self.study, self.overrides, self.changes)
+        return load_scenario(self.study, self.overrides, merged(SHARED_MODEL, self.changes))
 
 
 def folder_of(out: Path, cell: Cell) -> Path:

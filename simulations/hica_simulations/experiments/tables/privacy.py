@@ -26,7 +26,7 @@ DELTA = 1e-3
 """Well below one over the 120 to 240 shots that a federation of four sites learns from."""
 EVERYWHERE = {
     "model": {"train": "adapter", "layers": 0},
-    "alignment": {"scaling": "none"},
+    "alignment": {"scaling": "none", "centring": "global"},
     "pretraining": {"rounds": 0},
 }
 """Features of the frozen tower: with few patients nothing more can be learnt privately."""

@@ -32,7 +32,7 @@ from hica_simulations.place import Place
 
 LESIONS, BREAST = "breast_lesions", "breast_ultrasound"
 PNEUMONIA, KINDS, TUBERCULOSIS = "pneumonia", "pneumonia_kinds", "tuberculosis"
-PHANTOMS = "phantoms"
+PHANTOMS, CHEST = "phantoms", "chest_xray"
 EVERY = (LESIONS, BREAST, PNEUMONIA, KINDS, TUBERCULOSIS)
 
 LORA = "clip_lora"
@@ -75,6 +75,7 @@ ALL = 1000
 
 PARTS = (
     Part("main", "main", EVERY, (1, 2, 4, 8, 16, 20), methods=FAST),
+    Part("gain", "gain", (CHEST,)),
     Part("prevalence", "prevalence", (LESIONS,)),
     Part("terms", "ablation", EVERY, (4,), methods=(*TERMS, "with stage 1")),
     Part("all-labels", "main", (LESIONS,), (ALL,), 3, (OURS, "linear_probe", "cnn")),

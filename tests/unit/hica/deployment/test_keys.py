@@ -107,6 +107,13 @@ def test_no_public_key(text, tmp_path):
         keys.read_public(path)
 
 
+def test_a_public_key_is_read_behind_the_mark_of_windows_editors(tmp_path):
+    made = keys.generate(tmp_path / "site")
+    path = keys.public_path(tmp_path / "site")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert keys.read_public(path) == made
+
+
 def test_no_public_file(tmp_path):
     with pytest.raises(ConfigurationError, match=r"H1\.pub: cannot be read: No such file"):
         keys.read_public(tmp_path / "H1.pub")

@@ -1,7 +1,10 @@
+import os
+import subprocess
+
 import pytest
 
 from hica.deployment.service_logs import show_logs
-from hica.errors import ConfigurationError
+from hica.errors import ConfigurationError, StorageError
 
 WRITER = "hica-server run study"
 
@@ -32,6 +35,23 @@ def test_one_log_may_be_chosen(folder, capfd):
 def test_a_log_that_is_not_there_is_told_with_those_that_are(folder):
     with pytest.raises(ConfigurationError, match=r"--service nginx: choose one of gateway, super"):
         show_logs(folder, "nginx", 1, False, WRITER)
+
+
+def test_a_reader_that_has_gone_is_told_as_one(folder, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    real = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda *a, **more: real(*a, stdout=write, **more))
+    with pytest.raises(BrokenPipeError):
+        show_logs(folder, None, 2, False, WRITER)
+    os.close(write)
+
+
+def test_a_log_that_cannot_be_read_is_an_error_in_words(folder):
+    (folder / "gateway.log").unlink()
+    (folder / "gateway.log").symlink_to(folder / "nowhere")
+    with pytest.raises(StorageError, match="not all logs could be shown"):
+        show_logs(folder, None, 2, False, WRITER)
 
 
 def test_before_the_first_run_it_says_what_writes_logs(tmp_path):

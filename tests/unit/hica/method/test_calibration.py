@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from hica.method.calibration import Curvature, curvature, newton_step
+from hica.method.calibration import Curvature, curvature, largest_intercept, newton_step
 
 RIDGE = 0.03
 
@@ -80,3 +80,19 @@ def test_no_image_of_a_class_still_has_a_finite_step():
     bias = newton_step(np.zeros(3), [part, Curvature(np.zeros(3), np.zeros((3, 3)), 0)], RIDGE)
     assert np.isfinite(bias).all()
     assert bias[2] < 0
+
+
+@pytest.mark.parametrize("ridge", [1e-4, 0.03, 1.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_no_newton_steps_go_beyond_the_largest_intercept(ridge, seed):
+    """Neither with scores that are sure and wrong, nor with curvature that no image has."""
+    draws = np.random.default_rng(seed)
+    bias, wild = np.zeros(3), np.zeros(3)
+    for steps in range(1, 7):
+        labels = draws.integers(3, size=8) % (1 + seed % 3)
+        part = curvature(draws.normal(size=(8, 3)) * 50, labels, bias)
+        bias = newton_step(bias, [part], ridge)
+        root = draws.normal(size=(3, 3)) * 10.0 ** draws.integers(-4, 2)
+        gradient = 8 * np.sqrt(2) * np.sign(draws.normal()) * np.eye(3)[0]
+        wild = newton_step(wild, [Curvature(gradient, root @ root.T, 8)], ridge)
+        assert max(np.abs(bias).max(), np.abs(wild).max()) <= largest_intercept(steps, ridge)

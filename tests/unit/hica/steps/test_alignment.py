@@ -118,3 +118,19 @@ def test_which_labels_is_decided_once(spreading, lesson_of):
 
 def test_spread_labels_that_are_kept_are_those_of_the_whole_pool(spreading, lesson_of):
     assert lesson_of(spreading[0]).keep["spread"]["labels"].tolist() == [-1, -1, 0, 1, 0, -1]
+
+
+def test_a_label_that_was_spread_stays_with_its_image_when_another_one_is_gone(
+    spreading, lesson_of, monkeypatch
+):
+    site, _ = spreading
+    first = lesson_of(site)
+    site.keep(first.keep)
+    left, images = [0, 1, 3, 4, 5], site.images("unlabelled")
+    pool = site.parts["unlabelled"].rows(torch.tensor(left))
+    site.parts["unlabelled"] = pool
+    monkeypatch.setattr(site, "images", lambda part: images[left])
+    again = lesson_of(site, 1)
+    assert again.examples.labels[4:].tolist() == [1, 0]
+    assert torch.equal(again.examples.hidden[4:, 0], pool.hidden[2:4, 0])
+    assert again.keep["spread"]["labels"].tolist() == [-1, -1, 1, 0, -1]

@@ -4,7 +4,7 @@ import pytest
 from hica.errors import MessageError
 from hica.method.calibration import curvature, newton_step
 from hica.steps.calibration import CALIBRATION
-from hica.steps.evaluation import class_scores
+from hica.steps.predictions import class_scores
 from hica.steps.state import State
 from hica.steps.step import Answer
 from hica.wire.messages import Reply
@@ -78,6 +78,7 @@ def test_sums_that_images_can_have_are_let_through(sites, toy_study):
     [
         ({"examples": 0}, "over 0 images"),
         ({"gradient": np.array([9.0, -9.0])}, "up to 9 over 4 images: each adds at most 1"),
+        ({"gradient": np.full(3, 4.0)}, "has norm 1.73 an image, possible is 1.42"),
         ({"hessian": np.full((2, 2), 5.0)}, "up to 5 over 4 images: each adds at most 1"),
         ({"hessian": np.array([[0.5, 0.5], [-0.5, 0.5]])}, "not positive semi-definite"),
         ({"hessian": np.array([[0.5, 0.9], [0.9, 0.5]])}, "not positive semi-definite"),

@@ -5,7 +5,9 @@ import torch
 from hica.errors import MessageError
 from hica.method.evaluation import site_metrics
 from hica.method.site_metrics import SiteMetrics
-from hica.steps.evaluation import EVALUATION, class_scores, intercepts, predict
+from hica.steps.evaluation import EVALUATION
+from hica.steps.personal import predict
+from hica.steps.predictions import class_scores, intercepts
 from hica.steps.state import State
 from hica.steps.step import Answer
 from hica.wire.messages import Reply

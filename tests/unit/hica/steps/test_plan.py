@@ -9,6 +9,7 @@ from hica.steps.alignment import ALIGNMENT
 from hica.steps.centre import CENTRE
 from hica.steps.clusters import ASSIGN, DRAWN_START, LLOYD, SITE_START
 from hica.steps.evaluation import EVALUATION
+from hica.steps.personal import PERSONAL
 from hica.steps.plan import (
     STEPS,
     all_kinds,
@@ -50,7 +51,7 @@ TRAINING = [
     ("centre", 3),
 ]
 CALIBRATION = [("calibration 1/2", 0), ("calibration 2/2", 1)]
-END = ("evaluation", 1), ("telling the end", 0)
+END = ("personal models", 0), ("evaluation", 1), ("telling the end", 0)
 START, LLOYD_STEP = ("clusters", 0, "start"), ("clusters", 0, "lloyd")
 DRAWN, KEEP = ("clusters", 0), ("clusters", 0, "assign")
 ROUNDS = [("pretraining 1/2", 0, 1.0), ("pretraining 2/2", 1, pytest.approx(0.5))]
@@ -84,6 +85,12 @@ def test_where_nothing_is_centred_no_mean_is_asked_for(toy_study):
 def test_intercepts_can_be_left_out(toy_study):
     study = toy_study(*EVERY, "pretraining.rounds=0", "calibration.rounds=0")
     assert walk(study) == [*FIRST, PROTOTYPE, *TRAINING, *END]
+
+
+def test_personal_models_can_be_left_out(toy_study):
+    with_them = walk(toy_study(*EVERY))
+    without = walk(toy_study(*EVERY, "personal.epochs=0"))
+    assert without == [turn for turn in with_them if turn != END[0]]
 
 
 @pytest.mark.parametrize("change", ["train_text_bank=false", "bank_start=text"])
@@ -207,6 +214,7 @@ def test_kinds_are_in_the_order_of_their_first_use(toy_study):
             ("train.prototypes", study.alignment.starts_at_means),
             ("train.align", trains),
             ("train.calibrate", study.calibration.rounds > 0),
+            ("train.personal", True),
             ("evaluate.result", True),
         ]
         assert kinds_asked(study) == [kind for kind, asked in expected if asked]
@@ -217,7 +225,7 @@ def test_kinds_are_in_the_order_of_their_first_use(toy_study):
 
 def test_the_steps_in_which_sites_are_asked(toy_study):
     study = toy_study(*PRIVATE, "privacy.mechanism=prototypes", "pretraining.rounds=0")
-    assert steps_of(study) == [EVALUATION, PROTOTYPES, RESULT]
+    assert steps_of(study) == [EVALUATION, PROTOTYPES, PERSONAL, RESULT]
     assert DRAWN_START not in steps_of(toy_study(SECURE))  # the coordinator does it alone
 
 

@@ -1,11 +1,14 @@
 import numpy as np
+import pytest
 
 from hica.errors import DataError
 from hica.method.evaluation import site_metrics
-from hica.steps.evaluation import EVALUATION, predict
+from hica.steps.evaluation import EVALUATION
+from hica.steps.personal import predict
 from hica.steps.plan import plan
 from hica.steps.result import RESULT
 from hica.steps.step import Answer
+from hica.wire.details import Ended
 
 
 def exact(site, probabilities):
@@ -28,14 +31,32 @@ def test_the_number_of_withdrawn_patients_is_all_that_leaves_and_metrics_are_exa
     new_site, toy_study, ask
 ):
     site = new_site(toy_study("federation.min_count=9"))  # of which nothing may be told
-    site.withdrawn = 2
+    site.withdrawn = 9
     answer = told(site, ask)
-    assert answer == Answer(details={"withdrawn": 2}, result=answer.result)
+    assert answer == Answer(details={"withdrawn": 9}, result=answer.result)
     assert answer.result == {
         "federated": exact(site, predict(site, site.model)),
         "zero_shot": None,
+        "gain": None,
         "why_none": "",
     }
+
+
+@pytest.mark.parametrize(("withdrawn", "words"), [(0, 0), (1, "some"), (2, "some"), (3, 3)])
+def test_few_withdrawn_patients_are_not_counted(new_site, toy_study, ask, withdrawn, words):
+    site = new_site(toy_study("federation.min_count=3"))
+    site.withdrawn = withdrawn
+    details = told(site, ask).details
+    assert details == Ended.read(details).model_dump() == {"withdrawn": words}
+
+
+@pytest.mark.parametrize("withdrawn", [0, 1, 7])
+def test_a_private_study_is_told_of_none(new_site, toy_study, ask, withdrawn):
+    private = ["mechanism=dp-sgd", "epsilon=3.0", "delta=1e-3"]
+    without = ["calibration.rounds=0", "pretraining.rounds=0"]
+    site = new_site(toy_study(*(f"privacy.{each}" for each in private), *without))
+    site.withdrawn = withdrawn
+    assert told(site, ask).details == {"withdrawn": None}
 
 
 def test_the_texts_alone_stand_beside_it_on_the_same_images(new_site, toy_study, ask):

@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 from hica.errors import MessageError
 from hica.steps.alignment import ALIGNMENT
+from hica.steps.calibration import CALIBRATION
 from hica.steps.centre import CENTRE, spread
 from hica.steps.evaluation import EVALUATION
 from hica.steps.plan import plan
 from hica.steps.pretraining import PRETRAINING
+from hica.steps.result import RESULT
 from hica.steps.sent import check_sent, rounds_of
 from hica.steps.step import Update
 from hica_server.aggregation import make_aggregator
@@ -111,6 +113,15 @@ def test_estimates_are_as_they_were_until_they_are_made(toy_study):
     with pytest.raises(MessageError, match="array 'bias' is not as it is"):
         check_sent(trains, study, START, carried(START_SENT, bias=np.ones(2)))
     check_sent(last, study, START, carried(START_SENT, bias=np.ones(2)))
+
+
+def test_intercepts_are_no_larger_than_newton_steps_make_them(toy_study):
+    study = toy_study("calibration.rounds=2", "calibration.ridge=0.1")
+    for each, most in ((turn(study, CALIBRATION, 1), 7.07), (turn(study, RESULT), 14.14)):
+        check_sent(each, study, START, carried(START_SENT, bias=np.array([most, -most])))
+        for wrong in (1.01 * most, 1e6):
+            with pytest.raises(MessageError, match=r"an intercept of .* calibration\.ridge = 0\.1"):
+                check_sent(each, study, START, carried(START_SENT, bias=np.array([0.0, -wrong])))
 
 
 @pytest.mark.parametrize(

@@ -271,3 +271,26 @@ def test_a_recipe_is_one_that_the_study_can_be_run_by():
 
 def test_units():
     assert [duration(s) for s in (0.42, 75.3, 3720)] == ["0.4 s", "1 min 15 s", "1 h 2 min"]
+
+
+def test_where_methods_saw_different_images_each_says_how_many(result, page, tmp_path):
+    assert "All on the same held-out patients" not in page
+    assert "both saw the same patients" not in page
+    assert "no image left its site · n = 64" in page and "n = 60" in page
+    baselines = {"zero_shot": result["final"]}
+    write_report(tmp_path / "report.html", {**result, "baselines": baselines}, STUDY, Extras())
+    same = (tmp_path / "report.html").read_text()
+    assert "All on the same held-out patients" in same and "both saw the same patients" in same
+    assert "n = " not in same.split('<section id="sites">')[0]
+
+
+def test_what_sites_note_of_their_data_and_of_withdrawals_is_shown(result, tmp_path):
+    sites = {name: dict(site) for name, site in result["sites"].items()}
+    sites[HOSTILE] |= {"notes": ["the manifest has changed", HOSTILE], "withdrawn": "some"}
+    sites["Bern"] |= {"notes": [], "withdrawn": 5}
+    write_report(tmp_path / "report.html", {**result, "sites": sites}, STUDY, Extras())
+    page = (tmp_path / "report.html").read_text()
+    assert "<td>the manifest has changed</td>" in page and HOSTILE not in page
+    assert "Bern 5" in page and "some (fewer than the study's minimum)" in page.replace(
+        "&#39;", "'"
+    )

@@ -1,0 +1,124 @@
+"""Personal: each site trains on from the shared model on its own shots, and keeps what comes of it.
+
+One model for hospitals that differ can be worse for one of them than its own. So a site predicts
+with three: the shared model, its personal one, which is that trained on as fine-tuning after
+federated averaging has it (Yu et al. 2020; Cheng et al. 2021), and one trained alone, by the same
+recipe, which also tells what joining gave (`hica.method.gain`). Their logits are averaged: where
+the site is like the others the first is the best, where it is not the last, and the mean is near
+the better one without a choice to be made on a few shots.
+
+All this comes after the last round. Nothing that leaves depends on it, so it costs no privacy and
+needs no noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hica.steps.arrays import LARGEST_UNIT, Array
+from hica.steps.predictions import logits, probabilities_of
+from hica.steps.state import Bank, State
+from hica.steps.step import Answer, Kept, Received, SiteData, Stage, Step, Turn
+from hica.study import Study
+from hica.wire.messages import Request
+
+if TYPE_CHECKING:  # the coordinator's run has no torch in memory
+    from hica.method.model import AlignmentModel
+
+PERSONAL_MODEL, ALONE_MODEL, LOGITS = "personal", "alone", "own_logits"
+"""What a site keeps its two models as, and what they say of the held-out images."""
+
+
+class Personal(Step):
+    """Fine-tuning and training alone, at the site and for the site."""
+
+    name = "personal"
+    kind = "train.personal"
+    role = "labelled"
+    leaves = (
+        "nothing: your site adapts the model to its own shots, trains one alone to compare, and "
+        "keeps both"
+    )
+    in_sum = False
+    needs_noise = False
+
+    def turns(self, study: Study) -> Iterator[Turn]:
+        """Once, before the evaluation."""
+        if study.personal.epochs:
+            yield Turn(self, (Stage.END, 0), 0, "personal models")
+
+    def asks(self, study: Study) -> tuple[Array, ...]:
+        """The texts before anything was learnt, which training alone begins with."""
+        return (
+            Array("texts.classes", ("classes", "width"), "float32", -LARGEST_UNIT, LARGEST_UNIT),
+            Array("texts.findings", ("findings", "width"), "float32", -LARGEST_UNIT, LARGEST_UNIT),
+        )
+
+    def asked(self, study: Study, state: State) -> dict[str, NDArray[Any]]:
+        """Those of the state."""
+        return {f"texts.{name}": rows for name, rows in state.texts._asdict().items()}
+
+    def answer(self, data: SiteData, model: AlignmentModel, request: Request) -> Answer:
+        """Nothing; both models are kept, and what they say of the test."""
+        texts = Bank(*(request.arrays[f"texts.{name}"] for name in Bank._fields))
+        keep: dict[str, Kept] = {}
+        said: dict[str, NDArray[Any]] = {}
+
+        def heard(name: str, own: AlignmentModel) -> None:
+            keep[name] = arrays_of_model(own)
+            if data.size("test"):
+                said[name] = logits(data, own)
+
+        # One at a time: they have one tower.
+        heard(PERSONAL_MODEL, data.adapted(State.from_arrays(request.arrays)))
+        heard(ALONE_MODEL, data.alone(texts))
+        if said:
+            keep[LOGITS] = {**said, "images": data.images("test")}
+        return Answer(keep=keep)
+
+    def combine(self, state: State, received: Received) -> State:
+        """Nothing is learnt of it."""
+        return state
+
+
+def arrays_of_model(model: AlignmentModel) -> dict[str, NDArray[Any]]:
+    """What of a model was learnt, by the names of a model's file."""
+    weights = {name: w.detach().cpu().numpy().copy() for name, w in model.shared().items()}
+    estimates = {name: getattr(model, name).cpu().numpy() for name in ("centre", "scale", "bias")}
+    return weights | estimates
+
+
+def kept_logits(data: SiteData) -> Mapping[str, NDArray[Any]] | None:
+    """Logits [n, C] of the held-out images by `personal` and `alone`; None where there are none.
+
+    They are of their images, whatever has become of the manifest since they were kept.
+    """
+    if not data.has_kept(LOGITS):
+        return None
+    kept = data.kept(LOGITS)
+    row_of = {bytes(image): row for row, image in enumerate(kept["images"])}
+    images = [bytes(image) for image in data.images("test")]
+    if not row_of.keys() >= set(images):
+        return None
+    rows = np.array([row_of[image] for image in images], dtype=np.int64)
+    return {name: kept[name][rows] for name in (PERSONAL_MODEL, ALONE_MODEL)}
+
+
+def mixed(data: SiteData, shared: NDArray[Any]) -> NDArray[Any]:
+    """Logits [n, C] that a site predicts with: of the shared model, and of its own two."""
+    own, weight = kept_logits(data), data.study.personal.weight
+    if own is None:
+        return shared
+    return np.asarray((1 - weight) * shared + weight * (own[PERSONAL_MODEL] + own[ALONE_MODEL]) / 2)
+
+
+def predict(data: SiteData, model: AlignmentModel) -> NDArray[Any]:
+    """Class probabilities [n, C] of the site's held-out images, by all three models."""
+    return probabilities_of(mixed(data, logits(data, model)))
+
+
+PERSONAL = Personal()

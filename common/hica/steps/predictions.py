@@ -1,0 +1,56 @@
+"""Predictions: what a model says of a site's images, in logits and in probabilities."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hica.steps.step import Part, SiteData
+
+if TYPE_CHECKING:  # the coordinator's run has no torch in memory
+    from torch import Tensor
+
+    from hica.method.model import AlignmentModel
+
+
+def probabilities_of(logits: NDArray[Any]) -> NDArray[Any]:
+    """Softmax of logits [n, C]."""
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(odds / odds.sum(axis=1, keepdims=True))
+
+
+def logits(data: SiteData, model: AlignmentModel) -> NDArray[Any]:
+    """Scores over temperature, with intercepts, of the site's held-out images [n, C]."""
+    return np.asarray((class_scores(data, "test", model) + intercepts(data, model)).numpy())
+
+
+def intercepts(data: SiteData, model: AlignmentModel) -> Tensor:
+    """[C] the federation's, or the site's own where it knows the prevalence of its classes."""
+    import torch
+
+    from hica.method.prevalence import matching_intercepts
+
+    shares = data.rest_shares
+    if shares is None:
+        return model.bias.cpu()
+    scores = class_scores(data, "rest", model)
+    return torch.from_numpy(matching_intercepts(scores.numpy(), shares)).to(scores.dtype)
+
+
+def class_scores(data: SiteData, part: Part, model: AlignmentModel) -> Tensor:
+    """Scores over temperature [n, C] of some of a site's images, without intercepts; on the CPU."""
+    import torch
+
+    stage, device = data.study.alignment, model.centre.device
+    batch = data.embedded(part, model)
+    with torch.no_grad():
+        scores = model.scores(
+            batch.images.to(device),
+            batch.regions.to(device),
+            batch.valid.to(device),
+            model.finding_classes,
+            stage.region_blend,
+        )
+    return (scores / stage.temperature).cpu()
