@@ -194,7 +194,7 @@ class Session:
     @contextmanager
     def _by_itself(self, study: Study) -> Iterator[Self]:
         """The same images and tower in another study; what its steps keep is dropped again."""
-        for part in get_args(Role):
+        for part in get_args(Part):
             if self.size(part):
                 self.examples(part)  # of a private study, those that can be read
         with tempfile.TemporaryDirectory() as folder:

@@ -1,5 +1,7 @@
 """What sites have for themselves: the same as without others, and nothing of it leaves."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from hica.steps.personal import ALONE_MODEL, LOGITS, PERSONAL, PERSONAL_MODEL
 from hica.steps.predictions import probabilities_of
 from hica.study import changed
 from hica_client.ledger import spendings, verify
+from hica_client.result import result_file
 from hica_client.session import Session
 from hica_client.site import load_site
 
@@ -56,10 +59,10 @@ def test_what_joining_gave_is_told_and_the_personal_model_is_not(federate, draw_
     assert entry["bytes_up"] < 1000 < entry["bytes_down"]
 
 
-def test_a_private_study_has_personal_models_that_no_patient_pays_for(
+def test_a_private_study_has_personal_models_that_no_patient_pays_for_and_nobody_hears_of(
     tmp_path, federate_in, draw_site_below, toy_study
 ):
-    spent = []
+    told = []
     for epochs in (0, 2):
         root = tmp_path / f"{epochs} epochs"
         root.mkdir()
@@ -68,10 +71,17 @@ def test_a_private_study_has_personal_models_that_no_patient_pays_for(
             text = path.read_text().split("[policy]")[0]
             policy = '[policy]\nmax_epsilon = 9.0\ndelta = 1e-3\nnoise = "seeded"\n'
             path.write_text(text + policy)
-        result = federate_in(root / "run", toy_study(*PRIVATE, f"personal.epochs={epochs}"), sites)
-        assert result["gain"].keys() == ({"north", "south"} if epochs else set())
-        spent.append([len(spendings(verify(load_site(path).ledger))) for path in sites])
-    assert spent[0] == spent[1] and min(spent[0]) > 0
+            (path.parent / "2.png").write_bytes(b"no image")  # which nobody must notice
+        study = toy_study(*PRIVATE, f"personal.epochs={epochs}")
+        result = federate_in(root / "run", study, sites)
+        assert result["gain"] == {}
+        assert all(not entry["refused"] for entry in result["rounds"])
+        for path in sites:
+            site = load_site(path)
+            gain = json.loads(result_file(site, study.sha256).read_text())["gain"]
+            assert (gain is not None) == bool(epochs)  # the site's own people see it
+        told.append([len(spendings(verify(load_site(path).ledger))) for path in sites])
+    assert told[0] == told[1] and min(told[0]) > 0
 
 
 def test_without_personal_rounds_sites_predict_with_the_shared_model(

@@ -54,8 +54,8 @@ def alone(study: Study) -> Study:
 def adapting(study: Study) -> Study:
     """The recipe by which a site adapts the shared model: stage 2 alone, in one long round.
 
-    Its rate does not fall, and AdamW's moments are not forgotten between rounds: on four chest
-    studies that was better than as many epochs in the rounds of the study.
+    Its rate does not fall, and AdamW's moments are not forgotten between rounds: 16 epochs so were
+    better than 16 in rounds, and 32 better still (seeds 31 and 32 of the study chest-xray).
     """
     one = {"rounds": 1, "local_epochs": study.personal.epochs}
     return changed(alone(study), {"alignment": one})

@@ -55,19 +55,22 @@ class Evaluation(Step):
 
     def answer(self, data: SiteData, model: AlignmentModel, request: Request) -> Answer:
         """Metrics; the predictions are kept at the site."""
-        shared, labels = logits(data, model), data.examples("test").labels.numpy()
+        shared, min_count = logits(data, model), data.study.federation.min_count
         trained = request.round == 1
-        probabilities = probabilities_of(mixed(data, shared) if trained else shared)
-        metrics = measured(data, probabilities, data.study.federation.min_count)
+        predictions = probabilities_of(mixed(data, shared) if trained else shared)
+        # The site's own models were trained without noise: in a private study not even how good
+        # they are may leave, as it depends on the patients that they were trained on.
+        told = trained and not data.study.privacy.is_private
+        metrics = measured(data, predictions if told else probabilities_of(shared), min_count)
         details: dict[str, Any] = metrics.to_dict()
         if trained:
-            found = gain(data, shared, data.study.federation.min_count)
+            found = gain(data, shared, min_count) if told else None
             details["gain"] = found.to_dict() if found else None
         name = (ZERO_SHOT, FINAL)[request.round]
         kept = {
-            "probabilities": probabilities,
+            "probabilities": predictions,
             "shared": probabilities_of(shared),
-            "labels": labels,
+            "labels": data.examples("test").labels.numpy(),
             "images": data.images("test"),
         }
         return Answer({}, metrics.n, details, {name: kept})
@@ -81,12 +84,11 @@ class Evaluation(Step):
     def combine(self, state: State, received: Received) -> State:
         """Metrics over all sites, beside those of each."""
         study, replies = received.study, received.replies
-        found = {reply.site: metrics_of(study, reply)[0] for reply in replies}
-        gains = {reply.site: metrics_of(study, reply)[1] for reply in replies}
+        found = {reply.site: metrics_of(study, reply) for reply in replies}
         evaluation = {
-            "overall": combine(list(found.values())).to_dict(),
-            "per_site": {site: metrics.to_dict() for site, metrics in found.items()},
-            "gain": {site: each.to_dict() for site, each in gains.items() if each},
+            "overall": combine([metrics for metrics, _ in found.values()]).to_dict(),
+            "per_site": {site: metrics.to_dict() for site, (metrics, _) in found.items()},
+            "gain": {site: gain.to_dict() for site, (_, gain) in found.items() if gain},
         }
         name = NAMES[received.turn.round]
         return replace(state, evaluations=state.evaluations | {name: evaluation})

@@ -7,8 +7,8 @@ recipe, which also tells what joining gave (`hica.method.gain`). Their logits ar
 the site is like the others the first is the best, where it is not the last, and the mean is near
 the better one without a choice to be made on a few shots.
 
-All this comes after the last round. Nothing that leaves depends on it, so it costs no privacy and
-needs no noise.
+All this comes after the last round, and no model is sent. Only how good they are is told, and in a
+private study not even that: so it costs no privacy and needs no noise.
 """
 
 from __future__ import annotations
@@ -65,6 +65,8 @@ class Personal(Step):
     def answer(self, data: SiteData, model: AlignmentModel, request: Request) -> Answer:
         """Nothing; both models are kept, and what they say of the test."""
         texts = Bank(*(request.arrays[f"texts.{name}"] for name in Bank._fields))
+        if not len(data.examples("labelled")):  # of a private study, where no shot can be read
+            return Answer()
         keep: dict[str, Kept] = {}
         said: dict[str, NDArray[Any]] = {}
 

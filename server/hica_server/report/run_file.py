@@ -54,6 +54,7 @@ class _Result(_Shape):
     rounds: list[_Exchange]
     final: _Measured
     per_site: dict[str, _Measured]
+    gain: dict[str, dict[str, _Measured]] = {}
     baselines: dict[str, _Measured | None]
     versions: dict[str, str]
 

@@ -253,7 +253,14 @@ def test_a_result_of_another_shape_is_damaged(run_command, finished, verb, text)
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("final", {}), ("sites", []), ("rounds", [7]), ("baselines", {"a": {}})]
+    ("key", "value"),
+    [
+        ("final", {}),
+        ("sites", []),
+        ("rounds", [7]),
+        ("gain", {"a": {"alone": 1}}),
+        ("baselines", {"a": {}}),
+    ],
 )
 def test_a_part_of_a_result_that_is_of_another_shape_is_named(run_command, finished, key, value):
     table = json.loads((finished / "result.json").read_text())

@@ -7,6 +7,8 @@ from hica.steps.predictions import logits, probabilities_of
 from hica.steps.state import Bank
 from hica.steps.step import Answer
 
+FREE = ("calibration.rounds=0", "federation.min_count=1")
+
 
 def own_logits(site, seed=0):
     rng = np.random.default_rng(seed)
@@ -56,6 +58,28 @@ def test_the_texts_alone_are_evaluated_without_it(new_site, toy_study, ask):
         last.keep["predictions"]["probabilities"], predict(site, site.model)
     )
     assert last.details["gain"]["personal"]["accuracy"] == last.details["accuracy"]
+
+
+def test_of_a_private_study_only_the_shared_model_is_measured_for_others(new_site, toy_study, ask):
+    """The site's own models have no noise: their metrics would tell of whom they learnt from."""
+    study = toy_study("privacy.mechanism=dp-sgd", "privacy.epsilon=3", "privacy.delta=1e-3", *FREE)
+    site, told = new_site(study), []
+    request = ask(study, EVALUATION, site.asked_with(), 1)
+    for seed in (1, 2):
+        site.state |= {LOGITS: own_logits(site, seed)}
+        answer = EVALUATION.answer(site, site.model, request)
+        told.append(answer.details)
+        predicted = answer.keep["predictions"]["probabilities"]
+        np.testing.assert_array_equal(predicted, predict(site, site.model))
+    assert told[0] == told[1] and told[0]["gain"] is None
+    site.state.clear()
+    assert EVALUATION.answer(site, site.model, request).details == told[0]
+
+
+def test_a_site_whose_shots_cannot_be_read_keeps_and_says_nothing(new_site, toy_study, ask):
+    site = new_site(toy_study(), labelled=[])
+    request = ask(site.study, PERSONAL, site.asked_with())
+    assert PERSONAL.answer(site, site.model, request) == Answer()
 
 
 def test_a_site_that_did_not_train_has_no_gain(new_site, toy_study, ask):
