@@ -6,6 +6,9 @@ import os
 # first imported, by the commands that tests start, too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -58,6 +61,30 @@ def _seeded() -> None:
 def toy_study() -> Callable[..., Study]:
     """Makes a small study of round and square masses; arguments are overrides `a.b=value`."""
     return lambda *overrides: validated(Study, apply_overrides(TOY_STUDY, list(overrides)), "toy")
+
+
+@pytest.fixture
+def hold_elsewhere() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a process that holds a lock file; `deaf`: whether it ignores SIGTERM."""
+    code = (
+        "import signal, sys, time\n"
+        "from pathlib import Path; from hica.deployment.lockfile import hold\n"
+        "if sys.argv[2] == 'True': signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "with hold(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(600)"
+    )
+    started = []
+
+    def start(lock: Path, deaf: bool = False) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, str(lock), str(deaf)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture

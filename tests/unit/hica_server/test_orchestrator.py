@@ -1,7 +1,6 @@
 import json
 import os
-import subprocess
-import sys
+from functools import partial
 
 import pytest
 
@@ -115,26 +114,9 @@ def orchestrator(folder, control, clock, toy_study):
 
 
 @pytest.fixture
-def serverapp(folder):
+def serverapp(folder, hold_elsewhere):
     """Starts processes that hold the run directory as a ServerApp does, until they are killed."""
-    code = (
-        "import sys, time; from pathlib import Path; from hica.deployment.lockfile import hold\n"
-        "with hold(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(600)"
-    )
-    started = []
-
-    def start():
-        command = [sys.executable, "-c", code, str(folder.run_lock)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        started.append(process)
-        assert process.stdout.readline() == "held\n"
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    return partial(hold_elsewhere, folder.run_lock)
 
 
 @pytest.fixture

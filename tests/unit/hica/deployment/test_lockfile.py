@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -136,28 +137,8 @@ def test_windows_is_told_that_linux_is_needed(module):
 
 
 @pytest.fixture
-def start(tmp_path):
-    """Starts a process that holds the lock; `deaf`: whether it ignores SIGTERM."""
-    code = (
-        "import signal, sys, time\n"
-        "from pathlib import Path; from hica.deployment.lockfile import hold\n"
-        "if sys.argv[2] == 'True': signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "with hold(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(600)"
-    )
-    started = []
-
-    def start(deaf=False):
-        command = [sys.executable, "-c", code, str(tmp_path / "lock"), str(deaf)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        started.append(process)
-        assert process.stdout.readline() == "held\n"
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+def start(tmp_path, hold_elsewhere):
+    return partial(hold_elsewhere, tmp_path / "lock")
 
 
 def test_where_nobody_holds_it_there_is_nobody_to_end(tmp_path):
