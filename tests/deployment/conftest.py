@@ -64,6 +64,8 @@ bank_start = "text"
 centring = "none" # fewer exchanges
 [calibration]
 rounds = 0
+[personal]
+epochs = 2
 [federation]
 quorum = 2
 min_count = 4
@@ -122,6 +124,11 @@ class Federation(Deployment):
         """The step that has begun last, -1 before the run."""
         return self.progress().get("number", -1)
 
+    def _seen(self) -> tuple[int, int]:
+        """What shows that the coordinator goes on: its step, and how often a ServerApp has died."""
+        there = COORDINATOR in self.processes and self.log(COORDINATOR).exists()
+        return self._step(), self.said().count("died (") if there else 0
+
     def done(self) -> int:
         """Number of steps on disk."""
         return self.progress().get("done", 0)
@@ -174,12 +181,13 @@ class Federation(Deployment):
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for a condition; what does not come fails the test with everyone's last words.
 
-        As long as the run comes to new steps it is waited for: a busy machine is slow, not wrong.
+        As long as the run comes to new steps, or the coordinator starts again what has died, it is
+        waited for: a busy machine is slow, not wrong.
         """
-        step, deadline = self._step(), time.monotonic() + PATIENCE
+        seen, deadline = self._seen(), time.monotonic() + PATIENCE
         while not condition():
-            if self._step() != step:
-                step, deadline = self._step(), time.monotonic() + PATIENCE
+            if self._seen() != seen:
+                seen, deadline = self._seen(), time.monotonic() + PATIENCE
             if time.monotonic() > deadline:
                 words = "\n\n".join(self._tail(name) for name in self.processes)
                 raise AssertionError(f"not within {PATIENCE:g} s of a step: {what}\n\n{words}")

@@ -152,7 +152,7 @@ def test_from_init_to_the_result_at_every_hospital(walk, scenario, capsys):
         assert (result["rounds"], result["rounds_of"]) == (ROUNDS, ROUNDS)
         assert result["federated"]["n"] >= overall["per_site"][name]["n"]
         assert result["zero_shot"] is not None and Path(result["model"]).exists()
-        assert "trained together" in say("hica-client", "result", site)
+        assert "joining gave: accuracy" in say("hica-client", "result", site)
         assert "the chain is whole" in say("hica-client", "audit", site)
     with capsys.disabled():
         images = "BUSI and BrEaST" if REAL else "phantoms"

@@ -8,6 +8,7 @@ of the program shows.
 import json
 import math
 import shutil
+import warnings
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,10 +24,12 @@ from hypothesis import strategies as st
 from tests.conftest import TOY_STUDY
 from tests.coordinator import KEY, signed
 
+import hica.storage
 from hica.privacy.budget import statistics_multiplier
 from hica.privacy.noise import GRID
 from hica.privacy.statistics import SENSITIVITY
 from hica.secure_sum.forms import question_of
+from hica.steps.alone import start_of
 from hica.steps.arrays import COUNT_SCALE, Sizes
 from hica.steps.clusters import ASSIGN
 from hica.steps.plan import all_kinds, plan, step_kinds, turn_of
@@ -39,13 +42,14 @@ from hica_client.app import app
 from hica_client.approval import approve
 from hica_client.guard import Guard
 from hica_client.ledger import verify
+from hica_client.session import Session
 from hica_client.site import load_site
 
 from .conftest import PRIVATE, WIDTH, Hospital
 
 # Nine patients of a class or eight: the coordinator is told of eight, and all are drawn.
 STUDY = (*PRIVATE, "alignment.shots=9", "alignment.rounds=1", "pretraining.rounds=1")
-STUDY += ("federation.min_count=5",)
+STUDY += ("federation.min_count=5", "personal.epochs=1")
 POLICY = '[policy]\nmax_epsilon = 50.0\ndelta = 1e-3\nnoise = "seeded"\n'
 NUMBERS = st.sampled_from(
     [0.0, 1e-45, 1e-12, 0.5, 1.0, -1.0, 4096.0, 1e6, -1e6, 1e30, 1e300, math.nan, math.inf]
@@ -104,6 +108,18 @@ def identity(monkeypatch):
         monkeypatch.setattr(TaskIdentity, name, value)
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """A site's own models, of which nothing leaves, are not trained, and no power can fail."""
+
+    def alone(session, texts):
+        return session.model(start_of(session, texts), centred=False)
+
+    monkeypatch.setattr(Session, "adapted", Session.model)
+    monkeypatch.setattr(Session, "alone", alone)
+    monkeypatch.setattr(hica.storage, "_sync", lambda path, access: None)
+
+
 def context_of(path, study):
     return Context(1, 1, {"site": str(path)}, RecordDict(), {"study": study.sha256})
 
@@ -113,6 +129,19 @@ def request_of(study, state, turn):
     arrays = dict(state.arrays())
     arrays |= turn.step.asked(study, replace(state, centroids=np.eye(3, WIDTH)))
     return Request(turn.step.kind, study, turn.round, dict(turn.settings), arrays)
+
+
+def cast(value, dtype):
+    """As another type, also where numbers are lost."""
+    with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+        return value.astype(dtype)
+
+
+def filled(value, number, size):
+    """With so many first numbers replaced, as far as the type of the array holds such."""
+    value = value.copy()
+    value.flat[:size] = cast(np.float64(number), value.dtype)
+    return value
 
 
 def asked(data, study, state):
@@ -128,13 +157,9 @@ def asked(data, study, state):
         value = arrays.get(name, np.zeros(2, np.float32))
         match change:
             case "fill":
-                with np.errstate(all="ignore"):
-                    arrays[name] = np.full_like(value, data.draw(NUMBERS, "value"))
+                arrays[name] = filled(value, data.draw(NUMBERS, "value"), value.size)
             case "one":
-                value = value.copy()
-                with np.errstate(all="ignore"):
-                    value.flat[: min(1, value.size)] = data.draw(NUMBERS, "value")
-                arrays[name] = value
+                arrays[name] = filled(value, data.draw(NUMBERS, "value"), 1)
             case "unit rows":
                 rows = np.random.default_rng(data.draw(st.integers(0, 9))).normal(size=value.shape)
                 arrays[name] = (rows / np.linalg.norm(rows)).astype(value.dtype)
@@ -142,8 +167,8 @@ def asked(data, study, state):
                 arrays[name] = value[: data.draw(st.integers(0, 3), "rows")]
             case "type":
                 kind_of = data.draw(st.sampled_from(DTYPES), "type")
-                with np.errstate(all="ignore"), suppress(ValueError):  # text is no number
-                    arrays[name] = value.astype(kind_of)
+                with suppress(ValueError):  # text is no number
+                    arrays[name] = cast(value, kind_of)
             case "leave out":
                 arrays.pop(name, None)
             case "add":
