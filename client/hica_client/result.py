@@ -54,6 +54,8 @@ class Result(BaseModel):
     federated: SiteMetrics | None
     zero_shot: SiteMetrics | None
     gain: Gain | None
+    own_share: float | None
+    """Of the site's own models in its predictions."""
     why_none: str
 
 
@@ -177,6 +179,9 @@ def show_result(found: Mapping[str, Any], console: Console) -> None:
         if found["gain"]:
             gained = ", ".join(gain_words(found["gain"]).values())
             console.print(f"joining gave: {gained}, against training alone", soft_wrap=True)
+    if found["own_share"] is not None:
+        share = f"{100 * found['own_share']:.0f} %"
+        console.print(f"weight   {share} of its predictions are this site's own models'")
     for line in (
         f"rounds   {found['rounds']} of {found['rounds_of']} with this site",
         f"model    {found['model']}",

@@ -14,7 +14,10 @@ from hica.wire.checkpoint import has_state, load_state, save_state
 
 STATE_NAME = "state"
 
-VERSION = 4
+ESTIMATES = ("centre", "scale", "bias", "centroids", "means")
+"""Arrays of a state, by the names of its fields."""
+
+VERSION = 5
 """Of the plan: raised when `done` of an earlier version would count other steps."""
 
 
@@ -65,7 +68,7 @@ class RunState:
             for group, part in groups.items()
             for name, array in part.items()
         }
-        arrays |= {name: getattr(learnt, name) for name in ("centre", "scale", "bias", "centroids")}
+        arrays |= {name: getattr(learnt, name) for name in ESTIMATES}
         meta = {
             "version": VERSION,
             "study_sha256": self.study_sha256,
@@ -77,6 +80,7 @@ class RunState:
             "told": self.told,
             "withdrawn": self.withdrawn,
             "evaluations": learnt.evaluations,
+            "means_of": learnt.sites,
             "tower": self.tower,
             "text_bank_sha256": self.text_bank_sha256,
             "preprocess": self.preprocess,
@@ -117,10 +121,8 @@ class RunState:
             shared=group("shared"),
             bank=Bank(**group("bank")),
             texts=Bank(**group("texts")),
-            centre=arrays["centre"],
-            scale=arrays["scale"],
-            bias=arrays["bias"],
-            centroids=arrays["centroids"],
+            **{name: arrays[name] for name in ESTIMATES},
+            sites=meta.pop("means_of"),
             optimiser=group("optimiser"),
             evaluations=meta.pop("evaluations"),
         )

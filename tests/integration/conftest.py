@@ -8,12 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from tests.conftest import TOY_STUDY
 
-from hica.study import Study
+from hica.study import Study, apply_overrides, validated
 from hica_client.app import app, forget_sessions
 from hica_server.app import Watcher, make_server_app
 from hica_server.publication import make_bank, publish
 from hica_simulations.grid import run_in_process
+
+
+@pytest.fixture(scope="session")
+def toy_study() -> Callable[..., Study]:
+    """As everywhere, but without the sites' own models, which take as long as all the rest.
+
+    They come after the last round, and have tests of their own (`test_personal.py`).
+    """
+    changes = ("personal.epochs=0",)
+    return lambda *more: validated(Study, apply_overrides(TOY_STUDY, [*changes, *more]), "toy")
 
 
 @pytest.fixture(scope="session")

@@ -5,16 +5,19 @@ import json
 import numpy as np
 import pytest
 
+from hica.method.shrinkage import ClassMeans, own_share
 from hica.steps.alone import alone
-from hica.steps.personal import ALONE_MODEL, LOGITS, PERSONAL, PERSONAL_MODEL
+from hica.steps.personal import ALONE_MODEL, LOGITS, OWN, PERSONAL, PERSONAL_MODEL
 from hica.steps.predictions import probabilities_of
+from hica.steps.prototypes import MEANS
 from hica.study import changed
 from hica_client.ledger import spendings, verify
 from hica_client.result import result_file
 from hica_client.session import Session
 from hica_client.site import load_site
+from hica_server.state import RunState
 
-CHANGES = ("pretraining.recluster_every=1", "calibration.rounds=2")
+CHANGES = ("personal.epochs=2", "pretraining.recluster_every=1", "calibration.rounds=2")
 PRIVATE = (
     "privacy.mechanism=dp-sgd",
     "privacy.epsilon=8.0",
@@ -42,7 +45,9 @@ def test_training_alone_is_the_federation_of_one_to_the_bit(
     np.testing.assert_array_equal(probabilities_of(kept["alone"]), expected)
 
 
-def test_what_joining_gave_is_told_and_the_personal_model_is_not(federate, draw_site, toy_study):
+def test_what_joining_gave_is_told_and_the_personal_model_is_not(
+    federate, draw_site, toy_study, tmp_path
+):
     study = toy_study(*CHANGES, "federation.min_count=1")
     sites = [draw_site("north"), draw_site("south"), draw_site("east", labelled=False)]
     result = federate(study, sites)
@@ -50,8 +55,12 @@ def test_what_joining_gave_is_told_and_the_personal_model_is_not(federate, draw_
     for name, gain in result["gain"].items():
         assert gain.keys() == {"alone", "shared", "personal", "difference"}
         assert gain["personal"]["auroc"] == result["per_site"][name]["auroc"]
+    learnt = RunState.load(tmp_path / "run", study.sha256).learnt
+    assert learnt.sites == 2 and np.abs(learnt.means).max() > 0
     for path in sites[:2]:
         session = kept_at(path, study)
+        own = ClassMeans(**session.kept(MEANS))
+        assert session.kept(OWN)["share"] == [own_share(own, learnt.means, 2)]
         for name in (PERSONAL_MODEL, ALONE_MODEL):
             assert session.kept(name).keys() >= {"bank.classes", "centre", "bias"}
     (entry,) = (each for each in result["rounds"] if each["stage"] == PERSONAL.name)
@@ -78,8 +87,9 @@ def test_a_private_study_has_personal_models_that_no_patient_pays_for_and_nobody
         assert all(not entry["refused"] for entry in result["rounds"])
         for path in sites:
             site = load_site(path)
-            gain = json.loads(result_file(site, study.sha256).read_text())["gain"]
-            assert (gain is not None) == bool(epochs)  # the site's own people see it
+            kept = json.loads(result_file(site, study.sha256).read_text())
+            own = [kept[name] is not None for name in ("gain", "own_share")]
+            assert own == [bool(epochs)] * 2  # the site's own people see it
         told.append([len(spendings(verify(load_site(path).ledger))) for path in sites])
     assert told[0] == told[1] and min(told[0]) > 0
 

@@ -57,6 +57,8 @@ class Hospital:
             scale=np.ones((2, WIDTH), np.float32),
             bias=np.zeros(2),
             texts=Bank(rows[:2], rows[2:]),
+            means=rows[:2],
+            sites=2,
         )
 
     def asked(

@@ -1,4 +1,4 @@
-"""Known prevalence: a site's own intercepts, after the federation's.
+"""Prevalence: a site's own intercepts, after the federation's.
 
 Shots are drawn evenly over the classes, patients do not come evenly: a model that learnt from shots
 calls too many patients ill where few are. What a hospital knows of its patients' classes puts this
@@ -10,6 +10,9 @@ images of scores s_i is the known share π of each class,
 Saerens et al. (Neural Computation 14, 2002, eq. 2.9) estimate an unknown π from such a mean; here π
 is given, and b is not held to log π plus a constant: how far apart the scores of an overconfident
 model lie does not matter. The b sought minimises 1/n Σ_i logsumexp(s_i + b) − π·b, which is convex.
+
+Where nobody knows the prevalence, the shots still say something: a class of which a site has fewer
+than the study asks for is rare there. Evenly drawn shots say nothing, and leave all as it is.
 """
 
 import numpy as np
@@ -55,3 +58,16 @@ def matching_intercepts(scores: NDArray[np.floating], shares: Vector) -> Vector:
     found = minimize(objective, start, jac=True, method="BFGS", options={"gtol": GRADIENT})
     bias: Vector = found.x - found.x.mean()
     return bias
+
+
+def shots_intercepts(shots: ArrayLike, seen: ArrayLike) -> Vector:
+    """Intercepts [C] of the classes from a site's shots, counted per class; 0 where they are even.
+
+    log (n_c + 1), less the largest: the share that is to be expected of a class of which n_c were
+    found, all shares being as likely before (Laplace's rule of succession). Classes [C] bool that
+    no site has `seen` have no shots anywhere, and none is expected to be rare for that.
+    """
+    counts = np.asarray(shots, np.float64)
+    seen = np.asarray(seen, bool)
+    found: Vector = np.where(seen, np.log(counts + 1) - np.log(counts.max(initial=0) + 1), 0.0)
+    return found

@@ -11,7 +11,7 @@ a secure sum come last (`hica_client.secure`).
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -29,7 +29,7 @@ from hica.privacy.noise import NoiseSource
 from hica.privacy.statistics import SENSITIVITY, group_sums, noised, unit_weights
 from hica.steps.arrays import LARGEST_WEIGHT, STATE_ARRAYS, Sizes
 from hica.steps.state import WEIGHTS, weights_of
-from hica.steps.step import Answer, Role, SiteData, Statistic, Step, Turn
+from hica.steps.step import Answer, Kept, Role, SiteData, Statistic, Step, Turn
 from hica.steps.training import Lesson, Trainer, Training, plain_trainer
 from hica.study import Study
 from hica.wire.messages import Request
@@ -152,15 +152,18 @@ def _noisy(
         share = 1.0 / math.sqrt(guarantee.sum_over)
     guarantee.charge(Charge(multiplier), holds)
     sizes = Sizes(study, model.centre.shape[1], study.pretraining.clusters)
+    keep: Mapping[str, Kept] = {}
     try:
         bounded = _bounded(step, data, model, request, sizes.of(declared["sums"])[0])
+        keep = step.own(data, model, request)
     except ConfigurationError:
         raise  # of the step, whatever the images
     except Exception:
         logger.exception("%s: %s: answered as by a site without patients", data.name, step.name)
         bounded = ClusterSums(*(np.zeros(sizes.of(declared[name])) for name in ("sums", "counts")))
     deviation = multiplier * (moves * SENSITIVITY) * share
-    return Answer(noised(bounded, deviation, guarantee.noise())._asdict(), data.told(step.role))
+    arrays = noised(bounded, deviation, guarantee.noise())._asdict()
+    return Answer(arrays, data.told(step.role), keep=keep)
 
 
 def with_more_noise(

@@ -4,8 +4,9 @@ One model for hospitals that differ can be worse for one of them than its own. S
 with three: the shared model, its personal one, which is that trained on as fine-tuning after
 federated averaging has it (Yu et al. 2020; Cheng et al. 2021), and one trained alone, by the same
 recipe, which also tells what joining gave (`hica.method.gain`). Their logits are averaged: where
-the site is like the others the first is the best, where it is not the last, and the mean is near
-the better one without a choice to be made on a few shots.
+the site is like the others the first is the best, where it is not its own two. How much these weigh
+is measured by its class means (`hica.method.shrinkage`): before anything is trained, as models that
+have seen the shots cannot be compared on them.
 
 All this comes after the last round, and no model is sent. Only how good they are is told, and in a
 private study not even that: so it costs no privacy and needs no noise.
@@ -19,8 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hica.method.prevalence import shots_intercepts
+from hica.method.shrinkage import ClassMeans, own_share
 from hica.steps.arrays import LARGEST_UNIT, Array
 from hica.steps.predictions import logits, probabilities_of
+from hica.steps.prototypes import MEANS
 from hica.steps.state import Bank, State
 from hica.steps.step import Answer, Kept, Received, SiteData, Stage, Step, Turn
 from hica.study import Study
@@ -31,6 +35,10 @@ if TYPE_CHECKING:  # the coordinator's run has no torch in memory
 
 PERSONAL_MODEL, ALONE_MODEL, LOGITS = "personal", "alone", "own_logits"
 """What a site keeps its two models as, and what they say of the held-out images."""
+OWN = "own_share"
+"""What it keeps their weight as, and intercepts of the site's own."""
+UNMEASURED = 0.5
+"""Their weight where a study shares no class means to measure it by."""
 
 
 class Personal(Step):
@@ -52,22 +60,31 @@ class Personal(Step):
             yield Turn(self, (Stage.END, 0), 0, "personal models")
 
     def asks(self, study: Study) -> tuple[Array, ...]:
-        """The texts before anything was learnt, which training alone begins with."""
-        return (
-            Array("texts.classes", ("classes", "width"), "float32", -LARGEST_UNIT, LARGEST_UNIT),
-            Array("texts.findings", ("findings", "width"), "float32", -LARGEST_UNIT, LARGEST_UNIT),
+        """The texts before anything was learnt, which training alone begins with; class means."""
+        bounds = ("float32", -LARGEST_UNIT, LARGEST_UNIT)
+        texts = (
+            Array("texts.classes", ("classes", "width"), *bounds),
+            Array("texts.findings", ("findings", "width"), *bounds),
         )
+        if not study.alignment.starts_at_means:
+            return texts
+        means = Array("means", ("classes", "width"), *bounds)
+        return *texts, means, Array("sites", (1,), "float64", 1.0, 1e6)
 
     def asked(self, study: Study, state: State) -> dict[str, NDArray[Any]]:
         """Those of the state."""
-        return {f"texts.{name}": rows for name, rows in state.texts._asdict().items()}
+        arrays = {f"texts.{name}": rows for name, rows in state.texts._asdict().items()}
+        if study.alignment.starts_at_means:
+            arrays |= {"means": state.means, "sites": np.array([float(state.sites)])}
+        return arrays
 
     def answer(self, data: SiteData, model: AlignmentModel, request: Request) -> Answer:
         """Nothing; both models are kept, and what they say of the test."""
         texts = Bank(*(request.arrays[f"texts.{name}"] for name in Bank._fields))
         if not len(data.examples("labelled")):  # of a private study, where no shot can be read
             return Answer()
-        keep: dict[str, Kept] = {}
+        weight, bias = share_of(data, request), intercepts_of(data, request)
+        keep: dict[str, Kept] = {OWN: {"share": np.array([weight]), "intercepts": bias}}
         said: dict[str, NDArray[Any]] = {}
 
         def heard(name: str, own: AlignmentModel) -> None:
@@ -94,10 +111,34 @@ def arrays_of_model(model: AlignmentModel) -> dict[str, NDArray[Any]]:
     return weights | estimates
 
 
+def share_of(data: SiteData, request: Request) -> float:
+    """Weight of the site's own models in its predictions, in 0..1."""
+    study = request.study
+    if study.personal.weight is not None:
+        return study.personal.weight
+    if not study.alignment.starts_at_means:
+        return UNMEASURED
+    if not data.has_kept(MEANS):  # it has joined since
+        return 0.0
+    own = ClassMeans(**data.kept(MEANS))
+    return own_share(own, request.arrays["means"], float(request.arrays["sites"][0]))
+
+
+def intercepts_of(data: SiteData, request: Request) -> NDArray[Any]:
+    """Intercepts [C] of a site that has fewer shots of some classes than of others."""
+    number = len(request.study.classes)
+    if data.rest_shares is not None:  # it knows more, and `predictions.intercepts` has it
+        return np.zeros(number)
+    shots = np.bincount(data.examples("labelled").labels.numpy(), minlength=number)
+    seen = request.arrays["means"].any(axis=1) if "means" in request.arrays else shots > 0
+    return shots_intercepts(shots, seen)
+
+
 def kept_logits(data: SiteData) -> Mapping[str, NDArray[Any]] | None:
     """Logits [n, C] of the held-out images by `personal` and `alone`; None where there are none.
 
-    They are of their images, whatever has become of the manifest since they were kept.
+    The site's own intercepts are in them. They are of their images, whatever has become of the
+    manifest since they were kept.
     """
     if not data.has_kept(LOGITS):
         return None
@@ -107,15 +148,22 @@ def kept_logits(data: SiteData) -> Mapping[str, NDArray[Any]] | None:
     if not row_of.keys() >= set(images):
         return None
     rows = np.array([row_of[image] for image in images], dtype=np.int64)
-    return {name: kept[name][rows] for name in (PERSONAL_MODEL, ALONE_MODEL)}
+    bias = data.kept(OWN)["intercepts"]
+    return {name: kept[name][rows] + bias for name in (PERSONAL_MODEL, ALONE_MODEL)}
+
+
+def own_weight(data: SiteData) -> float | None:
+    """Share of the site's own models in its predictions; None where it has none."""
+    return float(data.kept(OWN)["share"][0]) if data.has_kept(OWN) else None
 
 
 def mixed(data: SiteData, shared: NDArray[Any]) -> NDArray[Any]:
     """Logits [n, C] that a site predicts with: of the shared model, and of its own two."""
-    own, weight = kept_logits(data), data.study.personal.weight
-    if own is None:
+    own, weight = kept_logits(data), own_weight(data)
+    if own is None or weight is None:
         return shared
-    return np.asarray((1 - weight) * shared + weight * (own[PERSONAL_MODEL] + own[ALONE_MODEL]) / 2)
+    both = (own[PERSONAL_MODEL] + own[ALONE_MODEL]) / 2
+    return np.asarray((1 - weight) * (shared + data.kept(OWN)["intercepts"]) + weight * both)
 
 
 def predict(data: SiteData, model: AlignmentModel) -> NDArray[Any]:

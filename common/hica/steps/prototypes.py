@@ -13,15 +13,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hica.method.class_means import as_bank, blended_start, nearest_mean, with_texts
+from hica.method.shrinkage import class_means
 from hica.steps.arrays import LARGEST_FEATURE, Array, counts, sums
 from hica.steps.state import State
-from hica.steps.step import Answer, Received, Rows, SiteData, Stage, Statistic, Turn
+from hica.steps.step import Answer, Kept, Received, Rows, SiteData, Stage, Statistic, Turn
 from hica.study import Study
 from hica.wire.messages import Request
 from hica.wire.weight_names import BANK_CLASSES
 
 if TYPE_CHECKING:  # the coordinator's run has no torch in memory
     from hica.method.model import AlignmentModel
+
+
+MEANS = "class_means"
+"""What a site keeps its own class means as."""
 
 
 class Prototypes(Statistic):
@@ -52,7 +57,14 @@ class Prototypes(Statistic):
 
         batch = data.embedded("labelled", model)
         found, number = class_sums(batch, len(request.study.classes))
-        return Answer({"sums": found.numpy(), "counts": number.numpy()}, len(batch.labels))
+        arrays = {"sums": found.numpy(), "counts": number.numpy()}
+        return Answer(arrays, len(batch.labels), keep=self.own(data, model, request))
+
+    def own(self, data: SiteData, model: AlignmentModel, request: Request) -> dict[str, Kept]:
+        """The site's own class means, which its personal model is weighed by."""
+        batch = data.embedded("labelled", model)
+        rows, labels = batch.images.double().numpy(), batch.labels.numpy()
+        return {MEANS: class_means(rows, labels, len(request.study.classes))._asdict()}
 
     def rows(self, data: SiteData, model: AlignmentModel, request: Request) -> Rows:
         """The embedding of every shot, mean over its training views."""
@@ -69,11 +81,13 @@ class Prototypes(Statistic):
         if study.privacy.is_private:
             number = np.maximum(number, 1.0)
         texts = state.bank.classes
+        means = np.clip(found / np.maximum(number, 1.0)[:, None], -1.0, 1.0)
+        state = replace(state, means=means.astype(np.float32), sites=received.sites)
         if study.alignment.bank_start == "means":
             texts = np.zeros_like(texts)
         if study.privacy.mechanism == "prototypes":
-            means = nearest_mean(found, number, received.deviation)
-            classifier = with_texts(means, texts) if texts.any() else means
+            nearest = nearest_mean(found, number, received.deviation)
+            classifier = with_texts(nearest, texts) if texts.any() else nearest
             rows, bias = as_bank(classifier, study.alignment.temperature)
             start, state = rows.astype(np.float32), replace(state, bias=bias)
         else:

@@ -14,7 +14,7 @@ import numpy as np
 
 from hica.errors import HicaError
 from hica.steps.evaluation import ZERO_SHOT, gain, measured
-from hica.steps.personal import mixed
+from hica.steps.personal import mixed, own_weight
 from hica.steps.predictions import logits, probabilities_of
 from hica.steps.state import State
 from hica.steps.step import Answer, Received, SiteData, Stage, Step, Turn
@@ -65,6 +65,7 @@ def _withdrawn(data: SiteData) -> int | str | None:
 def _found(data: SiteData, model: AlignmentModel) -> dict[str, Any]:
     """Metrics of the site's predictions, of the texts alone, and what joining gave; or why not."""
     found: dict[str, Any] = {"federated": None, "zero_shot": None, "gain": None, "why_none": ""}
+    found["own_share"] = own_weight(data)
     if not data.size("test"):
         return found | {"why_none": "this site holds out no images"}
     try:

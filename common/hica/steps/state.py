@@ -37,6 +37,8 @@ class State:
         optimiser: State of the aggregation rule.
         evaluations: Metrics by name: `zero_shot`, `final`.
         texts: The text bank before anything was learnt.
+        means: [C, D] float32, means of all shots by class before stage 2; empty without them.
+        sites: How many sites those are of.
     """
 
     shared: Weights = field(default_factory=dict)
@@ -48,6 +50,8 @@ class State:
     optimiser: Weights = field(default_factory=dict)
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
     texts: Bank = field(default_factory=lambda: Bank(*np.zeros((2, 0, 0), np.float32)))
+    means: Matrix = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    sites: int = 0
 
     @property
     def width(self) -> int:

@@ -328,3 +328,7 @@ class Statistic(Step):
             f"{self.name}: nothing bounds what one patient changes of it, so a private study "
             "cannot ask for it"
         )
+
+    def own(self, data: SiteData, model: AlignmentModel, request: Request) -> Mapping[str, Kept]:
+        """What the site keeps for itself of a private study's statistic, exact; see `Answer`."""
+        return {}

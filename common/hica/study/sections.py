@@ -263,8 +263,9 @@ class PersonalSection(Section):
     epochs: Count = 32
     """Over the site's own shots, at the rates of `[alignment]`; 0: sites predict with the shared
     model, and do not find out what joining gave."""
-    weight: Fraction = 0.5
-    """Share of the site's own two models in the logits of its predictions."""
+    weight: Fraction | None = None
+    """Share of the site's own two models in the logits of its predictions. Left out: each site
+    measures by how much its class means differ from those of all sites."""
 
 
 class RegionsSection(Section):

@@ -139,6 +139,8 @@ class StubSite:
             bias=np.zeros(len(self.study.classes)),
             texts=Bank(self.model.classes.detach().numpy(), self.model.findings.detach().numpy()),
             centroids=unit_rows(self.study.pretraining.clusters, dim, 9).double().numpy(),
+            means=np.eye(len(self.study.classes), dim, dtype=np.float32),
+            sites=2,
         )
 
     def size(self, part: str) -> int:

@@ -41,7 +41,13 @@ GAIN = {
         "auroc": None,
     },
 }
-FOUND = {"federated": METRICS, "zero_shot": METRICS, "gain": GAIN, "why_none": ""}
+FOUND = {
+    "federated": METRICS,
+    "zero_shot": METRICS,
+    "gain": GAIN,
+    "own_share": 0.43,
+    "why_none": "",
+}
 LEARNT = State(
     {"tower.w": np.ones((2, 2), np.float32)}, Bank(*np.ones((2, 2, 4), np.float32)), bias=np.ones(2)
 )
@@ -94,6 +100,7 @@ def test_the_command_shows_it(told_site, capsys, monkeypatch):
     assert end.value.code == 0
     assert "toy is over" in out and "this site's own" in out and "75.0 [50.0, 100.0]" in out
     assert "this site alone" in out and "the shared model " in out
+    assert "43 % of its predictions are this site's own models'" in out
     assert "joining gave: accuracy 75.0 → 75.0 (+3.1 [-1.0, +7.0] points), balanced" in out
     assert "zero-shot" in out and "model.safetensors" in out
 
@@ -106,7 +113,7 @@ def test_a_site_that_did_not_train_has_nothing_to_compare(told_site, capsys):
 
 
 def test_why_nothing_was_measured_is_shown(told_site, capsys):
-    nothing = {"federated": None, "zero_shot": None, "gain": None}
+    nothing = {"federated": None, "zero_shot": None, "gain": None, "own_share": None}
     site = told_site({**nothing, "why_none": "holds out no images"})
     with pytest.raises(SystemExit):
         main(["result", str(site)])

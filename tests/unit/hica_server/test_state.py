@@ -23,6 +23,8 @@ def full_state():
         scale=rows(2, 4),
         bias=draws.normal(size=2),
         centroids=draws.normal(size=(3, 4)),
+        means=rows(2, 4),
+        sites=3,
         optimiser={"adam/m/tower.w/x": draws.normal(size=(2, 3)), "adam/steps": np.asarray(3)},
         evaluations={"final": {"overall": {"auroc": None, "accuracy": {"value": 1 / 3}}}},
     )

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.special import expit, softmax
 
-from hica.method.prevalence import matching_intercepts, of_the_rest
+from hica.method.prevalence import matching_intercepts, of_the_rest, shots_intercepts
 
 
 def scores_of(count, classes, confidence=3.0, seed=0):
@@ -59,3 +59,17 @@ def test_a_class_the_hospital_never_sees_keeps_a_finite_intercept():
     bias = matching_intercepts(scores_of(30, 3), shares)
     assert np.isfinite(bias).all()
     assert bias[2] < bias[:2].min()
+
+
+@pytest.mark.parametrize("shots", [[0, 0], [1, 1], [20, 20, 20]])
+def test_even_shots_say_nothing_of_the_prevalence(shots):
+    np.testing.assert_array_equal(shots_intercepts(shots, [True] * len(shots)), 0.0)
+
+
+def test_a_class_that_ran_short_is_rarer_by_the_rule_of_succession():
+    found = softmax(shots_intercepts([4, 0, 1], [True, True, True]))
+    np.testing.assert_allclose(found, np.array([5, 1, 2]) / 8, rtol=1e-12)
+
+
+def test_a_class_nobody_has_seen_is_not_rare_for_that():
+    assert shots_intercepts([4, 0, 0], [True, True, False])[1:].tolist() == [-np.log(5), 0.0]

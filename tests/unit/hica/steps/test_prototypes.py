@@ -4,7 +4,8 @@ import pytest
 from hica.errors import MessageError
 from hica.method.class_means import blended_start, nearest_mean
 from hica.method.local_training import class_sums, embed_all
-from hica.steps.prototypes import PROTOTYPES
+from hica.method.shrinkage import class_means
+from hica.steps.prototypes import MEANS, PROTOTYPES
 from hica.steps.state import Bank, State
 from hica.steps.step import Answer
 from hica.wire.messages import Reply
@@ -51,7 +52,11 @@ def test_the_answer_is_class_sums_of_the_shots(new_site, toy_study, ask):
     sums, counts = class_sums(batch, 2)
     np.testing.assert_array_equal(answer.arrays["sums"], sums)
     assert answer.arrays["counts"].tolist() == counts.tolist() == [2.0, 1.0]
-    assert answer.examples == 3 and answer.keep == {}
+    assert answer.examples == 3
+    own = class_means(batch.images.double().numpy(), batch.labels.numpy(), 2)
+    assert answer.keep.keys() == {MEANS}
+    for name, value in own._asdict().items():
+        np.testing.assert_array_equal(answer.keep[MEANS][name], value)
     assert set(site.looked) == {"labelled"}
 
 

@@ -38,6 +38,7 @@ def test_the_number_of_withdrawn_patients_is_all_that_leaves_and_metrics_are_exa
         "federated": exact(site, predict(site, site.model)),
         "zero_shot": None,
         "gain": None,
+        "own_share": None,
         "why_none": "",
     }
 
