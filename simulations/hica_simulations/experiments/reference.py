@@ -4,12 +4,12 @@ python -m hica_simulations.experiments.reference docs/reference.md
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from inspect import cleandoc
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
+import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
@@ -129,12 +129,11 @@ def _sentence(model: type[BaseModel]) -> str:
     return told[:1].upper() + told[1:]
 
 
-def main() -> None:
-    """Write the page to the path that is given."""
-    path = Path(sys.argv[1])
-    write_atomically(path, page().encode())
-    print(path)
+def main(out: Annotated[Path, typer.Argument(help="Where the page goes.")]) -> None:
+    """Write the page of all keys, for example to docs/reference.md."""
+    write_atomically(out, page().encode())
+    print(out)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

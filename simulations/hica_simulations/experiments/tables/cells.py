@@ -104,9 +104,8 @@ def claim_cell(out: Path, cell: Cell) -> None:
 def copy_cell(source: Path, target: Path) -> None:
     """Copy a finished cell's folder to another table's; the row, which makes it finished, last."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in (PREDICTIONS, ROW):
-        if (source / name).exists():  # one that could not be run has no predictions
-            write_atomically(target / name, (source / name).read_bytes())
+    for file in sorted(source.glob("*.json"), key=lambda file: file.name == ROW):
+        write_atomically(target / file.name, file.read_bytes())
 
 
 def read_row(out: Path, cell: Cell) -> Row:

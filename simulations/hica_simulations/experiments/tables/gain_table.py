@@ -4,17 +4,21 @@ A hospital joins if it gains. So no mean over sites hides one that loses: every 
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from hica.method.metrics import accuracy, balanced_accuracy, macro_auroc
+from hica.method.metrics import accuracy, macro_auroc
 from hica.steps.evaluation import FINAL
 from hica.steps.personal import kept_logits
 from hica.steps.predictions import probabilities_of
 from hica.storage import write_atomically
+from hica.study import Changes, merged
 from hica.study.sections import PersonalSection
 from hica_client.session import Session
 from hica_client.site import load_site
@@ -32,18 +36,33 @@ from hica_simulations.run import sources_of
 from hica_simulations.scenario import Scenario
 
 ALONE, SHARED, PERSONAL = MODELS = ("alone", "shared", "personal")
-SHOWN = {
-    "accuracy": ("accuracy", accuracy),
-    "balanced_accuracy": ("balanced", balanced_accuracy),
-    "auroc": ("AUROC", macro_auroc),
-}
-MEAN = "mean over sites"
+SHOWN = {"accuracy": ("accuracy", accuracy), "auroc": ("AUROC", macro_auroc)}
+TOGETHER, MEAN = "all images together", "mean over sites"
 BLUE, GREY = "#0072b2", "#b4bdc6"
+Group = tuple[str, int, str]
+"""A study, a number of shots, and what its sites are like."""
+AS_IS = "as it is"
+SKEWS = (1.0, 0.3, 0.1)
+"""α of the Dirichlet distribution that labels are shared out by."""
+WRONG = {"of 1st site at random": 0.5, "of 1st site wrong": 1.0}
+"""Share of one site's labels of two classes that are made wrong."""
 
 
-def variants(_: Scenario) -> Mapping[str, Variant]:
-    """One run gives all three models."""
-    return {PERSONAL: Variant({"personal": {"epochs": PersonalSection().epochs}})}
+def variants(scenario: Scenario) -> Mapping[str, Variant]:
+    """A study as it is, and made harder; one run gives all three models."""
+    sites, classes = scenario.simulation.sites, len(scenario.study.classes)
+    found: dict[str, Changes] = {AS_IS: {}}
+    if all(site.part for site in sites):
+        sizes = [2**place for place in reversed(range(len(sites)))]
+        found |= {f"label skew, α = {alpha:g}": {"simulation": {"skew": alpha}} for alpha in SKEWS}
+        found["sizes " + ":".join(map(str, sizes))] = {"simulation": {"sizes": sizes}}
+    if classes == 2:  # with more, that share of wrong labels would not be chance
+        for name, share in WRONG.items():
+            spoilt = [site.model_dump(mode="json", exclude_defaults=True) for site in sites]
+            spoilt[0]["label_noise"] = share
+            found[f"labels {name}"] = {"simulation": {"sites": spoilt}}
+    own = {"personal": {"epochs": PersonalSection().epochs}}
+    return {name: Variant(merged(own, changes)) for name, changes in found.items()}
 
 
 def measured(scenario: Scenario, place: Place, _: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,17 +82,18 @@ def measured(scenario: Scenario, place: Place, _: Mapping[str, Any]) -> dict[str
     return {}
 
 
-cells = Comparison("", PERSONAL, variants, measure=measured).cells
+cells = Comparison("", AS_IS, variants, measure=measured).cells
 
 
 def write(rows: Sequence[Row], out: Path) -> str:
     """Write `table.csv`, `.md` and `.png`, and all in `report.html`; returns the Markdown."""
     write_csv(rows, out / "table.csv")
-    groups = dict.fromkeys((row["study"], row["shots"]) for row in rows)
-    lines = [line for study, shots in groups for line in _lines(rows, study, shots, out)]
-    header = ["study", "shots", "site"]
+    groups = dict.fromkeys((row["study"], row["shots"], row["method"]) for row in rows)
+    lines = [line for group in groups for line in _lines(rows, group, out)]
+    header = ["study", "shots", "sites", "site"]
     for title, _ in SHOWN.values():
-        header += [f"{title}: {' → '.join(MODELS)}", "personal - alone"]
+        header += [f"{title}: {' → '.join(MODELS)}"]
+        header += [f"{PERSONAL} - {other}" for other in (ALONE, SHARED)]
     table, note = Table(header, lines), note_of(rows)
     failed = dict.fromkeys(
         f"- {row['study']}, {row['shots']} shots: {row['error']}\n" for row in rows if row["error"]
@@ -97,39 +117,53 @@ def note_of(rows: Sequence[Row]) -> str:
     )
 
 
-def _lines(rows: Sequence[Row], study: str, shots: int, out: Path) -> list[list[str]]:
-    """A line a site, and their mean."""
-    found = {model: found_of(rows, study, shots, model, out) for model in MODELS}
+def _lines(rows: Sequence[Row], group: Group, out: Path) -> list[list[str]]:
+    """A line a site, one of all images together, and the mean over sites."""
+    found = {model: found_of(rows, group, model, out) for model in MODELS}
+    study, shots, method = group
     if not found[ALONE]:
-        return [[study, str(shots), "–", *["–"] * (2 * len(SHOWN))]]
+        return [[study, str(shots), method, "–", *["–"] * (3 * len(SHOWN))]]
     sites = list(dict.fromkeys(found[ALONE][0].sites))
     lines = []
-    for site in [*sites, MEAN]:
-        line = [study, str(shots), site]
+    for site in [*sites, TOGETHER, MEAN]:
+        line = [study, str(shots), method, site]
         for metric in SHOWN:
             values = {
                 model: [_value(each, site, sites, metric) for each in every]
                 for model, every in found.items()
             }
-            line.append(" → ".join(f"{100 * np.mean(values[model]):.1f}" for model in MODELS))
-            spread = points(seeds_interval(values[PERSONAL], values[ALONE]))
-            if site != MEAN:
-                pairs: list[Pair] = [
-                    (at(one, site), at(other, site))
-                    for one, other in zip(found[PERSONAL], found[ALONE], strict=True)
-                ]
-                spread += f", {points(patients_interval(pairs, metric), value=False)}"
-            line.append(spread)
+            line.append(" → ".join(_mean(values[model]) for model in MODELS))
+            for other in (ALONE, SHARED):
+                pairs = list(zip(found[PERSONAL], found[other], strict=True))
+                line.append(_difference(values[PERSONAL], values[other], pairs, site, metric))
         lines.append(line)
     return lines
 
 
-def found_of(
-    rows: Sequence[Row], study: str, shots: int, model: str, out: Path
-) -> list[Predictions]:
+def _mean(values: Sequence[float]) -> str:
+    """Over the seeds that have one: a class may be missing in a skewed site's test."""
+    known = [value for value in values if not np.isnan(value)]
+    return f"{100 * np.mean(known):.1f}" if known else "–"
+
+
+def _difference(
+    ours: Sequence[float], theirs: Sequence[float], pairs: Sequence[Pair], site: str, metric: str
+) -> str:
+    """In points: mean, interval over seeds, and that over patients."""
+    known = [number for number, value in enumerate(ours) if not np.isnan(value)]
+    words = points(seeds_interval(*([part[n] for n in known] for part in (ours, theirs))))
+    if site == MEAN or not known:
+        return words
+    if site != TOGETHER:
+        pairs = [(at(one, site), at(other, site)) for one, other in pairs]
+    of_patients = patients_interval([pairs[number] for number in known], metric)
+    return f"{words}, {points(of_patients, value=False)}"
+
+
+def found_of(rows: Sequence[Row], group: Group, model: str, out: Path) -> list[Predictions]:
     """Predictions of a model for every seed; none where one could not be run."""
     found = []
-    for row in rows_of(rows, study, shots, PERSONAL):
+    for row in rows_of(rows, *group):
         labels = {name: row[name] for name in ("study", "shots", "method", "seed")}
         path = folder_of(out, Cell(labels, Path(), {})) / f"{model}.json"
         if row["error"] or not path.exists():
@@ -151,34 +185,48 @@ def at(found: Predictions, site: str) -> Predictions:
 
 
 def _value(found: Predictions, site: str, sites: Sequence[str], metric: str) -> float:
-    """A metric at one site, or its mean over the sites."""
+    """A metric at one site, of all images, or its mean over the sites that have one."""
     if site == MEAN:
-        return float(np.nanmean([_value(found, each, sites, metric) for each in sites]))
-    here = at(found, site)
+        values = [_value(found, each, sites, metric) for each in sites]
+        known = [value for value in values if not np.isnan(value)]
+        return float(np.mean(known)) if known else float("nan")
+    here = found if site == TOGETHER else at(found, site)
     return float(SHOWN[metric][1](here.probabilities, here.labels))
 
 
 def plot(rows: Sequence[Row], out: Path) -> None:
-    """A panel a study and number of shots: AUROC of each site, alone and personal."""
-    groups = list(dict.fromkeys((row["study"], row["shots"]) for row in rows))
-    figure = Figure(figsize=(4.2 * len(groups), 3.2), layout="constrained")
-    panels = figure.subplots(1, len(groups), squeeze=False)[0]
-    for axes, (study, shots) in zip(panels, groups, strict=True):
-        found = {model: found_of(rows, study, shots, model, out) for model in (ALONE, PERSONAL)}
-        axes.set_title(f"{study}, {shots} shot{'s' if shots > 1 else ''}", fontsize=9)
-        axes.set_ylabel("AUROC, %")
-        axes.grid(color="#edf0f3", axis="y")
-        axes.spines[["top", "right"]].set_visible(False)
-        if not found[ALONE]:
+    """A panel a study, number of shots and variant: AUROC of each site, alone and personal."""
+    groups = list(dict.fromkeys((row["study"], row["shots"], row["method"]) for row in rows))
+    across = min(len(groups), 4)
+    down = -(-len(groups) // across)
+    figure = Figure(figsize=(3.6 * across, 2.9 * down), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).flat
+    for axes, group in zip_longest(panels, groups):
+        if group is None:
+            axes.set_axis_off()
             continue
-        sites = list(dict.fromkeys(found[ALONE][0].sites))
-        for model, shift, colour in ((ALONE, -0.2, GREY), (PERSONAL, 0.2, BLUE)):
-            heights = [
-                100 * np.mean([_value(each, site, sites, "auroc") for each in found[model]])
-                for site in sites
-            ]
-            axes.bar(np.arange(len(sites)) + shift, heights, 0.38, color=colour, label=model)
-        axes.set_xticks(range(len(sites)), sites, fontsize=8)
-        axes.set_ylim(50, 100)
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        _panel(axes, group, {m: found_of(rows, group, m, out) for m in (ALONE, PERSONAL)})
+    bars = [Patch(color=GREY, label=ALONE), Patch(color=BLUE, label=PERSONAL)]
+    figure.legend(handles=bars, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     figure.savefig(out / "table.png", dpi=110)
+
+
+def _panel(axes: Axes, group: Group, found: Mapping[str, Sequence[Predictions]]) -> None:
+    """Two bars a site."""
+    study, shots, method = group
+    what = "" if method == AS_IS else f"\n{method}"
+    axes.set_title(f"{study}, {shots} shot{'s' if shots > 1 else ''}{what}", fontsize=9)
+    axes.set_ylabel("AUROC, %")
+    axes.grid(color="#edf0f3", axis="y")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if not found[ALONE]:
+        return
+    sites = list(dict.fromkeys(found[ALONE][0].sites))
+    for model, shift, colour in ((ALONE, -0.2, GREY), (PERSONAL, 0.2, BLUE)):
+        values = [[_value(each, site, sites, "auroc") for each in found[model]] for site in sites]
+        known = [[value for value in part if not np.isnan(value)] for part in values]
+        heights = [100 * float(np.mean(part)) if part else 0.0 for part in known]
+        axes.bar(np.arange(len(sites)) + shift, heights, 0.38, color=colour)
+    axes.set_xticks(range(len(sites)), sites, fontsize=8)
+    axes.set_ylim(50, 100)

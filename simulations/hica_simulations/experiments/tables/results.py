@@ -27,6 +27,7 @@ from hica_simulations.experiments.tables.cells import (
     folder_of,
     is_finished,
 )
+from hica_simulations.experiments.tables.gain_table import AS_IS
 from hica_simulations.experiments.tables.run_cells import run_cells
 from hica_simulations.place import Place
 
@@ -75,7 +76,11 @@ ALL = 1000
 
 PARTS = (
     Part("main", "main", EVERY, (1, 2, 4, 8, 16, 20), methods=FAST),
-    Part("gain", "gain", (CHEST,)),
+    Part(
+        "gain", "gain", (CHEST, BREAST, TUBERCULOSIS, PNEUMONIA, LESIONS), (4, 20), methods=(AS_IS,)
+    ),
+    Part("unlike", "gain", (LESIONS,), (4,)),
+    Part("spoilt", "gain", (CHEST,)),
     Part("prevalence", "prevalence", (LESIONS,)),
     Part("terms", "ablation", EVERY, (4,), methods=(*TERMS, "with stage 1")),
     Part("all-labels", "main", (LESIONS,), (ALL,), 3, (OURS, "linear_probe", "cnn")),
@@ -156,10 +161,10 @@ def copy_shared(cells: Iterable[Cell], out: Path, shared: MutableMapping[Hashabl
     The folders of the runs of the tables before are `shared`, to which this table's are added.
     """
     for cell in cells:
-        if cell.measure is not None:  # its row has columns that no other table's has
-            continue
         folder = folder_of(out, cell)
-        earlier = shared.setdefault((cell.study, cell.method, cell.settings), folder)
+        # What measures further columns leaves more than other runs of the same settings.
+        what = (cell.study, cell.method, cell.settings, cell.measure)
+        earlier = shared.setdefault(what, folder)
         if is_finished(earlier) and not is_finished(folder):
             copy_cell(earlier, folder)
 

@@ -1,6 +1,7 @@
 """No key without words, none that the page or an example lacks."""
 
 import re
+import runpy
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,3 +102,12 @@ def test_every_key_stands_in_the_example_with_its_default(example):
 )
 def test_a_line_of_the_page(key, cells):
     assert f"\n| `{key}` {cells}" in reference.page()
+
+
+def test_help_is_shown_and_no_file_of_that_name_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["reference", "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module(reference.__name__, run_name="__main__")
+    assert end.value.code == 0 and "docs/reference.md" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []

@@ -90,6 +90,25 @@ def test_a_run_of_an_earlier_table_is_not_made_again(tmp_path):
     assert (two / "cells" / "own" / "predictions.json").read_text() == "predictions"
 
 
+def test_what_a_run_was_measured_for_goes_with_it(tmp_path):
+    def measure(*_):
+        return {}
+
+    cells = {name: Cell({"method": name}, Path("a.toml"), {}, measure=measure) for name in "ab"}
+    shared = {}
+    copy_shared([cells["a"]], tmp_path / "one", shared)
+    finish(tmp_path / "one" / "cells" / "a")
+    (tmp_path / "one" / "cells" / "a" / "alone.json").write_text("alone")
+    copy_shared([cells["b"]], tmp_path / "two", shared)
+    copied = tmp_path / "two" / "cells" / "b"
+    assert {file.name for file in copied.iterdir()} == {
+        "alone.json",
+        "predictions.json",
+        "row.json",
+    }
+    assert (copied / "alone.json").read_text() == "alone"
+
+
 def test_a_run_of_the_table_itself_is_kept(tmp_path):
     shared = {}
     for name, row in (("one", "first"), ("two", "second")):
