@@ -9,7 +9,12 @@ from hica.errors import ConfigurationError
 from hica.steps.model_file import NAME
 from hica.storage import write_atomically
 from hica.wire.checkpoint import load_state, write_json
-from hica_server.report.run_file import check_one_study, read_result, read_run_file, study_hash
+from hica_server.report.run_file import (
+    check_one_study,
+    read_description,
+    read_result,
+    study_hash,
+)
 
 
 def export_model(run: Path, to: Path, overwrite: bool = False) -> Path:
@@ -36,7 +41,7 @@ def export_model(run: Path, to: Path, overwrite: bool = False) -> Path:
             raise ConfigurationError(
                 f"{path}: exists and is left alone; choose another name, or add --force"
             )
-    result, sidecar = read_result(run), read_run_file(run, "model.json")
+    result, sidecar = read_result(run), read_description(run)
     arrays, meta = load_state(run, NAME)
     hashes = {
         "result.json": result["study_sha256"],

@@ -59,6 +59,13 @@ class _Result(_Shape):
     versions: dict[str, str]
 
 
+class _Described(_Shape):
+    """Of `model.json`, what export counts on."""
+
+    study: dict[str, Any]
+    study_sha256: str
+
+
 def read_run_file(run: Path, name: str) -> dict[str, Any]:
     """Read a JSON object that a finished run has left.
 
@@ -87,14 +94,27 @@ def read_result(run: Path) -> dict[str, Any]:
     Raises:
         ConfigurationError: See `read_run_file`.
     """
-    result = read_run_file(run, "result.json")
+    return _of_shape(run, "result.json", _Result)
+
+
+def read_description(run: Path) -> dict[str, Any]:
+    """Read `model.json`.
+
+    Raises:
+        ConfigurationError: See `read_run_file`.
+    """
+    return _of_shape(run, "model.json", _Described)
+
+
+def _of_shape(run: Path, name: str, shape: type[_Shape]) -> dict[str, Any]:
+    content = read_run_file(run, name)
     try:
-        _Result.model_validate(result)
+        shape.model_validate(content)
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(str(part) for part in problem["loc"])
-        raise _damaged(run / "result.json", f"{field}: {problem['msg']}") from None
-    return result
+        raise _damaged(run / name, f"{field}: {problem['msg']}") from None
+    return content
 
 
 def _damaged(path: Path, why: str) -> ConfigurationError:

@@ -346,6 +346,18 @@ def test_export_of_a_damaged_model_is_a_checkpoint_error(run_command, finished, 
     assert "model.safetensors: torn or damaged" in err
 
 
+@pytest.mark.parametrize(
+    ("text", "field"), [("{}", "study"), ('{"study": 1, "study_sha256": "a"}', "study"), ("[]", "")]
+)
+def test_export_beside_a_description_of_another_shape_names_it(
+    run_command, finished, tmp_path, text, field
+):
+    (finished / "model.json").write_text(text)
+    code, _, err = run_command("export", finished, "--to", tmp_path / "m.safetensors")
+    assert code == 2 and f"model.json: cannot be read ({field}" in err
+    assert not (tmp_path / "m.safetensors").exists()
+
+
 VERBS = "init validate provision enroll revoke sites run status logs stop report export"
 
 
