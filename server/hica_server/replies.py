@@ -123,6 +123,7 @@ def check_state(state: State) -> None:
     for array in STATE_ARRAYS:
         _check_finite(array.name, sent[array.name])
         array.check(sent[array.name])
+    _check_finite("means", state.means)
     _check_finite(CENTROIDS.name, state.centroids)
     CENTROIDS.check(state.centroids)
     for name, value in state.shared.items():

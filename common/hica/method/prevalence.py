@@ -11,8 +11,8 @@ Saerens et al. (Neural Computation 14, 2002, eq. 2.9) estimate an unknown π fro
 is given, and b is not held to log π plus a constant: how far apart the scores of an overconfident
 model lie does not matter. The b sought minimises 1/n Σ_i logsumexp(s_i + b) − π·b, which is convex.
 
-Where nobody knows the prevalence, the shots still say something: a class of which a site has fewer
-than the study asks for is rare there. Evenly drawn shots say nothing, and leave all as it is.
+Where nobody knows the prevalence, the shots still say something: they are drawn evenly, so a class
+of which a site has fewer than of others ran short, and is rare there. Even shots say nothing.
 """
 
 import numpy as np

@@ -111,6 +111,7 @@ def test_a_state_that_can_be_sent_passes():
         ({"centre": np.full((2, 4), 5e3, np.float32)}, "array 'centre' holds values from 5000"),
         ({"scale": np.zeros((2, 4), np.float32)}, "array 'scale' holds values from 0"),
         ({"bias": np.array([np.nan, 0.0])}, "array 'bias' would hold NaN"),
+        ({"means": np.full((2, 4), np.nan, np.float32)}, "array 'means' would hold NaN"),
         ({"centroids": np.full((2, 4), 2.0)}, "array 'centroids' holds values from 2"),
         ({"shared": {"w": np.array([1e7, 0.0])}}, "weight 'w' has values up to 1e+07"),
         ({"shared": {"w": np.array([-np.inf])}}, "array 'w' would hold NaN"),

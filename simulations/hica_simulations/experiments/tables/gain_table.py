@@ -140,10 +140,15 @@ def _lines(rows: Sequence[Row], group: Group, out: Path) -> list[list[str]]:
     return lines
 
 
-def _mean(values: Sequence[float]) -> str:
-    """Over the seeds that have one: a class may be missing in a skewed site's test."""
+def _mean_of_known(values: Sequence[float]) -> float:
+    """Over what has a value; NaN without any: a class may be missing in a skewed site's test."""
     known = [value for value in values if not np.isnan(value)]
-    return f"{100 * np.mean(known):.1f}" if known else "–"
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _mean(values: Sequence[float]) -> str:
+    mean = _mean_of_known(values)
+    return "–" if np.isnan(mean) else f"{100 * mean:.1f}"
 
 
 def _difference(
@@ -187,9 +192,7 @@ def at(found: Predictions, site: str) -> Predictions:
 def _value(found: Predictions, site: str, sites: Sequence[str], metric: str) -> float:
     """A metric at one site, of all images, or its mean over the sites that have one."""
     if site == MEAN:
-        values = [_value(found, each, sites, metric) for each in sites]
-        known = [value for value in values if not np.isnan(value)]
-        return float(np.mean(known)) if known else float("nan")
+        return _mean_of_known([_value(found, each, sites, metric) for each in sites])
     here = found if site == TOGETHER else at(found, site)
     return float(SHOWN[metric][1](here.probabilities, here.labels))
 
@@ -225,8 +228,7 @@ def _panel(axes: Axes, group: Group, found: Mapping[str, Sequence[Predictions]])
     sites = list(dict.fromkeys(found[ALONE][0].sites))
     for model, shift, colour in ((ALONE, -0.2, GREY), (PERSONAL, 0.2, BLUE)):
         values = [[_value(each, site, sites, "auroc") for each in found[model]] for site in sites]
-        known = [[value for value in part if not np.isnan(value)] for part in values]
-        heights = [100 * float(np.mean(part)) if part else 0.0 for part in known]
+        heights = [100 * _mean_of_known(part) for part in values]  # no bar where there is none
         axes.bar(np.arange(len(sites)) + shift, heights, 0.38, color=colour)
     axes.set_xticks(range(len(sites)), sites, fontsize=8)
     axes.set_ylim(50, 100)

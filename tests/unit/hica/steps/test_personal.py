@@ -33,9 +33,10 @@ def test_a_site_predicts_with_all_three_models(new_site, toy_study):
     np.testing.assert_array_equal(predict(site, site.model), probabilities_of(shared))
     keep_own(site, 0.25, intercepts=(0.0, -1.5))
     own = site.state[LOGITS]
-    expected = 0.75 * shared + 0.25 * (own["personal"] + own["alone"]) / 2 + np.array([0.0, -1.5])
-    np.testing.assert_allclose(mixed(site, shared), expected, rtol=1e-6)
-    np.testing.assert_allclose(predict(site, site.model), probabilities_of(expected), rtol=1e-6)
+    bias = np.array([0.0, -1.5])
+    expected = 0.75 * (shared + bias) + 0.25 * ((own["personal"] + own["alone"]) / 2 + bias)
+    np.testing.assert_allclose(mixed(site, shared), expected, rtol=1e-12)
+    np.testing.assert_allclose(predict(site, site.model), probabilities_of(expected), rtol=1e-12)
 
 
 def test_what_was_kept_is_of_its_image_in_whatever_order(new_site, toy_study):
