@@ -5,7 +5,10 @@ import pytest
 
 from hica.errors import ConfigurationError, FederationError
 from hica.steps.alignment import ALIGNMENT
+from hica.steps.personal import OWN
 from hica.wire.messages import Kind
+from hica_client.session import Session
+from hica_client.site import load_site
 from hica_simulations.grid import run_in_process
 from hica_simulations.site_files import introduce
 
@@ -49,8 +52,9 @@ def test_the_model_is_that_of_the_study_without_it(
     federate, four_sites, toy_study, arrays_of, rule, rounds
 ):
     both = [*BOTH, f"federation.aggregation={rule}", f"calibration.rounds={rounds}"]
-    plain = federate(toy_study(*both), four_sites, "plain")
-    secure = federate(toy_study(*both, SECURE), four_sites, "secure")
+    studies = [toy_study(*both, "personal.epochs=1", *more) for more in ((), (SECURE,))]
+    plain = federate(studies[0], four_sites, "plain")
+    secure = federate(studies[1], four_sites, "secure")
     assert furthest(arrays_of("plain"), arrays_of("secure")) < 2e-5
     for name in ("accuracy", "auroc"):
         assert secure["final"][name]["value"] == pytest.approx(plain["final"][name]["value"])
@@ -59,6 +63,9 @@ def test_the_model_is_that_of_the_study_without_it(
         if one["stage"] == "alignment":
             assert other["loss"] == pytest.approx(one["loss"], abs=1e-4)
             assert (len(one["site_loss"]), other["site_loss"]) == (4, {})
+    for path in four_sites:  # the class means that own models are weighed by came as a sum
+        shares = [Session(load_site(path), study).kept(OWN)["share"][0] for study in studies]
+        assert shares[1] == pytest.approx(shares[0], abs=1e-4)
 
 
 def test_stage_1_runs_from_a_drawn_start(federate, four_sites, toy_study, arrays_of):
