@@ -13,7 +13,7 @@ import torch
 from hica.cohort.region_method import region_method
 from hica.device import precision, select_device
 from hica.errors import DataError, StorageError
-from hica.images.decode import read_image_told, read_mask
+from hica.images.decode import read_mask, read_picture
 from hica.images.manifest import Record, check_labels, check_split, examine_manifest
 from hica.printable import size_words
 from hica.progress import track
@@ -149,7 +149,7 @@ def check_images(found: Preflight, records: Sequence[Record]) -> None:
     oblong = 0
     for record in track(records, "decoding images and masks", len(records)):
         with found.gathering():
-            image, way = read_image_told(record.image)
+            image, way, _ = read_picture(record.image)
             decoded[way] += 1
             oblong += image.width != image.height
             if record.mask is not None:

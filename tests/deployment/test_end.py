@@ -1,6 +1,7 @@
 """The end of a study reaches everybody: who is there, and who was away."""
 
 import pytest
+from tests.deployment.conftest import SHORT_DEADLINE
 
 from hica.steps.result import RESULT
 from hica_client.audit import verify
@@ -15,7 +16,7 @@ def is_over(federation, name):
 
 
 def test_a_site_that_was_away_at_the_end_is_told_when_it_is_back(make_federation):
-    federation = make_federation("federation.quorum=1", "federation.deadline=20")
+    federation = make_federation("federation.quorum=1", SHORT_DEADLINE)
     federation.start_all()
     federation.hold("south", 2)
     federation.kill("south")
@@ -36,7 +37,7 @@ def test_a_site_that_was_away_at_the_end_is_told_when_it_is_back(make_federation
 
 
 def test_a_coordinator_that_dies_while_it_tells_goes_on_with_who_is_left(make_federation):
-    federation = make_federation("federation.quorum=1", "federation.deadline=20")
+    federation = make_federation("federation.quorum=1", SHORT_DEADLINE)
     federation.start_all()
     federation.hold("south", 2)
     federation.kill("south")

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.deployment.conftest import learnt_in
+from tests.deployment.conftest import SHORT_DEADLINE, learnt_in
 
 from hica_server.provision import provision
 from hica_server.settings import load_settings
@@ -26,10 +26,10 @@ CUT_SECONDS = float(os.environ.get("HICA_CUT_SECONDS", "90"))
 
 
 def test_a_site_that_never_answers_is_named_in_every_round_it_misses(make_federation):
-    federation = make_federation("federation.quorum=1", "federation.deadline=20")
+    federation = make_federation("federation.quorum=1", SHORT_DEADLINE)
     federation.start_all()
     federation.hold("south", 2)
-    with federation.recovery("a site never answers (federation.deadline = 20)"):
+    with federation.recovery(f"a site never answers ({SHORT_DEADLINE})"):
         result = federation.finish()
     rounds = learnt_in(result)
     assert rounds[-1]["missing"] == ["south"]

@@ -4,7 +4,7 @@ import gzip
 import io
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,17 @@ MOST_BYTES = 2 * 2**30
 """Of an unpacked NIfTI file."""
 
 
+class Picture(NamedTuple):
+    """A decoded image file, and what a person should know of how it was read."""
+
+    image: Image.Image
+    """8-bit RGB."""
+    way: str
+    """By which way it came to 8-bit RGB, in words: the same for all files of a kind."""
+    notes: tuple[str, ...] = ()
+    """What was left out, passed over or chosen, each a short sentence without the file's name."""
+
+
 class _TooLargeError(Exception):
     """An image beyond the limits; says which."""
 
@@ -43,9 +54,9 @@ def read_image(path: Path) -> Image.Image:
     return decode_image(read_bytes(path), path)
 
 
-def read_image_told(path: Path) -> tuple[Image.Image, str]:
-    """`read_image`, and by which way the image came to 8-bit RGB, in words."""
-    return _decoded(read_bytes(path), path)
+def read_picture(path: Path) -> Picture:
+    """`read_image`, with the way it was read."""
+    return decode_picture(read_bytes(path), path)
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -72,7 +83,7 @@ def read_bytes(path: Path) -> bytes:
 
 def decode_image(data: bytes, path: Path) -> Image.Image:
     """`read_image` of bytes already in memory; `path` is for messages."""
-    return _decoded(data, path)[0]
+    return decode_picture(data, path).image
 
 
 def decode_mask(data: bytes, path: Path, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -88,12 +99,12 @@ def decode_mask(data: bytes, path: Path, size: tuple[int, int]) -> npt.NDArray[n
     return np.asarray(np.asarray(image) != 0)
 
 
-def _decoded(data: bytes, path: Path) -> tuple[Image.Image, str]:
-    """8-bit RGB, and the way there."""
+def decode_picture(data: bytes, path: Path) -> Picture:
+    """`read_picture` of bytes already in memory; `path` is for messages."""
     image, way = _open(data, path)
     if image.mode in DEEP_MODES:
         image = Image.fromarray(_to_8_bit(np.asarray(image)))
-    return image.convert("RGB"), way
+    return Picture(image.convert("RGB"), way)
 
 
 def _open(data: bytes, path: Path) -> tuple[Image.Image, str]:

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from hica.errors import DataError
-from hica.images.decode import _windowed, decode_mask, read_image, read_image_told, read_mask
+from hica.images.decode import _windowed, decode_mask, read_image, read_mask, read_picture
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
 
@@ -59,7 +59,7 @@ def own_range(values):
 
 
 def way(path):
-    return read_image_told(path)[1]
+    return read_picture(path).way
 
 
 # Pillow's formats
