@@ -51,18 +51,21 @@ def init(
     ] = None,
 ) -> None:
     """Write an annotated site.toml and a manifest.csv; existing ones are left alone."""
-    from hica.images.manifest import records_from_folders, write_manifest
+    from hica.images.folders import Found, records_from_folders
+    from hica.images.manifest import write_manifest
 
     site, manifest = folder / "site.toml", folder / "manifest.csv"
     for path in (site, manifest):
         if path.exists():
             raise ConfigurationError(f"{path}: exists and is left alone; choose another folder")
-    records = records_from_folders(images) if images is not None else []
-    write_manifest(manifest, records, groups=False)
+    found = records_from_folders(images) if images is not None else Found([], {})
+    write_manifest(manifest, found.records, groups=False)
     write_atomically(
         site, resources.files("hica_client").joinpath("example_site.toml").read_bytes()
     )
-    print(f"{manifest}: {len(records)} images; fill in patient_id where you know it")
+    for note in found.notes:
+        print(plain(f"{images}: {note}"))
+    print(f"{manifest}: {len(found.records)} images; fill in patient_id where you know it")
     print(f"{site}: edit it, then run: hica-client check {site}")
 
 

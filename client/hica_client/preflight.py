@@ -97,8 +97,9 @@ def check_manifest(found: Preflight, manifest: Path) -> list[Record]:
     """Read the rows that can be used and count them."""
     records: list[Record] = []
     with found.gathering():
-        records, problems = examine_manifest(manifest)
+        records, problems, notes = examine_manifest(manifest)
         found.problems += problems
+        found.notes += notes
     found.facts |= {
         "images": len(records),
         "masks": sum(record.mask is not None for record in records),

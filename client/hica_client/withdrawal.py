@@ -78,7 +78,7 @@ def withdraw(site: Site, patient: str, user: str) -> Found:
     problems, said, cache = list(found.problems), Said(), TensorCache(site.data.cache)
     if found.rows:
         with gathering(problems):
-            rows, _ = examine_manifest(site.data.manifest)
+            rows = examine_manifest(site.data.manifest).records
             _, said = left_in([row for row in rows if row.name in found.rows], known)
     for path in draws_of(site):
         with gathering(problems):
