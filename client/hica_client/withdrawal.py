@@ -27,6 +27,7 @@ from hica.images.cache import TensorCache
 from hica.images.manifest import Record, examine_manifest, take_out
 from hica.steps.model_file import NAME as MODEL
 from hica.steps.personal import ALONE_MODEL, PERSONAL_MODEL
+from hica.storage import cannot_be_written
 from hica.wire.checkpoint import load_state, save_state
 from hica_client.chain import Chain
 from hica_client.patient import Found, draws_of, images_of
@@ -89,6 +90,8 @@ def withdraw(site: Site, patient: str, user: str) -> Found:
     for image in found.images:
         with gathering(problems):
             cache.forget(image)
+    with gathering(problems):
+        _delete(site.contact_sheet)
     if problems:
         raise type(problems[0])(
             f"{len(found.images)} images of {patient!r} are recorded as withdrawn, and used no "
@@ -96,6 +99,18 @@ def withdraw(site: Site, patient: str, user: str) -> Found:
             "give the same command again"
         )
     return found
+
+
+def _delete(path: Path) -> None:
+    """Delete a file, if it is there.
+
+    Raises:
+        StorageError: It cannot be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_be_written(path, error) from error
 
 
 def withdrawn(site: Site) -> list[Withdrawal]:
