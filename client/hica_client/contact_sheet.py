@@ -7,8 +7,9 @@ only its owner may read the file, it stays at the site, and `withdraw` deletes i
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from hica.errors import ConfigurationError, DataError
-from hica.images.looks import FLAGS
 from hica.images.manifest import Record
 from hica.images.pixels import pixels_of
 from hica.images.preprocess import Preprocess
@@ -73,25 +73,29 @@ def check_place(path: Path) -> None:
         )
 
 
-def write_sheet(path: Path, site: Site, seen: Sequence[Seen], shown: Shown | None) -> Path:
+def write_sheet(
+    path: Path, site: Site, seen: Sequence[Seen], marks: Mapping[str, str], shown: Shown | None
+) -> Path:
     """Write the contact sheet of a site's images; memory and size do not grow with their number.
+
+    `marks` is what is wrong with single images beside their looks, by their names.
 
     Raises:
         DataError: The record of withdrawals was changed.
         StorageError: The file cannot be written.
     """
-    chosen = sample(seen)
+    chosen = sample(seen, marks)
     rows = [each.record for rows in chosen.values() for each in rows]
     left = {id(row) for row in left_in(rows, withdrawn(site))[0]}
-    draw = _Drawing(shown)
+    draw = _Drawing(shown, marks)
     work = [(title, each) for title, rows in chosen.items() for each in rows]
     tiles: defaultdict[str, list[Tile]] = defaultdict(list)
     for title, each in track(work, "drawing the contact sheet", len(work)):
-        tile = draw.tile(each, title == LOOKS_WRONG) if id(each.record) in left else None
+        tile = draw.tile(each) if id(each.record) in left else None
         if tile is not None:
             tiles[title].append(tile)
     sections = [
-        Section(f"{title}: {len(tiles[title])} of {_number(seen, title):,}", tiles[title])
+        Section(f"{title}: {len(tiles[title])} of {_number(seen, marks, title):,}", tiles[title])
         for title in chosen
     ]
     title = f"{site.site.name}: {len(seen):,} images, {_seen_as(shown)}"
@@ -102,22 +106,29 @@ def write_sheet(path: Path, site: Site, seen: Sequence[Seen], shown: Shown | Non
 LOOKS_WRONG, UNLABELLED = "looks wrong", "without label"
 
 
-def sample(seen: Sequence[Seen]) -> dict[str, list[Seen]]:
+def sample(seen: Sequence[Seen], marks: Mapping[str, str]) -> dict[str, list[Seen]]:
     """The images of each section by its title: what looks wrong, each class, what has no label."""
     of_class: defaultdict[str, list[Seen]] = defaultdict(list)
+    of_kind: defaultdict[str, list[Seen]] = defaultdict(list)
     for each in seen:
-        of_class[_title(each.record)].append(each)
+        warning = warning_of(each, marks)
+        of_class[_title(each.record)] += [] if warning else [each]
+        if warning:
+            of_kind[warning].append(each)
     unlabelled = of_class.pop(UNLABELLED, [])
     frequent = sorted(of_class, key=lambda title: -len(of_class[title]))[:CLASSES]
-    flagged = [
-        [each for each in seen if each.look.flags and each.look.flags[0] is flag] for flag in FLAGS
-    ]
-    wrong: list[Seen] = []  # some of each kind
-    for place in range(FLAGGED):
-        wrong += [rows[place] for rows in flagged if place < len(rows)]
+    kinds = sorted(of_kind.values(), key=lambda rows: not rows[0].look.blank)
+    flagged = zip_longest(*kinds)  # some of each kind
+    wrong = [each for row in flagged for each in row if each is not None]
     sections = {LOOKS_WRONG: wrong[:FLAGGED]}
     sections |= {title: spread(of_class[title], OF_A_CLASS) for title in sorted(frequent)}
     return sections | {UNLABELLED: spread(unlabelled, OF_A_CLASS)}
+
+
+def warning_of(seen: Seen, marks: Mapping[str, str]) -> str:
+    """What is wrong with an image, in a few words; empty where nothing is."""
+    mark = marks.get(seen.record.name)
+    return ", ".join([flag.name for flag in seen.look.flags] + ([mark] if mark else []))
 
 
 def spread(rows: Sequence[Seen], count: int) -> list[Seen]:
@@ -130,12 +141,12 @@ def spread(rows: Sequence[Seen], count: int) -> list[Seen]:
 class _Drawing:
     """Draws images as a study's model is shown them."""
 
-    def __init__(self, shown: Shown | None) -> None:
-        self.shown = shown
+    def __init__(self, shown: Shown | None, marks: Mapping[str, str]) -> None:
+        self.shown, self.marks = shown, marks
         self.runs = SLOW_METHOD if shown and shown.is_slow else 2**31
 
-    def tile(self, seen: Seen, told: bool) -> Tile | None:
-        """The square of an image; `told` is whether its class is. None: it can be read no more."""
+    def tile(self, seen: Seen) -> Tile | None:
+        """The square of an image with its class and file; None where it can be read no more."""
         try:
             found = pixels_of(seen.record, self.shown.preprocess if self.shown else PLAIN)
         except DataError:
@@ -149,21 +160,18 @@ class _Drawing:
                 self.runs -= 1
                 method, count = self.shown.method, self.shown.count
                 regions = list(extract(method, found.pixels, found.mask, count).numpy())
-        lines = (
-            [seen.record.image.name] if not told else [_title(seen.record), seen.record.image.name]
-        )
-        return Tile(
-            outlined(image, regions), lines, ", ".join(flag.name for flag in seen.look.flags)
-        )
+        lines = [_title(seen.record), seen.record.image.name]
+        return Tile(outlined(image, regions), lines, warning_of(seen, self.marks))
 
 
 def _title(record: Record) -> str:
     return f"class {record.label}" if record.label else UNLABELLED
 
 
-def _number(seen: Sequence[Seen], title: str) -> int:
+def _number(seen: Sequence[Seen], marks: Mapping[str, str], title: str) -> int:
+    """How many images there are of a section."""
     if title == LOOKS_WRONG:
-        return sum(bool(each.look.flags) for each in seen)
+        return sum(bool(warning_of(each, marks)) for each in seen)
     return sum(_title(each.record) == title for each in seen)
 
 

@@ -68,12 +68,12 @@ def preflight(
         study = study if study_file is not None else study_of_kit
     records = check_manifest(found, site.data.manifest)
     seen = check_images(found, records, site.data.manifest)
-    check_set(found, records, seen, site.data.manifest)
+    marks = check_set(found, records, seen, site.data.manifest)
     shown = check_study(found, site, study, records) if study is not None else None
     if seen and (sheet is not None or site.data.state.is_dir()):
         with found.gathering():
             found.facts["contact_sheet"] = str(
-                write_sheet(sheet or site.contact_sheet, site, seen, shown)
+                write_sheet(sheet or site.contact_sheet, site, seen, marks, shown)
             )
     return found
 

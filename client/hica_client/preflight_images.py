@@ -94,8 +94,8 @@ def _tell_flags(found: Preflight, seen: Iterable[Seen], manifest: Path) -> None:
 
 
 def _words(flag: Flag, names: list[str], what: str) -> str:
-    count = f"1 {what} is" if len(names) == 1 else f"{len(names):,} {what}s are"
-    return f"{count} {flag.name}: {listed(names)}: {flag.remedy}"
+    count = f"1 {what}" if len(names) == 1 else f"{len(names):,} {what}s"
+    return f"{flag.name}: {count} ({listed(names)}): {flag.remedy}"
 
 
 def _tell_notes(found: Preflight, seen: Iterable[Seen]) -> None:

@@ -36,15 +36,19 @@ EMPTY, WHOLE = 0.0, 0.95
 
 def check_set(
     found: Preflight, records: Sequence[Record], seen: Sequence[Seen], manifest: Path
-) -> None:
-    """Look at patients, classes, sides of the split, copies, masks and shortcuts."""
+) -> dict[str, str]:
+    """Look at patients, classes, sides of the split, copies, masks and shortcuts.
+
+    Gives what is wrong with single images, in a few words by their names, for the contact sheet.
+    """
     labelled = [record for record in records if record.label]
     for check in (check_patients, check_sides):
         with found.gathering():
             found.notes += check(labelled, manifest)
     found.notes += alike_labels(labelled)
-    check_copies(found, seen, manifest)
-    found.notes += [*mask_notes(seen), *shortcut_notes(seen)]
+    marks = check_masks(found, seen) | check_copies(found, seen, manifest)
+    found.notes += shortcut_notes(seen)
+    return marks
 
 
 def check_patients(labelled: Sequence[Record], manifest: Path) -> list[str]:
@@ -111,8 +115,11 @@ def alike_labels(labelled: Iterable[Record]) -> list[str]:
     ]
 
 
-def check_copies(found: Preflight, seen: Iterable[Seen], manifest: Path) -> None:
-    """Find pictures that are there more than once: the same file, or the same decoded pixels."""
+def check_copies(found: Preflight, seen: Iterable[Seen], manifest: Path) -> dict[str, str]:
+    """Find pictures that are there more than once: the same file, or the same decoded pixels.
+
+    Gives those with two labels or of two patients.
+    """
     same: defaultdict[str, list[Record]] = defaultdict(list)
     for each in seen:
         if not each.look.blank:
@@ -143,6 +150,9 @@ def check_copies(found: Preflight, seen: Iterable[Seen], manifest: Path) -> None
             f"{_pictures(nameless)} there more than once: {_pairs(nameless)}: take one row out, or "
             "give both the same dup_group; else what is learnt from one is tested on the other"
         )
+    marks = {row.name: "is there twice" for rows in nameless for row in rows}
+    marks |= {row.name: "of two patients" for rows in patients for row in rows}
+    return marks | {row.name: "has two labels" for rows in labels for row in rows}
 
 
 def _pictures(copies: Sequence[Sequence[Record]]) -> str:
@@ -159,30 +169,31 @@ def _problem(found: Preflight, copies: Iterable[Sequence[Record]], message: str)
     found.problems.append(problem)
 
 
-def mask_notes(seen: Iterable[Seen]) -> Iterator[str]:
-    """Note masks that cover all, and empty ones in a class where most are not.
+def check_masks(found: Preflight, seen: Iterable[Seen]) -> dict[str, str]:
+    """Note masks that cover all, and empty ones in a class where most are not; gives both.
 
-    A class all of whose masks are empty is one of healthy images.
+    A class all of whose masks are empty is one of healthy images, and so may one without label be.
     """
     by_class: defaultdict[str | None, list[Seen]] = defaultdict(list)
     for each in seen:
         if each.masked is not None:
             by_class[each.record.label].append(each)
     empty, whole = list[str](), list[str]()
-    for masked in by_class.values():
+    for label, masked in by_class.items():
         none = [each.record.name for each in masked if (each.masked or 0.0) <= EMPTY]
-        empty += none if 2 * len(none) < len(masked) else []
+        empty += none if label and 2 * len(none) < len(masked) else []
         whole += [each.record.name for each in masked if (each.masked or 0.0) >= WHOLE]
     if empty:
-        yield (
+        found.notes.append(
             f"{len(empty):,} masks are empty, unlike others of the class: {listed(empty)}: leave "
             "the field mask empty there, or export the mask anew"
         )
     if whole:
-        yield (
+        found.notes.append(
             f"{len(whole):,} masks cover the whole image: {listed(whole)}: where there is a lesion "
             "a mask is not 0, and 0 elsewhere; it may be inverted"
         )
+    return dict.fromkeys(empty, "the mask is empty") | dict.fromkeys(whole, "the mask covers all")
 
 
 def shortcut_notes(seen: Iterable[Seen]) -> Iterator[str]:

@@ -18,6 +18,7 @@ COLUMNS = 8
 GAP = 12
 LINE = 18
 """Height of a line of words."""
+SECTION_HEAD = 2 * LINE + GAP // 2
 WIDTH = COLUMNS * (SIDE + GAP) + GAP
 PAGE, FRAME, WORDS, FAINT, WARNING = "#26282b", "#6b7075", "#f2f2f2", "#aab0b6", "#ff9d80"
 OUTLINES = ("#ffd23f", "#3bceac", "#5aa9ff", "#ff7ac6", "#c3f73a", "#ff9f1c")
@@ -46,15 +47,23 @@ class Section:
     title: str
     tiles: Sequence[Tile]
 
+    @property
+    def row_height(self) -> int:
+        """Of a row of squares with what stands under them, in pixels."""
+        lines = max(len(tile.lines) + bool(tile.warning) for tile in self.tiles)
+        return SIDE + lines * LINE + 2 * GAP
+
+    @property
+    def height(self) -> int:
+        """Of the whole section, in pixels."""
+        return SECTION_HEAD + -(-len(self.tiles) // COLUMNS) * self.row_height
+
 
 def draw_sheet(title: str, lines: Sequence[str], sections: Iterable[Section]) -> bytes:
     """The PNG of a sheet: title, lines, then the sections one under the other."""
     sections = [section for section in sections if section.tiles]
-    rows = sum(-(-len(section.tiles) // COLUMNS) for section in sections)
     head = GAP + 2 * LINE + len(lines) * LINE + GAP
-    page = Image.new(
-        "RGB", (WIDTH, head + len(sections) * (2 * LINE + GAP) + rows * _row_height()), PAGE
-    )
+    page = Image.new("RGB", (WIDTH, head + sum(section.height for section in sections)), PAGE)
     draw = ImageDraw.Draw(page)
     draw.text((GAP, GAP), fitting(title, WIDTH - 2 * GAP, 22), WORDS, _font(22))
     for number, line in enumerate(lines):
@@ -64,11 +73,11 @@ def draw_sheet(title: str, lines: Sequence[str], sections: Iterable[Section]) ->
     for section in sections:
         draw.line((GAP, top, WIDTH - GAP, top), FRAME)
         draw.text((GAP, top + GAP // 2), fitting(section.title, WIDTH, 17), WORDS, _font(17))
-        top += 2 * LINE + GAP
+        top += SECTION_HEAD
         for number, tile in enumerate(section.tiles):
             row, column = divmod(number, COLUMNS)
-            _place(page, draw, tile, GAP + column * (SIDE + GAP), top + row * _row_height())
-        top += -(-len(section.tiles) // COLUMNS) * _row_height()
+            _place(page, draw, tile, GAP + column * (SIDE + GAP), top + row * section.row_height)
+        top += section.height - SECTION_HEAD
     file, mark = io.BytesIO(), PngInfo()
     mark.add_text(*MARK)
     page.save(file, "PNG", pnginfo=mark)
@@ -115,10 +124,6 @@ def _place(page: Image.Image, draw: ImageDraw.ImageDraw, tile: Tile, left: int, 
     for number, (line, colour) in enumerate([*words, (tile.warning, WARNING)]):
         place = (left, top + SIDE + 4 + number * LINE)
         draw.text(place, fitting(line, SIDE, 13), colour, _font(13))
-
-
-def _row_height() -> int:
-    return SIDE + 3 * LINE + 2 * GAP
 
 
 def _colour(name: str) -> tuple[int, ...]:

@@ -55,9 +55,7 @@ TWO_GREYS = Flag(
 )
 NEARLY_BLACK = Flag("nearly all black", False, f"{WINDOW}: look at it on the contact sheet")
 NEARLY_WHITE = Flag("nearly all white", False, f"{WINDOW}: look at it on the contact sheet")
-NO_GREYS = Flag(
-    "black and white, hardly any grey", False, "the window is too narrow: export a wider one"
-)
+NO_GREYS = Flag("hardly any grey", False, "the window is too narrow: export a wider one")
 DIM = Flag(
     "very low contrast", False, "the window or the rescale is of something else: export it anew"
 )

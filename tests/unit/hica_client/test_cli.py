@@ -3,11 +3,11 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tomli_w
 import torch
 from PIL import Image
+from tests.unit.hica_client.hospitals import ROOT, STUDY, change, messages
 
 from hica.deployment import lockfile
 from hica.deployment.bundle import BUNDLE_SHA256
@@ -15,92 +15,11 @@ from hica.deployment.keys import fingerprint, read_public
 from hica.errors import StorageError
 from hica.images.manifest import read_manifest
 from hica.study import load_study
-from hica_client import preflight as preflight_module
+from hica_client import preflight_study
 from hica_client.cli import main
-from hica_client.preflight import cache_bytes, check_space
+from hica_client.preflight_report import Preflight
+from hica_client.preflight_study import cache_bytes, check_space
 from hica_client.site import load_site
-
-ROOT = Path(__file__).parents[3]
-STUDY = """
-[study]
-name = "masses"
-[model]
-train = "full"
-[alignment]
-shots = 2
-views = 3
-[federation]
-min_count = 2
-[[classes]]
-name = "benign"
-prompts = ["a smooth oval mass"]
-findings = ["oval shape"]
-[[classes]]
-name = "malignant"
-prompts = ["a spiculated mass"]
-findings = ["spiculated margin"]
-"""
-
-
-@pytest.fixture
-def run_command(capsys):
-    """Run `hica-client` and return (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        return end.value.code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def check(run_command):
-    """Run `hica-client check --json` and return (exit code, what was found)."""
-
-    def run(*arguments: object) -> tuple[int, dict]:
-        code, out, _ = run_command("check", *arguments, "--json")
-        return code, json.loads(out)
-
-    return run
-
-
-@pytest.fixture
-def hospital(tmp_path) -> Path:
-    """A site of ten images: three patients a class to train on, two to test; one has a mask."""
-    folder = tmp_path / "hospital"
-    folder.mkdir()
-    shutil.copy(ROOT / "client" / "example_site.toml", folder / "site.toml")
-    generator = np.random.default_rng(0)
-    lines = ["image,label,patient_id,split,mask,findings"]
-    for label in ("benign", "malignant"):
-        for number in range(5):
-            name = f"{label}-{number}"
-            pixels = generator.integers(0, 255, (20, 24), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / f"{name}.png")
-            split = "train" if number < 3 else "test"
-            lines.append(f"{name}.png,{label},{name},{split},,")
-    Image.new("L", (24, 20), 1).save(folder / "mask.png")
-    lines[1] = "benign-0.png,benign,benign-0,train,mask.png,oval shape"
-    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
-    return folder / "site.toml"
-
-
-@pytest.fixture
-def study(tmp_path) -> Path:
-    path = tmp_path / "study.toml"
-    path.write_text(STUDY)
-    return path
-
-
-def change(site: Path, old: str, new: str, name: str = "manifest.csv") -> None:
-    path = site.parent / name
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
-
-
-def messages(found: dict) -> list[str]:
-    return [problem["message"] for problem in found["problems"]]
 
 
 def test_init_writes_a_site_that_loads_and_the_manifests_header(run_command, tmp_path):
@@ -157,10 +76,11 @@ def test_every_image_and_mask_that_cannot_be_read_is_named(check, hospital):
     Image.new("L", (10, 10)).save(folder / "mask.png")
     code, found = check(hospital)
     said = messages(found)
-    assert (code, found["ok"], len(said)) == (3, False, 3)
-    assert "the mask is 10×10 px but its image is 24×20 px" in said[0]
+    assert (code, found["ok"], len(said)) == (3, False, 2)
+    assert "the mask is 10×10 px but its image is 48×40 px" in said[0]
     assert said[1].startswith(f"{folder / 'benign-1.png'}: cannot be decoded")
-    assert said[2].startswith(f"{folder / 'malignant-2.png'}: cannot be decoded")
+    assert said[1].endswith("(and so in 1 more images: malignant-2.png)")
+    assert found["problems"][1]["places"] == ["benign-1.png", "malignant-2.png"]
 
 
 def test_every_row_that_cannot_be_used_is_named_and_the_rest_is_read(check, hospital):
@@ -332,9 +252,9 @@ def test_a_run_puts_into_the_cache_what_was_foreseen(hospital, study, train):
 
 
 def test_a_disk_too_small_for_the_cache(tmp_path, monkeypatch):
-    found = preflight_module.Preflight()
+    found = Preflight()
     monkeypatch.setattr(
-        preflight_module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1)
+        preflight_study.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1)
     )
     (tmp_path / "a.safetensors").write_bytes(b"12")
     check_space(found, tmp_path, needed=3)

@@ -14,8 +14,8 @@ from hica.wire.checkpoint import load_state
 from hica_client.app import session_for
 from hica_client.cli import main
 from hica_client.draws import site_roles
-from hica_client.preflight import check_shots
 from hica_client.preflight_report import Preflight
+from hica_client.preflight_study import check_shots
 from hica_client.session import Session
 from hica_client.site import load_site
 from hica_client.withdrawal import withdraw, withdrawn
