@@ -109,7 +109,7 @@ def _flags(image: Image.Image) -> list[Flag]:
     shares = np.asarray(grey.histogram()) / (image.width * image.height)
     greys = _of_greys(shares)
     flags = [greys] if greys else []
-    if greys is not TWO_GREYS and _is_framed(grey):
+    if greys is None and _is_framed(grey):
         flags.append(BORDER)
     short, long = sorted(image.size)
     flags += [SMALL] * (short < SMALL_SIDE) + [THIN] * (long >= OBLONG * short)

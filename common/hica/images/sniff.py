@@ -1,6 +1,7 @@
 """sniff: what a file is by its first bytes; hospital exports are often named without suffix."""
 
 import gzip
+import warnings
 import zlib
 from pathlib import Path
 
@@ -57,7 +58,10 @@ def holds_picture(path: Path) -> bool:
     import pydicom
 
     try:
-        data = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=["Rows"])
+        with warnings.catch_warnings(action="ignore"):
+            data = pydicom.dcmread(
+                path, force=True, stop_before_pixels=True, specific_tags=["Rows"]
+            )
     # A broken file makes the reader raise almost anything; whoever decodes it says what is wrong.
     except Exception:
         return True
