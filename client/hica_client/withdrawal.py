@@ -42,10 +42,10 @@ REMEDY = (
 REMAINS = (
     "What remains: weights and sums that left this site before, and what models have learnt from "
     "them; answers that are kept to be given again, unchanged (sums and weights, no images); the "
-    "audit log and the ledger, which name no patient; your image files and backups. A round that "
-    "is being answered at this moment may still hold the patient. Numbers of images and metrics "
-    "that left before, seen beside those that leave later, may tell that a patient has gone, and "
-    "of which class."
+    "audit log and the ledger, which name no patient; your image files and backups, and a contact "
+    "sheet that was written elsewhere than into the state folder. A round that is being answered "
+    "at this moment may still hold the patient. Numbers of images and metrics that left before, "
+    "seen beside those that leave later, may tell that a patient has gone, and of which class."
 )
 
 

@@ -232,6 +232,13 @@ WRONG: dict[str, Callable[[], object]] = {
     )(),
     "an image of too many pixels": huge_picture,
     "a mask of another size": small_mask,
+    "an image that shows nothing": lambda: Image.new("L", (32, 32)).save("hospital/0.png"),
+    "one picture with two labels": lambda: shutil.copy("hospital/0.png", "hospital/1.png"),
+    "one patient for all": lambda: Path(MANIFEST).write_text(
+        re.sub(r",p\d,(train|test),", ",ANON,,", Path(MANIFEST).read_text())
+    ),
+    "a test of one class": change(MANIFEST, "2.png,normal,p2,test", "2.png,,p2,"),
+    "a contact sheet in place of an image": NOTHING,
     "a patient that there is not": NOTHING,
     "a patient whose file is away": remove("hospital/0.png"),
     "a certificate that is garbage": put(f"{KIT}/ca.crt", "garbage"),

@@ -24,7 +24,7 @@ def cause_of(message: str, *names: str) -> str:
     """What is the same in messages of one kind: without the names of files, numbers and quotes."""
     for name in names:
         message = message.replace(name, "")
-    return re.sub(r"\d+", "#", re.sub(r"'[^']*'", "''", message))
+    return re.sub(r"[-−]?\d+([.,]\d+)?", "#", re.sub(r"'[^']*'", "''", message))
 
 
 def _said(problem: HicaError, places: list[str], what: str) -> HicaError:

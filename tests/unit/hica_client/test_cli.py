@@ -39,6 +39,26 @@ def test_init_fills_the_manifest_from_folders_by_class(run_command, tmp_path):
     assert {record.dup_group for record in records} == {None}
 
 
+def test_init_takes_images_by_content_and_says_what_it_passes_over(run_command, tmp_path):
+    """`IM000001` was passed over without a word, and `__MACOSX` was a class."""
+    exported = tmp_path / "exported"
+    for name in ("benign/IM000001", "benign/1.IMA", "__MACOSX/benign/1.png", "benign/.hidden.png"):
+        (exported / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(exported / name, "PNG")
+    (exported / "benign" / "note.txt").write_text("no image")
+    code, out, _ = run_command("init", tmp_path / "new", "--images", exported)
+    records = read_manifest(tmp_path / "new" / "manifest.csv")
+    assert code == 0
+    assert [record.name for record in records] == [
+        str(exported / "benign" / name) for name in ("1.IMA", "IM000001")
+    ]
+    assert (
+        f"{exported}: passed over: 1 (left by an operating system): __MACOSX/ with 1 files" in out
+    )
+    assert f"{exported}: passed over: 1 (no image, by their content): benign/note.txt" in out
+    assert "(hidden: the name begins with a dot): benign/.hidden.png" in out
+
+
 @pytest.mark.parametrize("name", ["site.toml", "manifest.csv"])
 def test_init_leaves_existing_files_alone(run_command, tmp_path, name):
     (tmp_path / name).write_text("mine")

@@ -17,4 +17,5 @@ def test_each_cause_is_said_once_with_places():
 def test_what_differs_from_file_to_file_is_no_cause():
     one = cause_of("/x/1.png: the mask is 8×9 px, its image 'a' 10×9", "/x/1.png")
     assert one == cause_of("/x/b.png: the mask is 18×9 px, its image 'b' 1×9", "/x/b.png")
+    assert cause_of("padding 12 left out") == cause_of("padding -2000.5 left out")
     assert one != cause_of("/x/b.png: cannot be decoded", "/x/b.png")

@@ -17,6 +17,7 @@ from hica.images.manifest import (
 )
 
 SHARED = Path(__file__).parents[5] / "shared" / "data"
+CASES = SHARED.parent / "cases"
 
 
 @pytest.fixture
@@ -167,6 +168,31 @@ def test_real_manifests(name, counts):
     labels = [record.label for record in records]
     assert {label: labels.count(label) for label in counts} == counts
     assert len(records) == sum(counts.values())
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is absent")
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("C05b_label_caps", {"benign", "malignant"}),
+        ("C06b_label_case", {"Benign", "malignant"}),
+        ("C08b_trailing_rows_only", {"benign", "malignant"}),
+        ("C13_nbsp", {"benign", "malignant"}),
+    ],
+)
+def test_manifests_of_the_cases(folder, name, labels):
+    (folder / "img").mkdir()
+    for number in range(12):
+        (folder / "img" / f"{number:03}.png").write_bytes(b"")
+    (folder / "manifest.csv").write_bytes((CASES / f"{name}.csv").read_bytes())
+    records, problems, notes = examine_manifest(folder / "manifest.csv")
+    assert (len(records), problems, {record.label for record in records}) == (12, [], labels)
+    assert len(notes) == ("Label" in (CASES / f"{name}.csv").read_text().splitlines()[0])
+    if "Benign" in labels:
+        words = r"column label: .*'Benign' \(6\) from line 3 on for 'benign'; .*: rename these"
+        with pytest.raises(DataError, match=words):
+            check_labels(records, ["benign", "malignant"], "manifest.csv")
 
 
 # --- Rows that are taken out ---------------------------------------------------------------------
