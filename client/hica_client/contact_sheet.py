@@ -36,6 +36,7 @@ CLASSES = 12
 """Classes that are shown, the most frequent ones; so the sheet has 120 squares at most."""
 SLOW_METHOD = 4
 """Images that a region method is run on where it takes half a minute each."""
+LOOKS_WRONG, UNLABELLED = "looks wrong", "without label"
 HALF = (0.5, 0.5, 0.5)
 PLAIN = Preprocess(SIDE, HALF, HALF, resize="longest")
 """How an image is shown without a study: all of it."""
@@ -99,11 +100,12 @@ def write_sheet(
         for title in chosen
     ]
     title = f"{site.site.name}: {len(seen):,} images, {_seen_as(shown)}"
-    write_atomically(path, draw_sheet(title, _legend(shown), sections), mode=0o600)
+    lines = _legend(shown)
+    hidden = len({each.record.label for each in seen} - {None}) - CLASSES
+    if hidden > 0:
+        lines.append(f"{hidden} more classes are not shown.")
+    write_atomically(path, draw_sheet(title, lines, sections), mode=0o600)
     return path
-
-
-LOOKS_WRONG, UNLABELLED = "looks wrong", "without label"
 
 
 def sample(seen: Sequence[Seen], marks: Mapping[str, str]) -> dict[str, list[Seen]]:
@@ -151,17 +153,18 @@ class _Drawing:
             found = pixels_of(seen.record, self.shown.preprocess if self.shown else PLAIN)
         except DataError:
             return None
+        warning = warning_of(seen, self.marks)
         mask = None if found.mask is None else found.mask.numpy()
         image = Image.fromarray(found.pixels.permute(1, 2, 0).numpy())
         regions: list[npt.NDArray[np.bool_]] = [] if mask is None else [mask]
         if self.shown:
             regions = []
-            if self.runs > 0:
+            if self.runs > 0 and not (warning and self.shown.is_slow):
                 self.runs -= 1
                 method, count = self.shown.method, self.shown.count
                 regions = list(extract(method, found.pixels, found.mask, count).numpy())
         lines = [_title(seen.record), seen.record.image.name]
-        return Tile(outlined(image, regions), lines, warning_of(seen, self.marks))
+        return Tile(outlined(image, regions), lines, warning)
 
 
 def _title(record: Record) -> str:
@@ -190,7 +193,7 @@ def _legend(shown: Shown | None) -> list[str]:
             "Outlines: the masks of the manifest. With --study the squares are those that the "
             "study's model is given, with its regions.",
         ]
-    some = f", of the first {SLOW_METHOD} images only, as it is slow" if shown.is_slow else ""
+    some = f", of {SLOW_METHOD} images only, as it is slow" if shown.is_slow else ""
     size = shown.preprocess.size
     how = {
         "squash": "both sides made equal",

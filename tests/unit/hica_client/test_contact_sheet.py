@@ -117,11 +117,23 @@ def test_a_slow_method_is_run_on_a_few_images(hospital, tmp_path):
 
     records = [Record(hospital.parent / f"benign-{n}.png", label="benign") for n in range(5)]
     looks = [Seen(record, Look(48, 40, record.name, ()), "PNG", (), None) for record in records]
-    for name, expected in (("sam", 4), ("grid", 5)):
+    for name, marks, expected in (
+        ("sam", {}, 4),
+        ("grid", {}, 5),
+        ("hf-sam", {"benign-0.png": "is there twice", "benign-1.png": "is there twice"}, 3),
+    ):
         runs.clear()
         shown = Shown("masses", PLAIN, method, 4, name)
-        write_sheet(tmp_path / "s.png", site, looks, {}, shown)
+        write_sheet(tmp_path / "s.png", site, looks, marks, shown)
         assert len(runs) == expected
+
+
+def test_classes_that_have_no_place_are_counted(hospital, tmp_path, drawn):
+    records = [Record(hospital.parent / f"benign-{n % 5}.png", label=f"c{n}") for n in range(14)]
+    looks = [Seen(record, Look(48, 40, "1", ()), "PNG", (), None) for record in records]
+    write_sheet(tmp_path / "s.png", load_site(hospital), looks, {}, None)
+    ((_, lines, sections),) = drawn
+    assert lines[-1] == "2 more classes are not shown." and len(sections) == CLASSES
 
 
 def test_sheet_says_where(check, hospital, tmp_path):

@@ -17,7 +17,7 @@ from hica.images.manifest import (
 )
 
 SHARED = Path(__file__).parents[5] / "shared" / "data"
-CASES = SHARED.parent / "cases"
+CASES = SHARED.parent / "cases" / "csv"
 
 
 @pytest.fixture
