@@ -67,8 +67,15 @@ def _seen(record: Record, picture: Picture) -> Seen:
     """
     image = picture.image
     masked = None if record.mask is None else float(read_mask(record.mask, image.size).mean())
-    kind = f"{kind_of(record.image) or 'other'}, {picture.way}"
-    return Seen(record, look_at(image), kind, tuple(picture.notes), masked)
+    try:
+        kind = kind_of(record.image) or "other"
+    except OSError as error:  # it was there a moment ago
+        raise DataError(
+            f"{record.image}: cannot be read: {error.strerror}; restore the file or take its row "
+            "out of the manifest"
+        ) from None
+    look, way = look_at(image), f"{kind}, {picture.way}"
+    return Seen(record, look, way, tuple(picture.notes), masked)
 
 
 def _tell_flags(found: Preflight, seen: Iterable[Seen], manifest: Path) -> None:

@@ -110,7 +110,7 @@ def _numbered(reader: Any) -> Iterator[tuple[int, int, list[str]]]:
 
 
 def _take(path: Path, table: Table, start: int, end: int, fields: list[str]) -> None:
-    """Add a row to the table, or what is wrong with it."""
+    """Add the row of lines `start` to `end` to the table, or what is wrong with it."""
     names = table.names
     given = dict.fromkeys((*COLUMNS, *names), "") | dict(
         zip(names, map(str.strip, fields), strict=False)
@@ -119,7 +119,7 @@ def _take(path: Path, table: Table, start: int, end: int, fields: list[str]) -> 
     words = ""
     if any(each.strip() for each in fields[len(names) :]):  # empty ones are left by spreadsheets
         cause = f"{len(fields)} fields for {len(names)} columns"
-        words = f"{cause}; put fields that hold a comma in double quotes"
+        words = f"{cause}; put fields that hold the separator in double quotes"
     elif not given["image"]:
         cause = "column image: empty"
         words = f"{cause}; name a file or take the row out"
