@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hica.device import precision, select_device
 from hica.errors import DataError
-from hica.images.manifest import Record, check_split, examine_manifest
+from hica.images.manifest import Record, examine_manifest
+from hica.images.manifest_checks import check_split
 from hica.storage import open_to_others, write_atomically
 from hica.study import load_study
 from hica_client.contact_sheet import write_sheet

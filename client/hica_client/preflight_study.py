@@ -9,7 +9,8 @@ import torch
 
 from hica.cohort.region_method import region_method
 from hica.errors import StorageError
-from hica.images.manifest import Record, check_labels
+from hica.images.manifest import Record
+from hica.images.manifest_checks import check_labels
 from hica.printable import size_words
 from hica.progress import track
 from hica.regions import extract

@@ -3,8 +3,8 @@
 import csv
 import io
 import stat
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections import Counter
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +14,7 @@ from hica.images.causes import by_cause, cause_of
 from hica.images.columns import COLUMNS
 from hica.images.groups import group_names
 from hica.images.named_files import NamedFiles, plain_name
-from hica.images.table import Row, read_table
-from hica.printable import listed
+from hica.images.table import Row, Table, read_table
 from hica.storage import write_atomically
 
 SPLITS = ("train", "test")
@@ -117,8 +116,10 @@ def fields_by_image(path: Path) -> dict[str, dict[str, str]]:
     Raises:
         DataError: The manifest cannot be read.
     """
-    names = read_table(path).names
-    return {row.fields["image"]: {name: row.fields[name] for name in names} for row in _rows(path)}
+    table = _whole(path)
+    return {
+        row.fields["image"]: {name: row.fields[name] for name in table.names} for row in table.rows
+    }
 
 
 def write_manifest(path: Path, records: Iterable[Record], groups: bool = True) -> None:
@@ -170,7 +171,7 @@ def patients_by_image(path: Path) -> dict[str, str]:
     Raises:
         DataError: The manifest cannot be read.
     """
-    return {row.fields["image"]: row.fields["patient_id"] for row in _rows(path)}
+    return {row.fields["image"]: row.fields["patient_id"] for row in _whole(path).rows}
 
 
 def take_out(path: Path, images: Set[str]) -> None:
@@ -180,11 +181,13 @@ def take_out(path: Path, images: Set[str]) -> None:
         DataError: The manifest cannot be read.
         StorageError: It cannot be written.
     """
-    rows = _rows(path)  # says what is wrong with it
-    table = read_table(path)
+    table = _whole(path)
     lines = list(io.StringIO(table.text, newline=""))
     out = {
-        line for row in rows if row.fields["image"] in images for line in range(row.start, row.end)
+        line
+        for row in table.rows
+        if row.fields["image"] in images
+        for line in range(row.start, row.end)
     }
     left = "".join(line for number, line in enumerate(lines) if number not in out)
     mode = stat.S_IMODE(path.stat().st_mode)
@@ -192,56 +195,8 @@ def take_out(path: Path, images: Set[str]) -> None:
     path.chmod(mode)  # those who could read it still can
 
 
-def check_labels(records: Iterable[Record], classes: Sequence[str], source: str) -> None:
-    """Check that every label of a site's records is one of the study's classes, or None.
-
-    Raises:
-        DataError: Names the manifest `source`, lists the unknown labels, how often each occurs, and
-            the classes.
-    """
-    unknown: defaultdict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        if record.label is not None and record.label not in classes:
-            unknown[record.label].append(record)
-    if unknown:
-        told = [_unknown_label(label, unknown[label], classes) for label in sorted(unknown)]
-        raise DataError(
-            f"{source}: column label: not classes of the study: {listed(told)}; "
-            f"the classes are {', '.join(classes)}: rename these labels or leave them empty"
-        )
-
-
-def _unknown_label(label: str, records: Sequence[Record], classes: Sequence[str]) -> str:
-    """A label that is no class: how often it occurs, where first, and which class it may mean."""
-    meant = [name for name in classes if _alike(name) == _alike(label)]
-    where = f" from line {records[0].line} on" if records[0].line else ""
-    which = f" for {meant[0]!r}" if meant else ""
-    return f"{label!r} ({len(records)}){where}{which}"
-
-
-def _alike(label: str) -> str:
-    """A label without the difference of capitals, blanks and what cannot be seen."""
-    return "".join(sign for sign in label.casefold() if sign.isprintable() and not sign.isspace())
-
-
-def check_split(records: Iterable[Record], source: str) -> None:
-    """Check that the split is given for every labelled record or for none.
-
-    Raises:
-        DataError: Names the manifest `source` and one of the records without.
-    """
-    labelled = [record for record in records if record.label]
-    empty = [record.name for record in labelled if not record.split]
-    if empty and len(empty) < len(labelled):
-        raise DataError(
-            f"{source}: column split: empty in {len(empty)} labelled rows, such as {empty[0]}, and "
-            "filled in others; write train or test in each labelled row, or leave all empty to "
-            "have the split drawn"
-        )
-
-
-def _rows(path: Path) -> list[Row]:
-    """The rows of a manifest in which nothing is wrong.
+def _whole(path: Path) -> Table:
+    """The table of a manifest in which no row is wrong.
 
     Raises:
         DataError: The first thing that is wrong.
@@ -249,7 +204,7 @@ def _rows(path: Path) -> list[Row]:
     table = read_table(path)
     if table.problems:
         raise table.problems[0].problem
-    return table.rows
+    return table
 
 
 class _FieldError(Exception):

@@ -6,8 +6,6 @@ from PIL import Image
 from hica.errors import DataError
 from hica.images.manifest import (
     Record,
-    check_labels,
-    check_split,
     examine_manifest,
     fields_by_image,
     patients_by_image,
@@ -15,6 +13,7 @@ from hica.images.manifest import (
     take_out,
     write_manifest,
 )
+from hica.images.manifest_checks import check_labels, check_split
 
 SHARED = Path(__file__).parents[5] / "shared" / "data"
 CASES = SHARED.parent / "cases" / "csv"
