@@ -68,6 +68,7 @@ def test_a_folder_becomes_a_table_and_a_page(kit, tmp_path, capsys, monkeypatch)
     noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)
     Image.fromarray(noise).save(new / "deeper" / "noise.png")
     (new / "Thumbs.db").write_text("x")
+    (new / "deeper" / "above").symlink_to(new)
     out = tmp_path / "out"
     assert run(kit, new, "--out", out) == 0
     rows = {row["image"]: row for row in csv.DictReader((out / "predictions.csv").open())}
@@ -117,6 +118,17 @@ def test_what_is_no_image_is_told(kit, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert run(kit, tmp_path / "empty") == 3
     assert "no files in it" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_closed_is_named(kit, tmp_path, capsys, monkeypatch):
+    def closed(path, onerror):
+        onerror(PermissionError(13, "Permission denied", str(path)))
+        return []
+
+    (tmp_path / "closed").mkdir()
+    monkeypatch.setattr("os.walk", closed)
+    assert run(kit, tmp_path / "closed") == 3
+    assert "closed: cannot be read (Permission denied)" in capsys.readouterr().err
 
 
 def test_before_the_end_there_is_no_model(draw_site, toy_study):

@@ -1,5 +1,6 @@
 """The images that are to be predicted: a file, a folder, or a manifest."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,11 +32,22 @@ def records_of(path: Path) -> list[Record]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, without what systems leave there."""
-    for path in folder.iterdir():
-        if path.name.startswith(".") or path.name in PASSED_OVER:
-            continue
-        if path.is_dir():
-            yield from _below(path)
-        elif path.is_file():
-            yield path
+    """Files below a folder, without what systems leave there; links to folders are not followed.
+
+    Raises:
+        DataError: A folder may not be read.
+    """
+
+    def closed(error: OSError) -> None:
+        raise DataError(
+            f"{error.filename}: cannot be read ({error.strerror}); open it to this user, or name "
+            "another folder"
+        )
+
+    for root, folders, files in os.walk(folder, onerror=closed):
+        folders[:] = [name for name in folders if not _passed_over(name)]
+        yield from (Path(root, name) for name in files if not _passed_over(name))
+
+
+def _passed_over(name: str) -> bool:
+    return name.startswith(".") or name in PASSED_OVER
