@@ -11,6 +11,7 @@ from hica_client.preflight_report import Preflight
 from hica_client.preflight_set import check_set
 
 M = Path("m.csv")
+REAL = Path(__file__).parents[4] / "shared" / "data" / "bus_breast"
 
 
 def row(number: int, label: str | None = "a", **fields: str) -> Record:
@@ -185,3 +186,13 @@ def test_a_study_whose_test_has_one_class_here_is_noted(check, hospital, study):
     code, found = check(hospital, "--study", study)
     assert code == 3 and "the test has images of benign only" in messages(found)[0]
     assert any("holds out no image of malignant and" in note for note in found["notes"])
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data is absent")
+def test_no_false_alarm_on_a_real_set(check, hospital):
+    change(hospital, 'manifest = "manifest.csv"', f'manifest = "{REAL}/manifest.csv"', "site.toml")
+    code, found = check(hospital)
+    assert (code, found["problems"], found["flags"], found["copies"]) == (0, [], {}, [])
+    (note,) = found["notes"]
+    assert "columns that are not read: source" in note
