@@ -10,7 +10,8 @@ from rich.table import Table
 
 from hica.deployment.path_arguments import A_PATH
 from hica.errors import DataError
-from hica.printable import printable
+from hica.printable import plain, printable
+from hica.progress import say
 from hica_client.service_commands import Json, SiteFile
 
 app = typer.Typer()
@@ -45,12 +46,15 @@ def predict(
     Probabilities and classes in question are calibrated on this site's held-out patients. Nothing
     leaves. Exit code 3 where an image could not be read; the others are predicted all the same.
     """
-    from hica_client.prediction.images import records_of
+    from hica.images.folders import Found
+    from hica_client.prediction.images import images_of
     from hica_client.prediction.models import site_models
     from hica_client.prediction.predict import Predictor
     from hica_client.prediction.written import DONT_KNOW, note_of, write_all
 
-    records = records_of(images)
+    records, passed_over = images_of(images)
+    for note in Found([], passed_over).notes:
+        say(plain(note))
     predictor = Predictor(site_models(site_file, own=model == "personal"), coverage)
     predictions = list(predictor.predictions(records))
     found = write_all(out, predictor, records, predictions)

@@ -1,4 +1,4 @@
-"""folders: images laid out as one folder per class, as exports leave them.
+"""folders: images in folders as exports leave them, one folder per class where they have labels.
 
 Whether a file is an image is told by its content: scanners and archives name DICOM files
 `IM000001`, by their UID or `.ima`. What is no image, and what systems leave beside images, is
@@ -8,6 +8,7 @@ passed over, and each is counted with the reason.
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,6 +58,26 @@ def records_from_folders(root: Path) -> Found:
     Raises:
         DataError: No folder below `root` holds an image.
     """
+    found = records_below(root)
+    passed = dict(found.passed_over)
+    records = [
+        replace(record, label=record.name.split("/")[0])
+        for record in found.records
+        if "/" in record.name
+    ]
+    if above := [record.name for record in found.records if "/" not in record.name]:
+        passed[NO_CLASS] = above
+    if not records:
+        raise DataError(
+            f"{root}: no images found; expected one folder per class holding "
+            f"{', '.join(SUFFIXES)} files, or images under any name"
+            + "".join(f"; {note}" for note in Found([], passed).notes)
+        )
+    return Found(records, passed)
+
+
+def records_below(root: Path) -> Found:
+    """Records of all images below a folder, without labels, by their content."""
     passed: defaultdict[str, list[str]] = defaultdict(list)
     records: list[Record] = []
     files = sorted(_files(root, passed))
@@ -64,16 +85,8 @@ def records_from_folders(root: Path) -> Found:
         name = file.relative_to(root).as_posix()
         if reason := _why_not(file):
             passed[reason].append(name)
-        elif "/" not in name:
-            passed[NO_CLASS].append(name)
         else:
-            records.append(Record(image=file, label=name.split("/")[0], name=name))
-    if not records:
-        raise DataError(
-            f"{root}: no images found; expected one folder per class holding "
-            f"{', '.join(SUFFIXES)} files, or images under any name"
-            + "".join(f"; {note}" for note in Found([], passed).notes)
-        )
+            records.append(Record(image=file, name=name))
     return Found(records, passed)
 
 
