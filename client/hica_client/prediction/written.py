@@ -28,6 +28,8 @@ DONT_KNOW = "don't know"
 MOST_SHOWN = 200
 """Images on the page; the table has all."""
 MAP_SIDE = 224
+TELLING = 0.15
+"""Cosine to a finding below which a region looks like none: the page does not name it."""
 
 
 def write_table(path: Path, predictions: Sequence[Prediction], names: Sequence[str]) -> None:
@@ -105,7 +107,9 @@ def _pictures(
 ) -> Iterator[dict[str, Any]]:
     """What the page shows of each image."""
     for record, said in track(shown, "drawing the page", len(shown)):
-        picture = {"said": said, "note": note_of(said), "image": "", "map": "", "likely": ""}
+        telling = [region for region in said.regions if region.similarity >= TELLING]
+        picture = {"said": said, "note": note_of(said), "regions": telling}
+        picture |= dict.fromkeys(("image", "map", "likely"), "")
         if said.probabilities:
             likely = max(said.probabilities, key=lambda name: said.probabilities[name])
             try:
