@@ -1,0 +1,270 @@
+"""DIMSE through pynetdicom: C-FIND, then C-GET, or C-MOVE to this side's own listener (PS3.4 C)."""
+
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.events import EventHandlerType
+from pynetdicom.presentation import build_context, build_role
+
+from hica.errors import ConfigurationError
+from hica_client.pacs import dimse_words as words
+from hica_client.pacs.address import Node, Own, is_loopback
+from hica_client.pacs.connection import probe, tls_context
+from hica_client.pacs.errors import LostInstanceError, PacsError
+from hica_client.pacs.listener import Expected, Listener, receiver, streamed_to_disk
+from hica_client.pacs.selection import (
+    INSTANCE_KEYS,
+    SERIES_KEYS,
+    STUDY_KEYS,
+    Attributes,
+    Query,
+)
+from hica_client.pacs.storage_classes import proposals
+from hica_client.pacs.store import Store
+from hica_client.pacs.whole import TOO_LARGE
+from hica_client.site import PacsSection
+
+FIND, MOVE, GET = (f"1.2.840.10008.5.1.4.1.2.2.{number}" for number in (1, 2, 3))
+"""The study root's information models (PS3.4 C.6.2)."""
+MOST_CONTEXTS = 127
+"""Of an association, beside the one for the request itself (128 in PS3.8 9.3.2)."""
+UTF_8 = "ISO_IR 192"
+SUCCESS, PENDING = 0x0000, (0xFF00, 0xFF01)
+
+
+class Dimse:
+    """A DICOM node; as a context, which ends its associations and its listener."""
+
+    def __init__(self, node: Node, own: Own, settings: PacsSection) -> None:
+        """`own` with a port: by C-MOVE to there; else by C-GET.
+
+        Raises:
+            ConfigurationError: Certificates cannot be used, or the PACS could not reach `own`.
+        """
+        if own.port is not None and is_loopback(own.host) and not is_loopback(node.host):
+            raise ConfigurationError(
+                f"--as: {own.host} is this machine alone, and the PACS cannot send to it; give the "
+                f"address that it reaches, as {own.title}@10.0.0.5:{own.port}, or no port, for "
+                "C-GET"
+            )
+        self._node, self._own, self._settings = node, own, settings
+        self._tls = tls_context(settings) if node.encrypted else None
+        self._listener_tls: ssl.SSLContext | None = None
+        if node.encrypted and own.port is not None:
+            self._listener_tls = tls_context(settings, server=True)
+        self._ae = AE(own.title)
+        self._ae.acse_timeout = self._ae.connection_timeout = settings.timeout
+        self._ae.network_timeout = settings.patience
+        self._asking: Association | None = None
+        self._getting: tuple[frozenset[str], Association] | None = None
+        self._expected: Expected | None = None
+        self._listener: Listener | None = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._open.enter_context(streamed_to_disk())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        for each in (self._asking, self._getting and self._getting[1]):
+            if each is not None and each.is_established:
+                each.release() if kind is None else each.abort()
+        self._open.close()
+
+    @property
+    def unasked(self) -> int:
+        """See `Archive`."""
+        return self._expected.unasked if self._expected is not None else 0
+
+    # --- Searching --------------------------------------------------------------------------------
+
+    def studies(self, query: Query) -> Iterator[Attributes]:
+        """See `Archive`."""
+        return self._find("STUDY", STUDY_KEYS, query.keys)
+
+    def series(self, study: str) -> Iterator[Attributes]:
+        """See `Archive`."""
+        return self._find("SERIES", SERIES_KEYS, {"StudyInstanceUID": study})
+
+    def instances(self, study: str, series: str) -> Iterator[Attributes]:
+        """See `Archive`."""
+        above = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
+        return self._find("IMAGE", INSTANCE_KEYS, above)
+
+    def _find(
+        self, level: str, keywords: tuple[str, ...], match: Mapping[str, str]
+    ) -> Iterator[Attributes]:
+        identifier = _identifier(level, dict.fromkeys(keywords, "") | dict(match))
+        association = self._association()
+        association.dimse_timeout = self._settings.timeout
+        done = False
+        try:
+            for status, found in association.send_c_find(identifier, FIND):
+                code = status.get("Status")
+                if code not in PENDING:
+                    done = code is not None
+                    if code != SUCCESS:
+                        raise self._problem(words.find_words(code))
+                    return
+                if found is None:
+                    raise self._problem(words.NO_DATA_SET)
+                yield _attributes(found, keywords)
+        finally:
+            if not done:  # nobody reads on, or the answer broke off
+                association.abort()
+
+    # --- Fetching ---------------------------------------------------------------------------------
+
+    def retrieve(
+        self, study: str, series: str, wanted: Mapping[str, str], store: Store, *, whole: bool
+    ) -> dict[str, LostInstanceError]:
+        """See `Archive`."""
+        if self._expected is None:
+            self._expected = Expected(store)
+        expected = self._expected
+        expected.expect(study, wanted)
+        above = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
+        identifier = (
+            _identifier("SERIES", above)
+            if whole
+            else _identifier("IMAGE", above | {"SOPInstanceUID": "\\".join(wanted)})
+        )
+        if self._own.port is None:
+            code = self._get(identifier, frozenset(wanted.values()), expected)
+        else:
+            code = self._move(identifier, expected)
+        if expected.stopped is not None:
+            raise expected.stopped
+        missing = [sop for sop in wanted if not store.path(sop).exists()]
+        reason = words.lost_words(code)
+        if expected.oversized:
+            reason = TOO_LARGE
+        elif self._listener is not None and not self._listener.connections:
+            reason = words.unreached(self._own)
+        again = not (expected.oversized and len(wanted) == 1)
+        lost = LostInstanceError(reason, again=again)
+        expected.expect("", {})  # whatever comes later was not asked for
+        return {sop: expected.lost.get(sop, lost) for sop in missing}
+
+    def _move(self, identifier: Dataset, expected: Expected) -> int | None:
+        """Have instances sent to the listener; the status that the PACS ends with."""
+        if self._listener is None:
+            senders = [self._settings.sender or self._node.title]
+            self._listener = self._open.enter_context(
+                Listener(self._own, senders, expected, self._settings, self._listener_tls)
+            )
+        association = self._association()
+        association.dimse_timeout = self._settings.patience
+        code = None
+        for status, _ in association.send_c_move(identifier, self._own.title, MOVE):
+            code = status.get("Status")
+        if self._listener.strangers:
+            raise self._problem(words.turned_away(sorted(self._listener.strangers), self._own))
+        if fatal := words.move_words(code, self._own):
+            raise self._problem(fatal)
+        return code
+
+    def _get(self, identifier: Dataset, classes: frozenset[str], expected: Expected) -> int | None:
+        """Have instances sent on the connection that asks; the status that the PACS ends with."""
+        association = self._getter(classes, expected)
+        code = None
+        for status, _ in association.send_c_get(identifier, GET):
+            code = status.get("Status")
+        if fatal := words.get_words(code):
+            raise self._problem(fatal)
+        return code
+
+    # --- Associations -----------------------------------------------------------------------------
+
+    def _association(self) -> Association:
+        """The one for searches and moves; made anew where the PACS has ended it."""
+        if self._asking is None or not self._asking.is_established:
+            asked = [FIND] if self._own.port is None else [FIND, MOVE]
+            self._asking = self._associate([(each, None) for each in asked], [])
+            accepted = {str(each.abstract_syntax) for each in self._asking.accepted_contexts}
+            if FIND not in accepted:
+                raise self._problem(words.NO_FIND)
+            if self._own.port is not None and MOVE not in accepted:
+                raise self._problem(words.NO_MOVE)
+        return self._asking
+
+    def _getter(self, classes: frozenset[str], expected: Expected) -> Association:
+        """One on which instances of these kinds can come."""
+        if self._getting is not None and self._getting[1].is_established:
+            if classes <= self._getting[0]:
+                return self._getting[1]
+            self._getting[1].release()
+        contexts = proposals(classes, MOST_CONTEXTS)
+        handlers = receiver(expected, self._settings.max_instance_bytes)
+        association = self._associate([(GET, None), *contexts], handlers)
+        if GET not in {str(each.abstract_syntax) for each in association.accepted_contexts}:
+            raise self._problem(words.NO_GET)
+        association.dimse_timeout = self._settings.patience
+        self._getting = classes, association
+        return association
+
+    def _associate(
+        self, contexts: list[tuple[str, str | None]], handlers: list[EventHandlerType]
+    ) -> Association:
+        """An established association.
+
+        Raises:
+            PacsError: There is none, and why.
+        """
+        kinds = dict.fromkeys(kind for kind, syntax in contexts if syntax)
+        association = self._ae.associate(
+            self._node.host,
+            self._node.port,
+            contexts=[build_context(kind, syntax) for kind, syntax in contexts],
+            ae_title=self._node.title,
+            ext_neg=[build_role(kind, scp_role=True) for kind in kinds],
+            evt_handlers=handlers,
+            tls_args=(self._tls, self._node.host) if self._tls is not None else None,
+        )
+        if association.is_established:
+            return association
+        if association.is_rejected:
+            raise self._problem(words.rejection(association, self._node, self._own))
+        probe(self._node.host, self._node.port, str(self._node), self._tls, self._settings.timeout)
+        raise self._problem(words.NO_ASSOCIATION)
+
+    def _problem(self, what: str) -> PacsError:
+        return PacsError(f"{self._node}: {what}")
+
+
+def _identifier(level: str, keys: Mapping[str, str]) -> Dataset:
+    """What a request asks for."""
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = level
+    if not all(value.isascii() for value in keys.values()):
+        identifier.SpecificCharacterSet = UTF_8
+    for keyword, value in keys.items():
+        setattr(identifier, keyword, value.split("\\") if "\\" in value else value)
+    return identifier
+
+
+def _attributes(found: Dataset, keywords: tuple[str, ...]) -> Attributes:
+    """What an answer says; a value that cannot be read is taken for an empty one."""
+    said = {}
+    for keyword in keywords:
+        if keyword in found:
+            try:
+                value = found[keyword].value
+            except Exception:  # whatever pydicom's converters trip over
+                value = None
+            values = [value] if value is None or isinstance(value, str) else value
+            values = values if isinstance(values, MultiValue | list) else [values]
+            said[keyword] = "\\".join(str(each) for each in values if each is not None)
+    return said
