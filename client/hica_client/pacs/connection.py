@@ -92,10 +92,18 @@ def probe(host: str, port: int, name: str, context: ssl.SSLContext | None, wait:
     try:
         with socket.create_connection((host, port), wait) as plain:
             if context is not None:
-                with context.wrap_socket(plain, server_hostname=host):
-                    pass
+                _greet(plain, context, host)
     except OSError as error:
         raise PacsError(f"{name}: {network_words(error)}") from None
+
+
+def _greet(plain: socket.socket, context: ssl.SSLContext, host: str) -> None:
+    """Begin TLS; who hangs up on that does not speak it."""
+    try:
+        with context.wrap_socket(plain, server_hostname=host):
+            pass
+    except (ConnectionError, TimeoutError):
+        raise ssl.SSLEOFError from None
 
 
 def network_words(error: BaseException) -> str:
@@ -112,7 +120,10 @@ def network_words(error: BaseException) -> str:
                 "refuses this site's TLS; it may ask for a certificate (certificate and key in "
                 "[pacs] of the site file): its administrator knows which"
             )
-        return "the TLS connection failed; ask its administrator which versions of TLS it takes"
+        return (
+            "the TLS connection failed; this may not be its TLS port, or it takes no version of "
+            "TLS that is secure: ask its administrator"
+        )
     if isinstance(error, socket.gaierror):
         return "this name is not known here; check the address for a slip, and the name server"
     if isinstance(error, ConnectionRefusedError):

@@ -319,12 +319,12 @@ def _words(error: httpx.RequestError) -> str:
     """Why there was no answer; httpx has what the system said somewhere below its own error."""
     below: BaseException | None = error
     while below is not None:
-        if isinstance(below, OSError):  # all of them: TLS, names, refused, timed out
+        if isinstance(below, OSError) and not isinstance(error, httpx.ReadError):
             return network_words(below)
         below = below.__cause__ or below.__context__
     if isinstance(error, httpx.TimeoutException):
         return network_words(TimeoutError())
-    if isinstance(error, httpx.ProtocolError):
+    if isinstance(error, httpx.ProtocolError | httpx.ReadError):
         return (
             "closes the connection without an answer in HTTP; if it is a DICOM port, write the "
             f"address as dicom://AETITLE@host:port; else it may be restarting: {AGAIN}"

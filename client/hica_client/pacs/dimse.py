@@ -1,7 +1,7 @@
 """DIMSE through pynetdicom: C-FIND, then C-GET, or C-MOVE to this side's own listener (PS3.4 C)."""
 
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -17,7 +17,9 @@ from hica.errors import ConfigurationError
 from hica_client.pacs import dimse_words as words
 from hica_client.pacs.address import Node, Own, is_loopback
 from hica_client.pacs.connection import probe, tls_context
+from hica_client.pacs.delays import hurry
 from hica_client.pacs.errors import LostInstanceError, PacsError
+from hica_client.pacs.gate import put_gate
 from hica_client.pacs.listener import Expected, Listener, receiver, streamed_to_disk
 from hica_client.pacs.selection import (
     INSTANCE_KEYS,
@@ -116,7 +118,7 @@ class Dimse:
                 if code not in PENDING:
                     done = code is not None
                     if code != SUCCESS:
-                        raise self._problem(words.find_words(code))
+                        raise self._problem(words.find_words(code, self._own))
                     return
                 if found is None:
                     raise self._problem(words.NO_DATA_SET)
@@ -144,7 +146,7 @@ class Dimse:
         if self._own.port is None:
             code = self._get(identifier, frozenset(wanted.values()), expected)
         else:
-            code = self._move(identifier, expected)
+            code = self._move(identifier, wanted.values(), expected)
         if expected.stopped is not None:
             raise expected.stopped
         missing = [sop for sop in wanted if not store.path(sop).exists()]
@@ -158,13 +160,16 @@ class Dimse:
         expected.expect("", {})  # whatever comes later was not asked for
         return {sop: expected.lost.get(sop, lost) for sop in missing}
 
-    def _move(self, identifier: Dataset, expected: Expected) -> int | None:
+    def _move(
+        self, identifier: Dataset, classes: Collection[str], expected: Expected
+    ) -> int | None:
         """Have instances sent to the listener; the status that the PACS ends with."""
         if self._listener is None:
             senders = [self._settings.sender or self._node.title]
             self._listener = self._open.enter_context(
                 Listener(self._own, senders, expected, self._settings, self._listener_tls)
             )
+        self._listener.offer(classes)
         association = self._association()
         association.dimse_timeout = self._settings.patience
         code = None
@@ -234,6 +239,8 @@ class Dimse:
             tls_args=(self._tls, self._node.host) if self._tls is not None else None,
         )
         if association.is_established:
+            put_gate(association)
+            hurry(association)
             return association
         if association.is_rejected:
             raise self._problem(words.rejection(association, self._node, self._own))

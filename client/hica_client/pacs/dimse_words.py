@@ -22,7 +22,6 @@ NO_ASSOCIATION = (
     "whether it wants TLS (dicoms:) or none (dicom:)"
 )
 NO_DATA_SET = "answers a search with something that is no data set; tell its administrator"
-BROKEN_OFF = f"broke off or did not answer in time; {AGAIN}"
 
 CALLER_UNKNOWN, CALLED_UNKNOWN = 3, 7
 FROM_USER, FROM_PRESENTATION = 1, 3
@@ -51,10 +50,13 @@ def rejection(association: Association, node: Node, own: Own) -> str:
     )
 
 
-def find_words(code: int | None) -> str:
+def find_words(code: int | None, own: Own) -> str:
     """Why a search ended."""
     if code is None:
-        return BROKEN_OFF
+        return (
+            "broke off or did not answer in time; if it does so each time, have its administrator "
+            f"check that it knows AE title {own.title!r} at this machine's address; {AGAIN}"
+        )
     if code in NO_RESOURCES:
         return (
             f"has not the means for this search (status 0x{code:04X}); ask for fewer studies at a "

@@ -3,7 +3,7 @@
 import ssl
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, cast
@@ -13,10 +13,13 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event, EventHandlerType
 from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.presentation import build_context
+from pynetdicom.transport import ThreadedAssociationServer
 
 from hica.errors import ConfigurationError, StorageError
 from hica.printable import plain
 from hica_client.pacs.address import Own
+from hica_client.pacs.delays import hurry
 from hica_client.pacs.errors import LostInstanceError
 from hica_client.pacs.store import Store
 from hica_client.site import PacsSection
@@ -101,6 +104,12 @@ def streamed_to_disk() -> Iterator[None]:
         _config.STORE_RECV_CHUNKED_DATASET = before
 
 
+ALL_KINDS = [
+    build_context(str(known.abstract_syntax), ALL_TRANSFER_SYNTAXES)
+    for known in AllStoragePresentationContexts
+]
+
+
 class Listener:
     """A storage SCP as a context: it listens inside, and nowhere else than it was told to."""
 
@@ -126,8 +135,7 @@ class Listener:
         self._node.require_calling_aet = senders
         self._node.acse_timeout = settings.timeout
         self._node.dimse_timeout = self._node.network_timeout = settings.patience
-        for known in AllStoragePresentationContexts:
-            self._node.add_supported_context(str(known.abstract_syntax), ALL_TRANSFER_SYNTAXES)
+        self._node.supported_contexts = ALL_KINDS
         self.connections = 0
         """How many have come in."""
         self.strangers: set[str] = set()
@@ -136,7 +144,7 @@ class Listener:
     def __enter__(self) -> Self:
         where = (self._own.host, self._own.port or 0)
         try:
-            self._server = self._node.start_server(
+            server = self._node.start_server(
                 where, block=False, ssl_context=self._context, evt_handlers=self._handlers
             )
         except OSError as error:
@@ -144,6 +152,7 @@ class Listener:
                 f"--as: cannot listen at {where[0]}:{where[1]}: {error.strerror}; name an address "
                 "of this machine and a free port above 1023, the one that the PACS sends to"
             ) from None
+        self._server = cast(ThreadedAssociationServer, server)
         return self
 
     def __exit__(
@@ -154,8 +163,19 @@ class Listener:
     ) -> None:
         self._node.shutdown()
 
-    def _count(self, _event: Event) -> None:
+    def offer(self, classes: Collection[str]) -> None:
+        """Take instances of these SOP classes from now on; of all, where the PACS told none.
+
+        pynetdicom copies the list for every connection, which takes it 0.1 s with all of them.
+        """
+        known = [
+            build_context(each, ALL_TRANSFER_SYNTAXES) for each in sorted(set(classes)) if each
+        ]
+        self._server.contexts = ALL_KINDS if "" in classes else known
+
+    def _count(self, event: Event) -> None:
         self.connections += 1
+        hurry(event.assoc)
 
     def _look(self, event: Event) -> None:
         request = cast(A_ASSOCIATE, event.assoc.requestor.primitive)

@@ -33,8 +33,11 @@ def pull(archive: Archive, selection: Selection, store: Store, found: Summary) -
     seen: set[bytes] = set()
     fetching = _Fetching(archive, store, found)
     for study in track(studies, "fetching studies"):
-        for series, modality, _ in _series(archive, selection, study, found):
+        for series, modality, number in _series(archive, selection, study, found):
+            repeated = found.repeated
             listed = _instances(archive, study, series, found, seen)
+            counted = len(listed) + found.repeated - repeated
+            found.uncounted += max(0, (number or 0) - counted)
             found.instances[modality] += len(listed)
             wanted = {sop: kind for sop, kind in listed.items() if not store.holds(sop, study)}
             found.held += len(listed) - len(wanted)
