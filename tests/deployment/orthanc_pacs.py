@@ -1,4 +1,4 @@
-"""Orthanc, a real PACS (Debian's package), on loopback in a folder of its own; and studies for it."""
+"""Orthanc, a real PACS (Debian's package), on loopback in its own folder; and studies for it."""
 
 import contextlib
 import json

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from tests.deployment.orthanc_pacs import PASSWORD, USER, needs_orthanc, running, study
 
 from hica_client.pacs.connection import PASSWORD as VARIABLE
-from tests.deployment.orthanc_pacs import PASSWORD, USER, needs_orthanc, running, study
 
 STUDIES = 1000
 KILLS = (STUDIES // 5, STUDIES // 2)

@@ -242,6 +242,8 @@ class Dimse:
             put_gate(association)
             hurry(association)
             return association
+        if association.rejected_contexts:  # it is there, and offers none of this
+            return association
         if association.is_rejected:
             raise self._problem(words.rejection(association, self._node, self._own))
         probe(self._node.host, self._node.port, str(self._node), self._tls, self._settings.timeout)

@@ -82,6 +82,7 @@ def receiver(expected: Expected, most: int) -> list[EventHandlerType]:
         if sizes[event.assoc] > most + most // 64 + (1 << 20):  # what PDUs add around it
             expected.oversized = True
             event.assoc.abort()
+            event.assoc.dimse.msg_queue.put((None, None))  # who waits for an answer stops waiting
 
     def begin_anew(event: Event) -> None:
         sizes[event.assoc] = 0
