@@ -191,11 +191,12 @@ def load_site(path: Path) -> Site:
     federation = site.federation.model_copy(
         update={name: folder / getattr(site.federation, name) for name in ("kit", "key")}
     )
-    files = ("password_file", "authority", "certificate", "key")
+    named = {
+        name: getattr(site.pacs, name)
+        for name in ("password_file", "authority", "certificate", "key")
+    }
     pacs = site.pacs.model_copy(
-        update={
-            name: folder / path for name in files if (path := getattr(site.pacs, name)) is not None
-        }
+        update={name: folder / file for name, file in named.items() if file is not None}
     )
     loaded = site.model_copy(update={"data": data, "federation": federation, "pacs": pacs})
     loaded._file = path

@@ -41,7 +41,11 @@ def pull(archive: Archive, selection: Selection, store: Store, found: Summary) -
             found.instances[modality] += len(listed)
             wanted = {sop: kind for sop, kind in listed.items() if not store.holds(sop, study)}
             found.held += len(listed) - len(wanted)
-            fetching.fetch(study, series, wanted, whole=len(wanted) == len(listed))
+            try:
+                fetching.fetch(study, series, wanted, whole=len(wanted) == len(listed))
+            finally:  # also where it was interrupted
+                found.fetched, found.bytes = store.fetched, store.bytes
+                found.unasked = archive.unasked
 
 
 def count(archive: Archive, selection: Selection, found: Summary) -> None:
@@ -176,8 +180,6 @@ class _Fetching:
             for sop in few.keys() - missing.keys():
                 lost.pop(sop, None)
             lost |= missing
-            self._found.fetched, self._found.bytes = self._store.fetched, self._store.bytes
-            self._found.unasked = self._archive.unasked
             in_a_row = in_a_row + 1 if len(missing) == len(few) else 0
             if attempt and in_a_row >= TOO_MANY:
                 return

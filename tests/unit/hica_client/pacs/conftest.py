@@ -6,6 +6,7 @@ from urllib.parse import unquote
 
 import httpx
 import pytest
+from pynetdicom.transport import ThreadedAssociationServer
 from tests.unit.hica_client.pacs.files import dataset, file_of
 
 from hica_client.pacs.address import Web
@@ -50,7 +51,7 @@ class FakeWeb:
             if re.fullmatch(pattern, path):
                 if isinstance(fault, list):
                     fault = fault.pop(0) if fault else None
-                if isinstance(fault, Exception):
+                if isinstance(fault, BaseException):
                     raise fault
                 if callable(fault):
                     fault = fault(request)
@@ -110,3 +111,10 @@ def part_of(file: bytes, boundary: str = "xyz", end: bool = True) -> httpx.Respo
 @pytest.fixture
 def web():
     return FakeWeb()
+
+
+@pytest.fixture(autouse=True)
+def servers_stop_at_once(monkeypatch):
+    """socketserver looks every half second whether it shall stop."""
+    serve = ThreadedAssociationServer.serve_forever
+    monkeypatch.setattr(ThreadedAssociationServer, "serve_forever", lambda self: serve(self, 0.02))
