@@ -31,6 +31,8 @@ from hica_client.site import PacsSection
 
 PAGE = 200
 """Results that are asked for at once; a PACS may give fewer."""
+FEW = 10
+"""No archive cuts its lists shorter than this: after fewer results, no more are asked for."""
 MOST_LISTING_BYTES = 64 << 20
 """Of one page."""
 TRIES = 3
@@ -130,7 +132,7 @@ class DicomWeb:
     def _search(
         self, path: str, keywords: tuple[str, ...], match: Mapping[str, str] | None = None
     ) -> Iterator[Attributes]:
-        """All results, page after page: until one is empty or brings nothing new."""
+        """All results, page after page: until one has next to nothing, or nothing new."""
         asked = [("includefield", keyword) for keyword in keywords]
         seen: set[str] = set()
         offset = 0
@@ -142,6 +144,8 @@ class DicomWeb:
             seen.update(each.get(keywords[0], "") for each in new)
             # Repeats within a page are the caller's to count, a page of repeats alone is the end.
             yield from found if new else ()
+            if len(items) < FEW:
+                return
             if not new:
                 if len(found) == PAGE:  # of more, or fewer, the first page was all
                     raise PacsError(

@@ -65,18 +65,32 @@ def test_nothing_is_asked_but_get_below_the_address_and_nothing_is_followed(web,
     assert {(r.method, r.url.host) for r in web.asked} == {("GET", "127.0.0.1")}
 
 
-def test_pages_are_asked_for_until_one_is_empty(web, store):
+def test_pages_are_asked_for_until_one_is_empty(web, store, monkeypatch):
+    monkeypatch.setattr("hica_client.pacs.dicomweb.FEW", 1)
     web.page = 2
     assert pulled(web, store).studies == 3
 
 
+def test_a_short_list_takes_one_request(web, store):
+    pulled(web, store)
+    assert len([r for r in web.asked if r.url.path.endswith("/series")]) == 3
+
+
+def test_an_archive_that_gives_fewer_than_asked_for_is_asked_on(web, store):
+    web.datasets = [dataset(1, 1, instance) for instance in range(35)]
+    web.page = 15
+    assert pulled(web, store).whole == 35
+
+
 def test_paging_that_does_not_work_is_said(web, store, monkeypatch):
     monkeypatch.setattr("hica_client.pacs.dicomweb.PAGE", 2)
+    monkeypatch.setattr("hica_client.pacs.dicomweb.FEW", 1)
     web.pages = False
     assert "its paging does not work" in refusal(web, store)
 
 
-def test_a_service_that_gives_all_at_once_is_taken_as_it_is(web, store):
+def test_a_service_that_gives_all_at_once_is_taken_as_it_is(web, store, monkeypatch):
+    monkeypatch.setattr("hica_client.pacs.dicomweb.FEW", 1)
     web.pages = False
     assert pulled(web, store).whole == 6
 
@@ -243,7 +257,7 @@ def test_repeats_are_one_file_and_noted(web, store):
 
 def test_entries_without_a_uid_are_noted_and_lead_nowhere(web, store):
     bad = [{"0020000D": {"vr": "UI", "Value": [uid]}} for uid in ("../../x", "..", "1?y=2", "")]
-    web.faults["/studies"] = [answered(bad), answered([])]
+    web.faults["/studies"] = [answered(bad)]
     found = pulled(web, store)
     assert found.unnamed == 4
     assert {r.url.path for r in web.asked} == {"/dicom-web/studies"}
