@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+import tracemalloc
 
 import httpx
 import pytest
@@ -275,3 +276,26 @@ def test_what_a_pacs_counts_but_does_not_list_is_noted(web, store):
 def test_a_list_without_end_is_not_read(web, store, monkeypatch):
     monkeypatch.setattr("hica_client.pacs.dicomweb.MOST_LISTING_BYTES", 100)
     assert "is longer than" in refusal(web, store)
+
+
+def test_a_large_image_is_not_held_in_memory(web, store):
+    pixels = 32 << 20
+    store.max_instance_bytes = 2 * pixels
+    head = file_of(dataset(Rows=4096, Columns=pixels // 4096, PixelData=b""))
+    whole = head[:-12] + b"\xe0\x7f\x10\x00OB\0\0" + pixels.to_bytes(4, "little")
+
+    def body():
+        yield b"--xyz\r\n\r\n" + whole
+        for _ in range(pixels >> 16):
+            yield bytes(1 << 16)
+        yield b"\r\n--xyz--"
+
+    kind = 'multipart/related; type="application/dicom"; boundary=xyz'
+    web.faults[FIRST] = httpx.Response(200, content=body(), headers={"content-type": kind})
+    tracemalloc.start()
+    found = pulled(web, store)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (found.whole, found.missing.total()) == (6, 0)
+    assert store.path(f"{ROOT}.1.1.1").stat().st_size > pixels
+    assert peak < 8 << 20

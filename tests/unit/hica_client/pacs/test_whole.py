@@ -1,5 +1,7 @@
 """Is a received file whole, whatever its encoding."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from pydicom.encaps import encapsulate
@@ -89,8 +91,6 @@ def test_a_small_file_that_inflates_without_end_is_refused(check):
 
 
 def test_large_values_are_not_held_in_memory(check, tmp_path):
-    import tracemalloc
-
     content = file_of(dataset(Rows=2048, Columns=2048, PixelData=bytes(1 << 22)))
     path = tmp_path / "large.dcm"
     path.write_bytes(content)
