@@ -60,7 +60,7 @@ def pull(
         typer.Option(metavar="CODE", help="Series of this modality, too, for example SR."),
     ] = None,
     study_description: Annotated[
-        str, typer.Option(metavar="TEXT", help="With * and ?, as the PACS writes it: *breast*.")
+        str, typer.Option(metavar="TEXT", help="With * and ?, for example *breast*.")
     ] = "",
     series_description: Annotated[
         str, typer.Option(metavar="TEXT", help="Only such series, likewise.")

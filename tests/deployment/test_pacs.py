@@ -126,7 +126,7 @@ def test_studies_are_chosen_alike_by_both_protocols(pacs, site, tmp_path):
     chosen = {}
     for way in ("dicomweb", "c-get"):
         out = tmp_path / way
-        narrow = ("--study-description", "*breast*", "--cases", str(cases), "--modality", "US")
+        narrow = ("--study-description", "*BREAST*", "--cases", str(cases), "--modality", "US")
         told = ended(pulling(site, out, *ways(pacs)[way], *narrow))
         chosen[way] = (told["instances"], {path.name for path in files(out)})
         assert "(lines 3, 4)" in str(told["notes"])

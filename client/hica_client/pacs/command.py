@@ -117,12 +117,10 @@ def check_selection(selection: Selection) -> None:
     first, last = selection.first, selection.last
     if first and last and first > last:
         raise ConfigurationError("--from-date: after --to-date; give the earlier day first")
-    if not (
-        first or last or selection.modalities or selection.study_description or selection.cases
-    ):
+    if not (first or last or selection.modalities or selection.cases):
         raise ConfigurationError(
-            "no studies are chosen; give --from-date, --to-date, --modality, --study-description "
-            "or --cases"
+            "no studies are chosen; give --from-date, --to-date, --modality or --cases (a "
+            "description alone would have the PACS list all that it holds)"
         )
     if selection.also and not selection.modalities:
         raise ConfigurationError("--also: needs --modality; without it series of all kinds come")

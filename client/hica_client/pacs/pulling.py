@@ -64,6 +64,7 @@ def find_studies(archive: Archive, selection: Selection, found: Summary) -> list
     empty: dict[int, None] = {}
     full: set[int] = set()
     unlike: set[str] = set()
+    undescribed: set[str] = set()
     for query in selection.queries():
         if query.case is not None:
             empty[query.case.line] = None
@@ -71,17 +72,21 @@ def find_studies(archive: Archive, selection: Selection, found: Summary) -> list
             uid = uid_of(attributes, "StudyInstanceUID")
             if uid is None:
                 found.unnamed += 1
-            elif query.matches(attributes):
+            elif not query.matches(attributes):
+                unlike.add(uid)
+            elif not selection.describes(attributes):
+                if not attributes.get("StudyDescription", "").strip():
+                    undescribed.add(uid)
+            else:
                 studies[uid] = None
                 if query.case is not None:
                     full.add(query.case.line)
-            else:
-                unlike.add(uid)
             if len(studies) == selection.limit:
                 break
         if len(studies) == selection.limit:
             empty.clear()  # not all were looked for
             break
+    found.undescribed = len(undescribed)
     found.unlike = len(unlike - studies.keys())
     found.empty_lines = [line for line in empty if line not in full]
     return list(studies)

@@ -81,8 +81,6 @@ class Selection:
             keys["StudyDate"] = "-".join(
                 f"{day:%Y%m%d}" if day else "" for day in (self.first, self.last)
             )
-        if self.study_description:
-            keys["StudyDescription"] = self.study_description
         for case, modality in product(self.cases or (None,), self.modalities or ("",)):
             more = {
                 "ModalitiesInStudy": modality,
@@ -90,6 +88,15 @@ class Selection:
                 "AccessionNumber": case.accession_number if case else "",
             }
             yield Query(keys | {key: value for key, value in more.items() if value}, case)
+
+    def describes(self, study: Attributes) -> bool:
+        """Whether a study's description is one that is asked for.
+
+        Only looked at here: an archive need not match on it, and many tell capitals apart.
+        """
+        return not self.study_description or _fits(
+            self.study_description, study.get("StudyDescription", "")
+        )
 
     def takes(self, series: Attributes) -> bool:
         """Whether a series of a chosen study is taken."""
@@ -121,8 +128,8 @@ def uid_of(attributes: Attributes, keyword: str) -> str | None:
 
 
 def _matches(key: str, asked: str, value: str | None) -> bool:
-    if value is None:  # not every archive answers these two of a study; the others it must
-        return key in ("ModalitiesInStudy", "StudyDescription")
+    if value is None:  # this alone need not be answered; series tell it, too
+        return key == "ModalitiesInStudy"
     value = value.strip()
     if key == "StudyDate":
         first, _, last = asked.partition("-")
@@ -130,8 +137,6 @@ def _matches(key: str, asked: str, value: str | None) -> bool:
         return bool(day) and (not first or first <= day) and (not last or day <= last)
     if key == "ModalitiesInStudy":
         return asked in [each.strip() for each in value.split("\\")]
-    if key == "StudyDescription":
-        return _fits(asked, value)
     return value == asked
 
 

@@ -30,6 +30,8 @@ class Summary:
     """Instances that came without having been asked for; refused."""
     unlike: int = 0
     """Studies that the PACS answered although they do not fit the question; left alone."""
+    undescribed: int = 0
+    """Studies without a description, where one was asked for; left alone."""
     repeated: int = 0
     """Entries for instances that were listed before."""
     unnamed: int = 0
@@ -55,6 +57,7 @@ class Summary:
                 self.unlike,
                 "studies were answered that do not fit the selection, and were left alone",
             ),
+            (self.undescribed, "studies have no description and were left alone"),
             (self.repeated, "instances are listed more than once; each is one file"),
             (self.unnamed, "entries have no valid UID and were left alone; tell its administrator"),
             (

@@ -299,3 +299,10 @@ def test_a_large_image_is_not_held_in_memory(web, store):
     assert (found.whole, found.missing.total()) == (6, 0)
     assert store.path(f"{ROOT}.1.1.1").stat().st_size > pixels
     assert peak < 8 << 20
+
+
+def test_descriptions_are_looked_at_here_and_missing_ones_said(web, store):
+    web.datasets[0].StudyDescription = web.datasets[1].StudyDescription = ""
+    found = pulled(web, store, Selection(modalities=("US",), study_description="*BREAST 3"))
+    assert (found.studies, found.whole, found.unlike) == (1, 2, 0)
+    assert "1 studies have no description and were left alone" in found.notes()

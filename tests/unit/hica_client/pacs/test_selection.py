@@ -37,9 +37,6 @@ def test_one_question_for_each_modality_and_case():
         ({"ModalitiesInStudy": "US"}, {"ModalitiesInStudy": "SR\\US"}, True),
         ({"ModalitiesInStudy": "US"}, {"ModalitiesInStudy": "IVUS"}, False),
         ({"ModalitiesInStudy": "US"}, {}, True),
-        ({"StudyDescription": "*breast*"}, {"StudyDescription": "US Breast li."}, True),
-        ({"StudyDescription": "breast"}, {"StudyDescription": "US Breast"}, False),
-        ({"StudyDescription": "a[bc]?"}, {"StudyDescription": "A[BC]x"}, True),
         ({"PatientID": "7"}, {"PatientID": "7 "}, True),
         ({"PatientID": "7"}, {"PatientID": "77"}, False),
         ({"PatientID": "7"}, {}, False),
@@ -48,6 +45,23 @@ def test_one_question_for_each_modality_and_case():
 )
 def test_an_answer_is_compared_with_the_question(keys, study, fits):
     assert Query(keys).matches(study) is fits
+
+
+@pytest.mark.parametrize(
+    ("pattern", "study", "fits"),
+    [
+        ("*breast*", {"StudyDescription": "US Breast li."}, True),
+        ("breast", {"StudyDescription": "US Breast"}, False),
+        ("a[bc]?", {"StudyDescription": "A[BC]x"}, True),
+        ("*", {}, True),
+        ("?*", {"StudyDescription": " "}, False),
+        ("", {}, True),
+    ],
+)
+def test_descriptions_are_patterns(pattern, study, fits):
+    selection = Selection(study_description=pattern)
+    assert selection.describes(study) is fits
+    assert asked(selection) == [{}], "the PACS is not asked to match on it"
 
 
 def test_series_are_of_the_modalities_and_the_description():
