@@ -11,7 +11,8 @@ from hica_client.pacs.address import Node, Own, Web, is_loopback, parse_own, par
 from hica_client.pacs.dicomweb import DicomWeb
 from hica_client.pacs.dimse import Dimse
 from hica_client.pacs.pulling import count, missing_error, pull
-from hica_client.pacs.record import keep_libraries_quiet, recorded
+from hica_client.pacs.quiet import quiet
+from hica_client.pacs.record import recorded
 from hica_client.pacs.selection import Selection
 from hica_client.pacs.store import opened
 from hica_client.pacs.summary import Summary
@@ -71,7 +72,6 @@ def run_pull(
         PacsError: The PACS cannot be reached, refuses, or answers what cannot be used.
         StorageError: The disk is full.
     """
-    keep_libraries_quiet()
     check_selection(selection)
     if folder is None and not dry_run:
         raise ConfigurationError("--out: name the folder that the files go to, or give --dry-run")
@@ -92,7 +92,7 @@ def run_pull(
             "way; use https: or dicoms: where the PACS has it"
         )
     try:
-        with archive(where, me, site.pacs) as pacs:
+        with quiet(), archive(where, me, site.pacs) as pacs:
             if dry_run or folder is None:
                 count(pacs, selection, told.found)
             else:

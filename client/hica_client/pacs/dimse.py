@@ -150,6 +150,8 @@ class Dimse:
         if expected.stopped is not None:
             raise expected.stopped
         missing = [sop for sop in wanted if not store.path(sop).exists()]
+        if missing:
+            store.check_space()  # where it ran out while one came, pynetdicom does not say so
         reason = words.lost_words(code)
         if expected.oversized:
             reason = TOO_LARGE

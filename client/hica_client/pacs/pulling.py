@@ -41,6 +41,7 @@ def pull(archive: Archive, selection: Selection, store: Store, found: Summary) -
             found.instances[modality] += len(listed)
             wanted = {sop: kind for sop, kind in listed.items() if not store.holds(sop, study)}
             found.held += len(listed) - len(wanted)
+            store.check_space()
             try:
                 fetching.fetch(study, series, wanted, whole=len(wanted) == len(listed))
             finally:  # also where it was interrupted

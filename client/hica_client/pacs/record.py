@@ -4,7 +4,6 @@ No identifier of a patient, study or image is in it: it may stay when the images
 """
 
 import json
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,9 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from hica_client.journal import append_line, opened
-
-QUIET = ("pynetdicom", "pydicom", "httpx", "httpcore", "python_multipart")
-"""Libraries whose messages quote UIDs, addresses of studies or values."""
 
 
 @contextmanager
@@ -36,13 +32,6 @@ def recorded(
         raise
     finally:
         _note(journal, {"event": ended, **result()})
-
-
-def keep_libraries_quiet() -> None:
-    """Let no library write to a log what may hold identifiers."""
-    for name in QUIET:
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.CRITICAL + 1)
 
 
 def _note(journal: Path, entry: dict[str, Any]) -> None:

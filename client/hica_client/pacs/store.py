@@ -18,11 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hica.deployment.lockfile import hold
-from hica.errors import ConfigurationError
+from hica.errors import ConfigurationError, StorageError
+from hica.printable import size_words
 from hica.storage import cannot_be_written, open_to_others, replacing
 from hica_client.pacs.errors import LostInstanceError
 from hica_client.pacs.whole import TOO_LARGE, check_whole
 
+LEAST_FREE = 100_000_000
+"""Bytes that a pull leaves free on the disk."""
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 
 
@@ -53,6 +56,15 @@ class Store:
         except LostInstanceError:
             return False
         return True
+
+    def check_space(self) -> None:
+        """Raise `StorageError` where the disk is nearly full."""
+        free = shutil.disk_usage(self.folder).free
+        if free < LEAST_FREE:
+            raise StorageError(
+                f"{self.folder}: only {size_words(free)} are free on this disk; free space, and "
+                "the same command goes on"
+            )
 
     @contextmanager
     def part(self) -> Iterator[Path]:

@@ -1,8 +1,11 @@
 """`hica-client pull` from the command line, against a fake node and a fake service."""
 
 import json
+import logging
 import os
 import stat
+import threading
+import warnings
 
 import httpx
 import pytest
@@ -170,12 +173,27 @@ def test_from_a_dicom_node(pull):
     assert json.loads(out)["whole"] == 4
 
 
-def test_no_library_logs_what_it_sees(pull, web):
-    import logging
+def test_no_library_says_what_it_sees(pull, web, recwarn):
+    def speak(request):
+        warnings.warn("Invalid value for VR UI: PAT0001", stacklevel=1)
+        thread = threading.Thread(target=lambda: {}["PAT0001"])
+        thread.start()
+        thread.join()
 
-    pull("--modality", "US", "--dry-run")
+    web.faults["/studies"] = speak
+    before = threading.excepthook
+    assert pull("--modality", "US", "--dry-run")[0] == 0
     for name in ("pynetdicom.assoc", "pydicom", "httpx"):
         assert not logging.getLogger(name).isEnabledFor(logging.ERROR)
+    assert not [each for each in recwarn if "PAT0001" in str(each.message)]
+    assert threading.excepthook is before
+
+
+def test_a_disk_that_is_nearly_full_ends_the_pull(pull, web, monkeypatch):
+    monkeypatch.setattr("hica_client.pacs.store.LEAST_FREE", 1 << 60)
+    code, _, err = pull("--modality", "US")
+    assert code == 7
+    assert "are free on this disk; free space, and the same command goes on" in err
 
 
 def test_the_umask_of_others_is_not_relied_on(pull, web, tmp_path):
