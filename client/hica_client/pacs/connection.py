@@ -83,7 +83,7 @@ def tls_context(settings: PacsSection, *, server: bool = False) -> ssl.SSLContex
     return context
 
 
-def probe(host: str, port: int, name: str, context: ssl.SSLContext | None, wait: float) -> None:
+def probe(host: str, port: int, context: ssl.SSLContext | None, wait: float) -> None:
     """Connect and part, to learn why there was no association.
 
     Raises:
@@ -94,7 +94,7 @@ def probe(host: str, port: int, name: str, context: ssl.SSLContext | None, wait:
             if context is not None:
                 _greet(plain, context, host)
     except OSError as error:
-        raise PacsError(f"{name}: {network_words(error)}") from None
+        raise PacsError(network_words(error)) from None
 
 
 def _greet(plain: socket.socket, context: ssl.SSLContext, host: str) -> None:

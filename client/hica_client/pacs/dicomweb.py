@@ -12,10 +12,11 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydicom.datadict import tag_for_keyword
 
+from hica_client.pacs import dicomweb_words as words
 from hica_client.pacs.address import Web
-from hica_client.pacs.connection import AGAIN, login, network_words, tls_context
+from hica_client.pacs.connection import AGAIN, login, tls_context
+from hica_client.pacs.dicom_json import attributes_of
 from hica_client.pacs.errors import LostInstanceError, PacsError
 from hica_client.pacs.multipart import OnePart
 from hica_client.pacs.selection import (
@@ -46,13 +47,6 @@ JSON = "application/dicom+json"
 AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 ANY_SYNTAX = 'multipart/related; type="application/dicom"'
 """For a service that knows no `*`: it then decides on the transfer syntax itself."""
-
-GONE = "were there when the PACS was searched and are gone now; look whether the study was moved"
-FAILED = (
-    "could not be sent by the PACS, which reports an error of its own; look for it in its log, or "
-    "open the images at a viewer"
-)
-FORBIDDEN = "may not be fetched by this user; ask the PACS's administrator to allow it"
 
 
 class DicomWeb:
@@ -139,7 +133,7 @@ class DicomWeb:
         while True:
             page = [("limit", str(PAGE)), ("offset", str(offset))]
             items = self._page(path, [*(match or {}).items(), *asked, *page])
-            found = [_attributes(item, keywords) for item in items]
+            found = [attributes_of(item, keywords) for item in items]
             new = [each for each in found if each.get(keywords[0]) not in seen]
             seen.update(each.get(keywords[0], "") for each in new)
             # Repeats within a page are the caller's to count, a page of repeats alone is the end.
@@ -203,16 +197,16 @@ class DicomWeb:
 
         def write(response: httpx.Response) -> bool:
             if response.status_code in (httpx.codes.NOT_FOUND, httpx.codes.GONE):
-                raise LostInstanceError(GONE, again=False)
+                raise LostInstanceError(words.GONE, again=False)
             if response.status_code in (httpx.codes.NOT_ACCEPTABLE, httpx.codes.BAD_REQUEST):
                 if self._accept == AS_STORED:
                     self._accept = ANY_SYNTAX
                     return False
-                raise LostInstanceError(FAILED)
+                raise LostInstanceError(words.FAILED)
             if response.status_code == httpx.codes.FORBIDDEN:
-                raise LostInstanceError(FORBIDDEN, again=False)
+                raise LostInstanceError(words.FORBIDDEN, again=False)
             if response.is_server_error:
-                raise LostInstanceError(FAILED)
+                raise LostInstanceError(words.FAILED)
             self._check(response)
             with store.part() as part:
                 with part.open("wb") as file:
@@ -255,7 +249,7 @@ class DicomWeb:
                         f"later: {AGAIN}"
                     )
             except httpx.RequestError as error:
-                problem = _words(error)
+                problem = words.of_error(error)
         raise PacsError(f"{self._web}: {problem}")
 
     def _check(self, response: httpx.Response) -> None:
@@ -263,28 +257,8 @@ class DicomWeb:
         if response.is_success:
             return
         status = response.status_code
-        raise PacsError(f"{self._web}: {self._status_words(status)} (HTTP status {status})")
-
-    def _status_words(self, status: int) -> str:
-        if status == httpx.codes.UNAUTHORIZED and self._signed:
-            return "refuses this user or password; set user and password_file in [pacs] anew"
-        if status == httpx.codes.UNAUTHORIZED:
-            return (
-                "asks for user and password; set user and password_file in [pacs] of the site file"
-            )
-        if status == httpx.codes.FORBIDDEN:
-            return "this user may not search or fetch there; ask its administrator to allow both"
-        if status == httpx.codes.NOT_FOUND:
-            return (
-                "no DICOMweb service at this address; it often ends in /dicom-web, /rs or "
-                "/aets/AETITLE/rs: ask the PACS's administrator"
-            )
-        if 300 <= status < 400:
-            return "sends on to another address, which is not followed; give that one, if it is its"
-        if status >= 500:
-            return f"reports an error of its own; ask its administrator, look into its log: {AGAIN}"
-        return (
-            "does not take the search; leave selections out until it does, tell its administrator"
+        raise PacsError(
+            f"{self._web}: {words.of_status(status, signed=self._signed)} (HTTP status {status})"
         )
 
 
@@ -305,32 +279,3 @@ def _receive(response: httpx.Response, write: Callable[[bytes], object], max_byt
     except (httpx.NetworkError, httpx.ProtocolError, httpx.DecodingError):
         raise LostInstanceError(CUT_SHORT) from None
     body.finish()
-
-
-def _attributes(item: Mapping[str, Any], keywords: tuple[str, ...]) -> Attributes:
-    """What a result in DICOM JSON (PS3.18 F.2) says."""
-    said = {}
-    for keyword in keywords:
-        element = item.get(f"{tag_for_keyword(keyword):08X}")
-        if isinstance(element, dict):
-            values = element.get("Value")
-            values = values if isinstance(values, list) else []
-            said[keyword] = "\\".join(str(value) for value in values if value is not None)
-    return said
-
-
-def _words(error: httpx.RequestError) -> str:
-    """Why there was no answer; httpx has what the system said somewhere below its own error."""
-    below: BaseException | None = error
-    while below is not None:
-        if isinstance(below, OSError) and not isinstance(error, httpx.ReadError):
-            return network_words(below)
-        below = below.__cause__ or below.__context__
-    if isinstance(error, httpx.TimeoutException):
-        return network_words(TimeoutError())
-    if isinstance(error, httpx.ProtocolError | httpx.ReadError):
-        return (
-            "closes the connection without an answer in HTTP; if it is a DICOM port, write the "
-            f"address as dicom://AETITLE@host:port; else it may be restarting: {AGAIN}"
-        )
-    return network_words(ConnectionError())

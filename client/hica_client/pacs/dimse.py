@@ -1,25 +1,22 @@
 """DIMSE through pynetdicom: C-FIND, then C-GET, or C-MOVE to this side's own listener (PS3.4 C)."""
 
 import ssl
-from collections.abc import Collection, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
-from pynetdicom import AE
 from pynetdicom.association import Association
-from pynetdicom.events import EventHandlerType
-from pynetdicom.presentation import build_context, build_role
 
 from hica.errors import ConfigurationError
 from hica_client.pacs import dimse_words as words
 from hica_client.pacs.address import Node, Own, is_loopback
-from hica_client.pacs.connection import probe, tls_context
-from hica_client.pacs.delays import hurry
+from hica_client.pacs.associations import TRIES, Associations, BrokenOffError
+from hica_client.pacs.connection import tls_context
+from hica_client.pacs.dimse_identifiers import attributes_of, identifier_of
 from hica_client.pacs.errors import LostInstanceError, PacsError
-from hica_client.pacs.gate import put_gate
 from hica_client.pacs.listener import Expected, Listener, receiver, streamed_to_disk
 from hica_client.pacs.selection import (
     INSTANCE_KEYS,
@@ -37,15 +34,21 @@ FIND, MOVE, GET = (f"1.2.840.10008.5.1.4.1.2.2.{number}" for number in (1, 2, 3)
 """The study root's information models (PS3.4 C.6.2)."""
 MOST_CONTEXTS = 127
 """Of an association, beside the one for the request itself (128 in PS3.8 9.3.2)."""
-UTF_8 = "ISO_IR 192"
 SUCCESS, PENDING = 0x0000, (0xFF00, 0xFF01)
 
 
 class Dimse:
     """A DICOM node; as a context, which ends its associations and its listener."""
 
-    def __init__(self, node: Node, own: Own, settings: PacsSection) -> None:
-        """`own` with a port: by C-MOVE to there; else by C-GET.
+    def __init__(
+        self,
+        node: Node,
+        own: Own,
+        settings: PacsSection,
+        *,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """`own` with a port: by C-MOVE to there; else by C-GET. `pause` is for tests.
 
         Raises:
             ConfigurationError: Certificates cannot be used, or the PACS could not reach `own`.
@@ -56,14 +59,11 @@ class Dimse:
                 f"address that it reaches, as {own.title}@10.0.0.5:{own.port}, or no port, for "
                 "C-GET"
             )
-        self._node, self._own, self._settings = node, own, settings
-        self._tls = tls_context(settings) if node.encrypted else None
+        self._node, self._own, self._settings, self._pause = node, own, settings, pause
+        self._associations = Associations(node, own, settings, pause)
         self._listener_tls: ssl.SSLContext | None = None
         if node.encrypted and own.port is not None:
             self._listener_tls = tls_context(settings, server=True)
-        self._ae = AE(own.title)
-        self._ae.acse_timeout = self._ae.connection_timeout = settings.timeout
-        self._ae.network_timeout = settings.patience
         self._asking: Association | None = None
         self._getting: tuple[frozenset[str], Association] | None = None
         self._expected: Expected | None = None
@@ -98,17 +98,28 @@ class Dimse:
 
     def series(self, study: str) -> Iterator[Attributes]:
         """See `Archive`."""
-        return self._find("SERIES", SERIES_KEYS, {"StudyInstanceUID": study})
+        return self._listed("SERIES", SERIES_KEYS, {"StudyInstanceUID": study})
 
     def instances(self, study: str, series: str) -> Iterator[Attributes]:
         """See `Archive`."""
         above = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
-        return self._find("IMAGE", INSTANCE_KEYS, above)
+        return self._listed("IMAGE", INSTANCE_KEYS, above)
+
+    def _listed(
+        self, level: str, keywords: tuple[str, ...], match: Mapping[str, str]
+    ) -> Iterator[Attributes]:
+        """A short list, whole; asked for anew where the PACS breaks off, as when it restarts."""
+        for attempt in range(1, TRIES):
+            try:
+                return iter(list(self._find(level, keywords, match)))
+            except BrokenOffError:
+                self._pause(2.0**attempt)
+        return iter(list(self._find(level, keywords, match)))
 
     def _find(
         self, level: str, keywords: tuple[str, ...], match: Mapping[str, str]
     ) -> Iterator[Attributes]:
-        identifier = _identifier(level, dict.fromkeys(keywords, "") | dict(match))
+        identifier = identifier_of(level, dict.fromkeys(keywords, "") | dict(match))
         association = self._association()
         association.dimse_timeout = self._settings.timeout
         done = False
@@ -117,12 +128,14 @@ class Dimse:
                 code = status.get("Status")
                 if code not in PENDING:
                     done = code is not None
+                    if code is None:
+                        raise BrokenOffError(f"{self._node}: {words.broken_off(self._own)}")
                     if code != SUCCESS:
-                        raise self._problem(words.find_words(code, self._own))
+                        raise self._problem(words.find_words(code))
                     return
                 if found is None:
                     raise self._problem(words.NO_DATA_SET)
-                yield _attributes(found, keywords)
+                yield attributes_of(found, keywords)
         finally:
             if not done:  # nobody reads on, or the answer broke off
                 association.abort()
@@ -139,9 +152,9 @@ class Dimse:
         expected.expect(study, wanted)
         above = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
         identifier = (
-            _identifier("SERIES", above)
+            identifier_of("SERIES", above)
             if whole
-            else _identifier("IMAGE", above | {"SOPInstanceUID": "\\".join(wanted)})
+            else identifier_of("IMAGE", above | {"SOPInstanceUID": "\\".join(wanted)})
         )
         if self._own.port is None:
             code = self._get(identifier, frozenset(wanted.values()), expected)
@@ -149,7 +162,7 @@ class Dimse:
             code = self._move(identifier, wanted.values(), expected)
         if expected.stopped is not None:
             raise expected.stopped
-        missing = [sop for sop in wanted if not store.path(sop).exists()]
+        missing = [sop for sop in wanted if sop not in expected.kept]
         if missing:
             store.check_space()  # where it ran out while one came, pynetdicom does not say so
         reason = words.lost_words(code)
@@ -199,7 +212,7 @@ class Dimse:
         """The one for searches and moves; made anew where the PACS has ended it."""
         if self._asking is None or not self._asking.is_established:
             asked = [FIND] if self._own.port is None else [FIND, MOVE]
-            self._asking = self._associate([(each, None) for each in asked], [])
+            self._asking = self._associations.make([(each, None) for each in asked], [])
             accepted = {str(each.abstract_syntax) for each in self._asking.accepted_contexts}
             if FIND not in accepted:
                 raise self._problem(words.NO_FIND)
@@ -215,67 +228,12 @@ class Dimse:
             self._getting[1].release()
         contexts = proposals(classes, MOST_CONTEXTS)
         handlers = receiver(expected, self._settings.max_instance_bytes)
-        association = self._associate([(GET, None), *contexts], handlers)
+        association = self._associations.make([(GET, None), *contexts], handlers)
         if GET not in {str(each.abstract_syntax) for each in association.accepted_contexts}:
             raise self._problem(words.NO_GET)
         association.dimse_timeout = self._settings.patience
         self._getting = classes, association
         return association
 
-    def _associate(
-        self, contexts: list[tuple[str, str | None]], handlers: list[EventHandlerType]
-    ) -> Association:
-        """An established association.
-
-        Raises:
-            PacsError: There is none, and why.
-        """
-        kinds = dict.fromkeys(kind for kind, syntax in contexts if syntax)
-        association = self._ae.associate(
-            self._node.host,
-            self._node.port,
-            contexts=[build_context(kind, syntax) for kind, syntax in contexts],
-            ae_title=self._node.title,
-            ext_neg=[build_role(kind, scp_role=True) for kind in kinds],
-            evt_handlers=handlers,
-            tls_args=(self._tls, self._node.host) if self._tls is not None else None,
-        )
-        if association.is_established:
-            put_gate(association)
-            hurry(association)
-            return association
-        if association.rejected_contexts:  # it is there, and offers none of this
-            return association
-        if association.is_rejected:
-            raise self._problem(words.rejection(association, self._node, self._own))
-        probe(self._node.host, self._node.port, str(self._node), self._tls, self._settings.timeout)
-        raise self._problem(words.NO_ASSOCIATION)
-
     def _problem(self, what: str) -> PacsError:
         return PacsError(f"{self._node}: {what}")
-
-
-def _identifier(level: str, keys: Mapping[str, str]) -> Dataset:
-    """What a request asks for."""
-    identifier = Dataset()
-    identifier.QueryRetrieveLevel = level
-    if not all(value.isascii() for value in keys.values()):
-        identifier.SpecificCharacterSet = UTF_8
-    for keyword, value in keys.items():
-        setattr(identifier, keyword, value.split("\\") if "\\" in value else value)
-    return identifier
-
-
-def _attributes(found: Dataset, keywords: tuple[str, ...]) -> Attributes:
-    """What an answer says; a value that cannot be read is taken for an empty one."""
-    said = {}
-    for keyword in keywords:
-        if keyword in found:
-            try:
-                value = found[keyword].value
-            except Exception:  # whatever pydicom's converters trip over
-                value = None
-            values = [value] if value is None or isinstance(value, str) else value
-            values = values if isinstance(values, MultiValue | list) else [values]
-            said[keyword] = "\\".join(str(each) for each in values if each is not None)
-    return said

@@ -6,7 +6,7 @@ from pynetdicom.association import Association
 
 from hica_client.pacs.address import Node, Own
 from hica_client.pacs.connection import AGAIN
-from hica_client.pacs.dicomweb import GONE
+from hica_client.pacs.dicomweb_words import GONE
 
 NO_FIND = "does not offer searches for studies (C-FIND, study root); ask its administrator to"
 NO_MOVE = (
@@ -50,13 +50,16 @@ def rejection(association: Association, node: Node, own: Own) -> str:
     )
 
 
-def find_words(code: int | None, own: Own) -> str:
+def broken_off(own: Own) -> str:
+    """Why there is no answer to the end."""
+    return (
+        "broke off or did not answer in time; if it does so each time, have its administrator "
+        f"check that it knows AE title {own.title!r} at this machine's address; {AGAIN}"
+    )
+
+
+def find_words(code: int) -> str:
     """Why a search ended."""
-    if code is None:
-        return (
-            "broke off or did not answer in time; if it does so each time, have its administrator "
-            f"check that it knows AE title {own.title!r} at this machine's address; {AGAIN}"
-        )
     if code in NO_RESOURCES:
         return (
             f"has not the means for this search (status 0x{code:04X}); ask for fewer studies at a "

@@ -35,6 +35,8 @@ class Expected:
         self._lock = threading.Lock()
         self._study = ""
         self._wanted: Mapping[str, str] = {}
+        self.kept: set[str] = set()
+        """Came, and are in the store."""
         self.lost: dict[str, LostInstanceError] = {}
         """Came, but not whole, or another."""
         self.oversized = False
@@ -48,7 +50,7 @@ class Expected:
         """From now on take these instances of a study, and no others."""
         with self._lock:
             self._study, self._wanted = study, wanted
-            self.lost, self.oversized = {}, False
+            self.kept, self.lost, self.oversized = set(), {}, False
 
     def receive(self, event: Event) -> int:
         """Take the instance of a C-STORE request; returns the status of the answer."""
@@ -60,8 +62,9 @@ class Expected:
             if not awaited:
                 self.unasked += 1
                 return NOT_AUTHORISED
-            if not self._store.path(sop).exists():
+            if sop not in self.kept:
                 self._store.keep(part, sop, study)
+                self.kept.add(sop)
         except LostInstanceError as error:
             self.lost[sop] = error
             return CANNOT_UNDERSTAND

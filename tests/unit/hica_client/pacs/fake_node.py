@@ -127,7 +127,12 @@ def _values(asked: Dataset, keyword: str) -> list[str]:
 
 def dimse(port, own="HICA", own_port=None, title="PACS", **settings) -> Dimse:
     section = PacsSection(**{"timeout": 5.0, "patience": 5.0} | settings)
-    return Dimse(Node(title, "127.0.0.1", port), Own(own, "127.0.0.1", own_port), section)
+    return Dimse(
+        Node(title, "127.0.0.1", port),
+        Own(own, "127.0.0.1", own_port),
+        section,
+        pause=lambda _: None,
+    )
 
 
 @contextlib.contextmanager

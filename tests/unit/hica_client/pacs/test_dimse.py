@@ -67,6 +67,29 @@ def test_of_a_series_begun_before_only_the_rest_is_moved(node, store, way):
 
 
 @pytest.mark.parametrize("way", ["c-get", "c-move"])
+def test_what_was_cut_on_disk_is_moved_again(node, store, way):
+    pulled(node, store, way)
+    path = store.path(f"{ROOT}.1.1.2")
+    path.write_bytes(path.read_bytes()[:-3])
+    assert pulled(node, store, way).held == 3
+    assert store.holds(f"{ROOT}.1.1.2", f"{ROOT}.1")
+
+
+def test_a_pacs_that_breaks_off_once_is_asked_again(node, store):
+    find, broken = node.find, []
+
+    def once(event):
+        if event.identifier.QueryRetrieveLevel != "STUDY" and len(broken) < 2:
+            broken.append(event.assoc.abort())
+            return
+        yield from find(event)
+
+    node.find = once
+    assert pulled(node, store).whole == 4
+    assert len(broken) == 2
+
+
+@pytest.mark.parametrize("way", ["c-get", "c-move"])
 def test_what_nobody_asked_for_is_refused(node, store, way):
     node.more = [dataset(9)]
     found = pulled(node, store, way)
@@ -235,8 +258,6 @@ def test_searches_that_follow_each_other_at_once_lose_no_answer(node):
 
 def test_a_search_that_nobody_reads_to_its_end_is_ended(node):
     with node.running() as port, dimse(port) as archive:
-        results = archive.instances(f"{ROOT}.1", f"{ROOT}.1.1")
-        next(results)
-        with contextlib.closing(results):
-            pass
+        with contextlib.closing(archive.studies(next(ALL.queries()))) as results:
+            next(results)
         assert len(list(archive.instances(f"{ROOT}.1", f"{ROOT}.1.1"))) == 2

@@ -44,7 +44,7 @@ def server_context(certificate, key):
 def dimse(port, own_port=None, **settings):
     node = Node("PACS", "127.0.0.1", port, encrypted=True)
     section = PacsSection(timeout=5.0, patience=5.0, **settings)
-    return Dimse(node, Own("HICA", port=own_port), section)
+    return Dimse(node, Own("HICA", port=own_port), section, pause=lambda _: None)
 
 
 def test_c_get_over_tls(signed, store):
