@@ -18,7 +18,7 @@ from hica_client.pacs.address import Web
 from hica_client.pacs.connection import AGAIN, login, tls_context
 from hica_client.pacs.dicom_json import attributes_of
 from hica_client.pacs.errors import LostInstanceError, PacsError
-from hica_client.pacs.multipart import OnePart
+from hica_client.pacs.multipart import receive
 from hica_client.pacs.selection import (
     INSTANCE_KEYS,
     SERIES_KEYS,
@@ -27,7 +27,6 @@ from hica_client.pacs.selection import (
     Query,
 )
 from hica_client.pacs.store import Store
-from hica_client.pacs.whole import CUT_SHORT, TOO_LARGE
 from hica_client.site import PacsSection
 
 PAGE = 200
@@ -40,8 +39,6 @@ TRIES = 3
 """Of a request that fails in a way that passes."""
 PASSING = {429, 502, 503, 504}
 """Statuses of a service that is busy or restarts."""
-_FRAME = 1 << 16
-"""Bytes of a multipart answer around its one part, at most."""
 Answer = TypeVar("Answer")
 JSON = "application/dicom+json"
 AS_STORED = 'multipart/related; type="application/dicom"; transfer-syntax=*'
@@ -210,7 +207,7 @@ class DicomWeb:
             self._check(response)
             with store.part() as part:
                 with part.open("wb") as file:
-                    _receive(response, file.write, store.max_instance_bytes)
+                    receive(response, file.write, store.max_instance_bytes)
                 store.keep(part, sop, study)
             return True
 
@@ -260,22 +257,3 @@ class DicomWeb:
         raise PacsError(
             f"{self._web}: {words.of_status(status, signed=self._signed)} (HTTP status {status})"
         )
-
-
-def _receive(response: httpx.Response, write: Callable[[bytes], object], max_bytes: int) -> None:
-    """Write the one instance in an answer.
-
-    Raises:
-        LostInstanceError: It is too large, cut short, or none.
-    """
-    body = OnePart(response.headers.get("content-type", ""), write)
-    size = 0
-    try:
-        for piece in response.iter_bytes():
-            size += len(piece)
-            if size > max_bytes + _FRAME:
-                raise LostInstanceError(TOO_LARGE, again=False)
-            body.feed(piece)
-    except (httpx.NetworkError, httpx.ProtocolError, httpx.DecodingError):
-        raise LostInstanceError(CUT_SHORT) from None
-    body.finish()

@@ -3,14 +3,38 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import httpx
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from hica_client.pacs.errors import LostInstanceError
-from hica_client.pacs.whole import CUT_SHORT, NOT_DICOM
+from hica_client.pacs.whole import CUT_SHORT, NOT_DICOM, TOO_LARGE
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
+
+
+_FRAME = 1 << 16
+"""Bytes of a multipart answer around its one part, at most."""
+
+
+def receive(response: httpx.Response, write: Callable[[bytes], object], max_bytes: int) -> None:
+    """Write the one instance in an answer.
+
+    Raises:
+        LostInstanceError: It is too large, cut short, or none.
+    """
+    body = OnePart(response.headers.get("content-type", ""), write)
+    size = 0
+    try:
+        for piece in response.iter_bytes():
+            size += len(piece)
+            if size > max_bytes + _FRAME:
+                raise LostInstanceError(TOO_LARGE, again=False)
+            body.feed(piece)
+    except (httpx.NetworkError, httpx.ProtocolError, httpx.DecodingError):
+        raise LostInstanceError(CUT_SHORT) from None
+    body.finish()
 
 
 class OnePart:
