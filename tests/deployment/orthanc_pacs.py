@@ -44,7 +44,10 @@ class Orthanc:
 
     def client(self) -> httpx.Client:
         return httpx.Client(
-            base_url=f"http://127.0.0.1:{self.http}", auth=(USER, PASSWORD), trust_env=False
+            base_url=f"http://127.0.0.1:{self.http}",
+            auth=(USER, PASSWORD),
+            trust_env=False,
+            timeout=START_SECONDS,
         )
 
     def add(self, files: Iterator[bytes]) -> None:
