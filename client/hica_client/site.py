@@ -169,6 +169,11 @@ class Site(Section):
         return self.data.state / "withdrawals.jsonl"
 
     @property
+    def contact_sheet(self) -> Path:
+        """What `check` has drawn of the images (`hica_client.contact_sheet`)."""
+        return self.data.state / "contact-sheet.png"
+
+    @property
     def service(self) -> Path:
         """Lock, logs and secrets of the running client."""
         return self.data.state / "service"
