@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hica.deployment.path_arguments import A_PATH
-from hica.errors import DataError
+from hica.errors import ConfigurationError, DataError
 from hica.printable import plain, printable
 from hica.progress import say
 from hica_client.service_commands import Json, SiteFile
@@ -39,6 +39,15 @@ def predict(
         float,
         typer.Option(min=0.5, max=0.99, help="How often the classes in question hold the right."),
     ] = 0.9,
+    of: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="Class of an operating point.")
+    ] = None,
+    sensitivity: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of those with it who must be called.")
+    ] = None,
+    specificity: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of the others who must not be.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Say which class each image is of, or that it is not known, once a study is over.
@@ -56,6 +65,10 @@ def predict(
     for note in Found([], passed_over).notes:
         say(plain(note))
     predictor = Predictor(site_models(site_file, own=model == "personal"), coverage)
+    if of is not None:
+        predictor.operating_point(of, sensitivity, specificity)
+    elif sensitivity is not None or specificity is not None:
+        raise ConfigurationError("--sensitivity, --specificity: of which class? Add --of CLASS")
     predictions = list(predictor.predictions(records))
     found = write_all(out, predictor, records, predictions)
     if json_:

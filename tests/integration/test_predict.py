@@ -115,6 +115,42 @@ def test_one_image_and_a_manifest_can_be_named(kit, tmp_path, capsys):
     assert len((tmp_path / "all" / "predictions.csv").read_text().splitlines()) == 61
 
 
+def test_a_class_is_called_at_an_operating_point(kit, tmp_path, capsys):
+    asked = ("--of", "round", "--sensitivity", "0.9")
+    assert run(kit, kit.parent / "manifest.csv", "--out", tmp_path / "out", *asked) == 0
+    said = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    point = said["operating_point"]
+    assert point["class"] == "round" and point["sensitivity"]["value"] >= 0.9
+    for each in said["predictions"]:
+        assert each["called"] == (each["probabilities"]["round"] >= point["threshold"])
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").open()))
+    assert {row["called round"] for row in rows} <= {"yes", "no"}
+    assert "sensitivity" in (tmp_path / "out" / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--of", "star", "--sensitivity", "0.9"), "--of star: the classes are round, square"),
+        (("--of", "round"), "give just one of --sensitivity and --specificity"),
+        (("--sensitivity", "0.9"), "of which class? Add --of CLASS"),
+    ],
+)
+def test_an_operating_point_that_is_none_is_told(kit, tmp_path, capsys, asked, said):
+    assert run(kit, kit.parent / "3.png", "--out", tmp_path, *asked) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_few_held_out_patients_give_none(kit, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hica_client.prediction.predict.FEWEST", 1000)
+    asked = ("--of", "round", "--sensitivity", "0.9")
+    assert run(kit, kit.parent / "3.png", "--out", tmp_path, *asked) == 3
+    assert "an operating point needs 1000 patients at least" in capsys.readouterr().err
+    assert run(kit, kit.parent / "3.png", "--out", tmp_path) == 0
+    (said,) = json.loads((tmp_path / "predictions.json").read_text())["predictions"]
+    assert said["answer"] and "too few held-out patients" in said["why"]
+
+
 def test_what_is_no_image_is_told(kit, tmp_path, capsys):
     assert run(kit, tmp_path / "nowhere") == 3
     assert "name an image, a folder of images or a manifest" in capsys.readouterr().err

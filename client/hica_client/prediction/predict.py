@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hica.errors import DataError
+from hica.errors import ConfigurationError, DataError
 from hica.images.manifest import Record
 from hica.images.pixels import image_of
 from hica.method.local_training import Batch
+from hica.method.operating_point import OperatingPoint, operating_point
 from hica.progress import track
 from hica_client.prediction.held_out import (
     Calibration,
@@ -60,6 +61,7 @@ class Prediction:
         classes: Those that the image may be of, at the coverage; empty where nothing is promised.
         learnt_from: Whether the study was trained on this very image: then this says nothing.
         regions: What the regions show.
+        called: Whether the class of the operating point is called; None without one.
     """
 
     image: str
@@ -69,6 +71,7 @@ class Prediction:
     classes: tuple[str, ...] = ()
     learnt_from: bool = False
     regions: tuple[Region, ...] = ()
+    called: bool | None = None
 
 
 class Predictor:
@@ -89,6 +92,7 @@ class Predictor:
         self.held_out = self._held_out()
         self.calibration: Calibration | None = None
         self.checked: Checked | None = None
+        self.called_from: tuple[str, OperatingPoint] | None = None
         if self.held_out is not None:
             self.calibration = calibrated(self.held_out, coverage)
             self.checked = cross_checked(self.held_out, coverage)
@@ -101,6 +105,35 @@ class Predictor:
         far = distances(seen.embedded.images.numpy(), self._learnt_from)
         found = HeldOut(seen.logits, examples.labels.numpy(), examples.groups, far)
         return found if found.patients >= FEWEST else None
+
+    def operating_point(
+        self, name: str, sensitivity: float | None, specificity: float | None
+    ) -> OperatingPoint:
+        """Call a class from now on where it is likely enough for a sensitivity or specificity.
+
+        Raises:
+            ConfigurationError: The study has no such class, or not just one of the two is given.
+            DataError: There are too few held-out patients.
+        """
+        if name not in self.names:
+            raise ConfigurationError(f"--of {name}: the classes are {', '.join(self.names)}")
+        if (sensitivity is None) == (specificity is None):
+            raise ConfigurationError("--of: give just one of --sensitivity and --specificity")
+        if self.held_out is None or self.calibration is None:
+            raise DataError(
+                f"held-out images: an operating point needs {FEWEST} patients at least; hold out "
+                "more, or predict without one"
+            )
+        number = self.names.index(name)
+        point = operating_point(
+            self.calibration.probabilities(self.held_out.logits)[:, number],
+            self.held_out.labels == number,
+            self.held_out.groups,
+            sensitivity=sensitivity,
+            specificity=specificity,
+        )
+        self.called_from = (name, point)
+        return point
 
     def predictions(self, records: Sequence[Record]) -> Iterator[Prediction]:
         """What is said of each image, in their order; one that cannot be read is told so."""
@@ -154,6 +187,9 @@ class Predictor:
         """The answer, or why there is none."""
         said = {each: float(p) for each, p in zip(self.names, probabilities, strict=True)}
         likely = self.names[int(probabilities.argmax())]
+        if self.called_from is not None:
+            called, point = self.called_from
+            more["called"] = said[called] >= point.threshold
         if self.calibration is None or not self.calibration.promises:
             return Prediction(name, likely, UNLIKE if far else TOO_FEW, said, **more)
         classes = tuple(each for each, inside in zip(self.names, within, strict=True) if inside)

@@ -20,6 +20,7 @@ from PIL import Image
 
 from hica.errors import DataError
 from hica.images.manifest import Record
+from hica.printable import percent
 from hica.progress import track
 from hica.storage import write_atomically
 from hica_client.prediction.predict import Prediction, Predictor
@@ -32,20 +33,23 @@ TELLING = 0.15
 """Cosine to a finding below which a region looks like none: the page does not name it."""
 
 
-def write_table(path: Path, predictions: Sequence[Prediction], names: Sequence[str]) -> None:
-    """`predictions.csv`: a row an image.
+def write_table(
+    path: Path, predictions: Sequence[Prediction], names: Sequence[str], called: str | None
+) -> None:
+    """`predictions.csv`: a row an image; `called` is the class of the operating point.
 
     Raises:
         StorageError: The disk is full or the folder may not be written.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "answer", "classes", *(f"p {name}" for name in names), "note"])
+    header = ["image", "answer", "classes", *(f"p {name}" for name in names), "note"]
+    writer.writerow(header + ([f"called {called}"] if called else []))
     for each in predictions:
         shares = [f"{each.probabilities[name]:.4f}" if each.probabilities else "" for name in names]
-        writer.writerow(
-            [each.image, each.answer or DONT_KNOW, "|".join(each.classes), *shares, note_of(each)]
-        )
+        row = [each.image, each.answer or DONT_KNOW, "|".join(each.classes), *shares, note_of(each)]
+        call = {True: "yes", False: "no", None: ""}[each.called]
+        writer.writerow(row + ([call] if called else []))
     write_atomically(path, text.getvalue().encode(), mode=0o600)
 
 
@@ -58,6 +62,7 @@ def note_of(said: Prediction) -> str:
 def as_json(predictor: Predictor, predictions: Sequence[Prediction]) -> dict[str, Any]:
     """All that is said, and what stands behind it."""
     calibration, checked = predictor.calibration, predictor.checked
+    called, point = predictor.called_from or (None, None)
     return {
         "study": predictor.models.study.study.name,
         "study_sha256": predictor.models.study.sha256,
@@ -68,6 +73,13 @@ def as_json(predictor: Predictor, predictions: Sequence[Prediction]) -> dict[str
         "temperature": calibration.temperature if calibration else None,
         "coverage": calibration.coverage if calibration and calibration.promises else None,
         "checked": asdict(checked) if checked else None,
+        "operating_point": point
+        and {
+            "class": called,
+            "threshold": point.threshold,
+            "sensitivity": point.sensitivity._asdict(),
+            "specificity": point.specificity._asdict(),
+        },
         "predictions": [asdict(each) for each in predictions],
     }
 
@@ -80,7 +92,8 @@ def write_all(
     Raises:
         StorageError: The disk is full or the folder may not be written.
     """
-    write_table(out / "predictions.csv", predictions, predictor.names)
+    called = predictor.called_from[0] if predictor.called_from else None
+    write_table(out / "predictions.csv", predictions, predictor.names, called)
     table = as_json(predictor, predictions)
     write_atomically(out / "predictions.json", json.dumps(table, indent=1).encode(), mode=0o600)
     environment = Environment(
@@ -97,6 +110,7 @@ def write_all(
         pictures=list(_pictures(predictor, shown)),
         left_out=len(predictions) - len(shown),
         dont_know=DONT_KNOW,
+        share=percent,
     )
     write_atomically(out / "page.html", page.encode(), mode=0o600)
     return table
