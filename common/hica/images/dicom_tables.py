@@ -24,7 +24,8 @@ class Table(NamedTuple):
 
     def of(self, values: Array) -> Array:
         """The entries of `values`, of the same shape."""
-        at = np.clip(np.nan_to_num(values) - self.first, 0, len(self.entries) - 1)
+        at = np.nan_to_num(values).astype(np.float64) - self.first  # unsigned numbers would wrap
+        at = at.clip(0, len(self.entries) - 1)
         return np.asarray(self.entries[at.astype(np.int64)])
 
 

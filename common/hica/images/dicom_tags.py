@@ -86,7 +86,7 @@ def _texts(dataset: Dataset, keyword: str) -> list[str]:
     try:
         value: Any = dataset[keyword].value
     except Exception:  # pydicom refuses to convert it: what stands in the file, then
-        value = dataset.get_item(keyword).value  # type: ignore[union-attr]
+        value = dataset.get_item(keyword).value
     if isinstance(value, bytes):
         value = value.decode("ascii", "replace")
     if isinstance(value, str):

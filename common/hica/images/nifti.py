@@ -79,7 +79,7 @@ def _slice(data: bytes) -> Slice:
     if len(data) < _end(header):
         raise damaged(f"{len(data):,} of {_end(header):,} bytes")
     kind = Nifti2Image if isinstance(header, Nifti2Header) else Nifti1Image
-    volume: Any = kind.from_bytes(data)  # type: ignore[no-untyped-call]
+    volume: Any = kind.from_bytes(data)
     shape = [*volume.shape, 1, 1][:3]
     orientation = _orientation(volume.affine)
     axes, forward = orientation[:, 0].argsort(), orientation[:, 1] > 0  # of the body, in the file
@@ -142,7 +142,7 @@ def _header(data: bytes) -> Any:
     size = _header_size(data)
     if size not in SIZES or len(data) < size:
         raise damaged("its header is broken")
-    header: Any = SIZES[size](data[:size], check=False)
+    header: Any = SIZES[size](data[:size], check=False)  # type: ignore[no-untyped-call]
     magic = bytes(header["magic"])[:2]
     if magic != b"n+":
         if len(data) > max(SIZES) and magic != b"ni":
