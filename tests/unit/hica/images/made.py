@@ -1,8 +1,10 @@
 """Small image files of every kind, made for a test, and what is seen of them."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from hica.errors import DataError
 from hica.images.decode import read_image, read_picture
 
 RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -13,16 +15,18 @@ def pillow_file(path, array, **options):
     return path
 
 
-def dicom_file(path, values, **tags):
+def dicom_file(path, values, syntax=None, **tags):
     """A DICOM file of the given stored values, as small as may be."""
-    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset(path, {}, file_meta=meta, preamble=b"\0" * 128)
+    native = syntax is None or not syntax.is_encapsulated
+    meta.TransferSyntaxUID = syntax if syntax and native else ExplicitVRLittleEndian
+    dataset = Dataset()
+    dataset.file_meta = meta
     colour = values.ndim == 3 and values.shape[-1] == 3
     if values.ndim == 3 and not colour:
         dataset.NumberOfFrames = len(values)
@@ -37,6 +41,9 @@ def dicom_file(path, values, **tags):
     dataset.PixelData = values.tobytes()
     for name, value in tags.items():
         setattr(dataset, name, value)
+    if not native:
+        dataset.set_original_encoding(False, True)
+        dataset.compress(syntax)
     dataset.save_as(path, enforce_file_format=True)
     return path
 
@@ -57,6 +64,12 @@ def own_range(values):
 
 def way(path):
     return read_picture(path).way
+
+
+def refused(path):
+    with pytest.raises(DataError) as error:
+        read_image(path)
+    return str(error.value)
 
 
 def notes(path):

@@ -43,9 +43,7 @@ def test_empty_tags_count_as_absent(name):
 
 
 def test_negative_width():
-    within_one(
-        shown("dicom/M09_negative_width.dcm")[..., 0], stretched(stored("dicom/axial.dcm"))
-    )
+    within_one(shown("dicom/M09_negative_width.dcm")[..., 0], stretched(stored("dicom/axial.dcm")))
     assert "width of -2000" in notes("dicom/M09_negative_width.dcm")
 
 
