@@ -4,6 +4,7 @@ The formats are in files of their own: `raster` (PNG, JPEG, TIFF and their kin),
 What is chosen and what is refused is in docs/images.md, for users.
 """
 
+import logging
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,10 @@ from hica.images.packed import head_of, is_packed, unpacked
 from hica.images.refusals import MOST_BYTES, OR_OUT, RefusedError, damaged, too_large, unsupported
 from hica.images.unknown import looks_like, unknown
 from hica.storage import read_file
+
+for library in ("pydicom", "nibabel.global", "tifffile"):
+    # What is amiss is said in the error or in notes.
+    logging.getLogger(library).setLevel(logging.CRITICAL)
 
 STORED_SIZE = "stored_size"
 """Key of Pillow's `info`: the size of an image before its pixels were made square."""

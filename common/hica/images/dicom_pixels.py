@@ -5,7 +5,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID
+from pydicom.uid import UID, RLELossless
 
 from hica.images.dicom_codestream import check_frame
 from hica.images.dicom_tags import count, named, numbers, wrong
@@ -104,7 +104,9 @@ def decode_frame(dataset: Dataset, frame: int) -> Array:
         )
         check_frame(encoded, dataset.Rows, dataset.Columns)
         try:
-            return pixel_array(dataset, index=frame)
+            # pylibjpeg-rle ends the process's thread on broken data, and pydicom's own does not.
+            plugin = "pydicom" if syntax == RLELossless else ""
+            return pixel_array(dataset, index=frame, decoding_plugin=plugin)
         except RuntimeError as error:  # what every decoder said, a line each
             said = "; ".join(line.strip() for line in str(error).splitlines()[1:])
             raise RefusedError(
