@@ -16,7 +16,7 @@ def pillow_file(path, array, **options):
 
 
 def dicom_file(path, values, syntax=None, **tags):
-    """A DICOM file of the given stored values, as small as may be."""
+    """A DICOM file of the given stored values, as small as may be; without tags that are None."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
@@ -40,7 +40,10 @@ def dicom_file(path, values, syntax=None, **tags):
     dataset.PixelRepresentation = int(values.dtype.kind == "i")
     dataset.PixelData = values.tobytes()
     for name, value in tags.items():
-        setattr(dataset, name, value)
+        if value is None and name in dataset:
+            delattr(dataset, name)
+        else:
+            setattr(dataset, name, value)
     if not native:
         dataset.set_original_encoding(False, True)
         dataset.compress(syntax)

@@ -22,7 +22,7 @@ try:
     ROOTS["pydicom-data"] = Path(data_store.__file__).parent / "data"
 except ModuleNotFoundError:  # pydicom's larger half, which only developers have
     pass
-NO_IMAGES = (".py", ".pyc", ".json", ".txt", ".md", ".rst", ".m", ".dump", ".typed", ".icc", ".gii")
+NO_IMAGES = (".py", ".pyc", ".json", ".txt", ".rst", ".m", ".dump", ".icc", ".gii", ".PAR")
 """Suffixes of what lies beside the images."""
 
 
@@ -32,7 +32,10 @@ def files():
         f"{package}: {path.relative_to(root).as_posix()}": path
         for package, root in ROOTS.items()
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.suffix not in NO_IMAGES and "DICOMDIR" not in path.name
+        if path.is_file()
+        and "data" in path.parent.parts  # of nibabel, what lies beside its tests
+        and path.suffix not in NO_IMAGES
+        and not path.name.startswith((".", "DICOMDIR", "README"))
     }
 
 
