@@ -70,16 +70,16 @@ ENVELOPE = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07"
 def unknown(data: bytes) -> RefusedError:
     """The refusal of a file that no reader knows."""
     if not data:
-        return RefusedError(f"is empty; copy it again from its source {OR_OUT}")
+        return RefusedError(f"cannot be decoded: it is empty; copy it again from its source {OR_OUT}")
     if not any(data):
         return damaged(f"it is {len(data):,} bytes of zero")
     kind, remedy = _kind(data)
     if not kind:
         return RefusedError(
-            "cannot be decoded (no image): it is of no format that is read here. Convert it to "
-            f"PNG, JPEG, TIFF, DICOM or NIfTI, {OR_OUT}"
+            "cannot be decoded: it is of no format that is read here; convert it to PNG, JPEG, "
+            f"TIFF, DICOM or NIfTI, {OR_OUT}"
         )
-    return RefusedError(f"is no image that is read here, it looks to be {kind}: {remedy}, {OR_OUT}")
+    return RefusedError(f"cannot be decoded: it looks to be {kind}; {remedy}, {OR_OUT}")
 
 
 def looks_like(data: bytes) -> str:

@@ -105,7 +105,7 @@ def _reason(error: DataError) -> str:
     """Without the file's name, without what a library says in words of its version."""
     words = str(error).partition(": ")[2]
     if words.startswith("cannot be decoded"):
-        words = re.sub(r" \((?!no image).*\)(?=[;:])", "", words, count=1)
+        words = re.sub(r" \(.*\)(?=[;:])", "", words, count=1)
     return words.removesuffix(", or take its row out of the manifest").removesuffix(
         " or take its row out of the manifest"
     )
