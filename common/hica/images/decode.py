@@ -117,11 +117,11 @@ def decode_mask(
     inside, aspect = _read(data, path, "mask")
     own: Size = inside.shape[1::-1]
     if own not in (size, stored):
-        square = square_size(own, aspect)
-        if square != size:
+        if square_size(own, aspect) != size:
+            turned = " and turned as the image is" if own == size[::-1] else ""
             raise DataError(
                 f"{path}: the mask is {own[0]}×{own[1]} px but its image is "
-                f"{size[0]}×{size[1]} px; export the mask at the image's size"
+                f"{size[0]}×{size[1]} px; export the mask at the image's size{turned}"
             )
     return resized(inside, size)
 

@@ -21,6 +21,8 @@ DEPTH = 24
 """Where a PNG says how many bits it has."""
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
 """TIFF photometric interpretations."""
+UNSIGNED, UNDEFINED = 1, 4
+"""TIFF sample formats."""
 ASSOCIATED, UNASSOCIATED = 1, 2
 """TIFF extra samples: opacity, with which the colours are multiplied or not."""
 LOSSY = (6, 7, 22610, 33003, 33005, 34712, 50002)
@@ -105,7 +107,7 @@ def _tiff(data: bytes) -> Deep | None:
     """The first page of a TIFF; None where Pillow keeps its numbers."""
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages.first
-        if page.bitspersample <= 8 and page.sampleformat == 1:
+        if page.bitspersample <= 8 and page.sampleformat in (UNSIGNED, UNDEFINED):
             return None
         check_size(page.imagewidth, page.imagelength)
         check_bytes(page.nbytes)

@@ -21,7 +21,7 @@ from pydicom.uid import (
 
 from hica.images.dicom_content import check_content, is_one_place, is_segmentation, kind_notes
 from hica.images.dicom_display import grey
-from hica.images.dicom_pixels import check_tags, decode_frame, frames_of, padding_of
+from hica.images.dicom_pixels import check_tags, decode_frame, excess_notes, frames_of, padding_of
 from hica.images.dicom_tables import coloured
 from hica.images.dicom_tags import named, number, numbers, places
 from hica.images.geometry import aspect_of
@@ -69,7 +69,7 @@ def picture(data: bytes) -> Shown:
     else:
         pixels, way, more = grey(stored, dataset, frame, padding_of(stored, dataset, frame))
     aspect, passed_over = _aspect(dataset, frame)
-    notes += [*kind_notes(dataset), *more, *passed_over]
+    notes += [*kind_notes(dataset), *excess_notes(dataset), *more, *passed_over]
     return Shown(pixels, f"{kind}, {way}", tuple(notes), aspect)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from hica.images.dicom_tables import first_table
-from hica.images.dicom_tags import has_comma, number, numbers, places
+from hica.images.dicom_tags import has_comma, number, numbers, places, wrong
 from hica.images.grey import OWN_RANGE, Array, Mask, range_notes, to_8_bit
 
 VOI, TRANSFORMATION = "FrameVOILUTSequence", "PixelValueTransformationSequence"
@@ -51,7 +51,9 @@ def modality(stored: Array, dataset: Dataset, frame: int) -> Array:
         if table is not None:
             return table.of(stored)
         if numbers(place, "RescaleSlope") or numbers(place, "RescaleIntercept"):
-            slope = number(place, "RescaleSlope", 1.0) or 1.0
+            slope = number(place, "RescaleSlope", 1.0)
+            if not slope:
+                raise wrong("RescaleSlope", "is 0, which makes all values the same")
             intercept = number(place, "RescaleIntercept", 0.0)
             return stored if (slope, intercept) == (1, 0) else stored * slope + intercept
     return stored

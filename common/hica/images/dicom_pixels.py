@@ -1,5 +1,7 @@
 """The stored values of one frame of a DICOM file, and what of them is padding."""
 
+import math
+
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
@@ -120,6 +122,18 @@ def decode_frame(dataset: Dataset, frame: int) -> Array:
         if whole.any() and not (whole & (2**empty - 1)).any():
             return np.asarray(whole >> empty)
     return pixel_array(dataset, index=frame)
+
+
+def excess_notes(dataset: Dataset) -> tuple[str, ...]:
+    """A note where there is more pixel data than the tags account for."""
+    if dataset.file_meta.TransferSyntaxUID.is_encapsulated or "PixelData" not in dataset:
+        return ()
+    values = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * frames_of(dataset)
+    if dataset.PhotometricInterpretation == "YBR_FULL_422":
+        values = values // 3 * 2
+    if len(dataset.PixelData) <= math.ceil(values * dataset.BitsAllocated / 8) + 1:
+        return ()
+    return ("its pixel data go on after what Rows, Columns and Number of Frames account for",)
 
 
 def padding_of(stored: Array, dataset: Dataset, frame: int) -> Mask | None:

@@ -25,7 +25,7 @@ MAGIC: dict[str, tuple[bytes, ...]] = {
     "WEBP": (b"RIFF",),
     "JPEG2000": (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
     "PPM": (b"P1", b"P2", b"P3", b"P4", b"P5", b"P6", b"Pf"),
-    "AVIF": (b"\0\0\0\x1cftypavif", b"\0\0\0 ftypavif", b"\0\0\0$ftypavif", b"\0\0\0,ftypavif"),
+    "AVIF": (b"ftypavif", b"ftypavis"),
 }
 """Format of Pillow's → how its files begin. Others start programs (EPS) or have no such mark."""
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
@@ -40,6 +40,8 @@ JPEG_IN_TIFF = (6, 7)
 
 def is_raster(data: bytes) -> bool:
     """Whether a file begins like one of these formats."""
+    if data[4:12] in MAGIC["AVIF"]:  # after the length of this part
+        return True
     if not any(data.startswith(mark) for marks in MAGIC.values() for mark in marks):
         return False
     if data[:4] == b"RIFF":  # sound and video begin so, too

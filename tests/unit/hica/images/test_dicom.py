@@ -655,6 +655,19 @@ def test_deflated_beyond_the_limit(tmp_path, monkeypatch):
     assert "a: is too large: more than 100,000 bytes unpacked" in refused(path)
 
 
+@pytest.mark.parametrize(("more", "said"), [(0, False), (64, True)])
+def test_more_pixel_data_than_is_accounted_for(tmp_path, more, said):
+    """Rows may be wrong: what is shown may then be a part."""
+    path = dicom_file(tmp_path / "a", RAMP, PixelData=RAMP.tobytes() + b"\0" * more)
+    np.testing.assert_array_equal(grey(path), own_range(RAMP))
+    assert ("its pixel data go on after" in notes(path)) == said
+
+
+def test_a_slope_of_zero(tmp_path):
+    path = dicom_file(tmp_path / "a", RAMP, RescaleSlope=0)
+    assert re.search(r"Rescale Slope \(0028,1053\) is 0, which makes", refused(path))
+
+
 # --- What lies over a picture --------------------------------------------------------------------
 
 

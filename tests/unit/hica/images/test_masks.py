@@ -48,7 +48,9 @@ def test_volume_mask_is_cut_as_its_volume(tmp_path):
 
 def test_mask_of_another_size_names_both(tmp_path):
     path = pillow_file(tmp_path / "mask.png", RAMP)
-    with pytest.raises(DataError, match=r"mask\.png: the mask is 8×6 px but its image is 6×8 px"):
+    with pytest.raises(DataError, match=r"mask\.png: the mask is 8×6 px but its image is 9×8 px"):
+        read_mask(path, (9, 8))
+    with pytest.raises(DataError, match=r"8×6 px .* 6×8 px; .* size and turned as the image is"):
         read_mask(path, (6, 8))
 
 

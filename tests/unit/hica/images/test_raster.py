@@ -144,6 +144,17 @@ def test_the_first_of_several_channels_is_said(tmp_path):
     assert "channels 1 to 1 of 5" in notes(tmp_path / "a.tif")
 
 
+def test_12_bits_packed(tmp_path):
+    values = np.random.default_rng(0).integers(0, 4096, (20, 30)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, bitspersample=12, photometric="minisblack")
+    np.testing.assert_array_equal(grey(tmp_path / "a.tif"), own_range(values))
+
+
+def test_avif(tmp_path):
+    path = pillow_file(tmp_path / "a.avif", np.full((32, 48, 3), [200, 90, 10], np.uint8))
+    assert np.abs(np.asarray(read_image(path)).astype(int) - [200, 90, 10]).max() < 6
+
+
 def test_complex_tiff(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", RAMP.astype(np.complex64))
     with pytest.raises(DataError, match=r"a\.tif: is a TIFF of complex .* save the magnitude"):
