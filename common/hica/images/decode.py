@@ -116,13 +116,12 @@ def decode_mask(
     """`read_mask` of bytes already in memory; `path` is for messages."""
     inside, aspect = _read(data, path, "mask")
     own: Size = inside.shape[1::-1]
-    if own not in (size, stored):
-        if square_size(own, aspect) != size:
-            turned = " and turned as the image is" if own == size[::-1] else ""
-            raise DataError(
-                f"{path}: the mask is {own[0]}×{own[1]} px but its image is "
-                f"{size[0]}×{size[1]} px; export the mask at the image's size{turned}"
-            )
+    if own not in (size, stored) and square_size(own, aspect) != size:
+        turned = " and turned as the image is" if own == size[::-1] else ""
+        raise DataError(
+            f"{path}: the mask is {own[0]}×{own[1]} px but its image is {size[0]}×{size[1]} px; "
+            f"export the mask at the image's size{turned}"
+        )
     return resized(inside, size)
 
 

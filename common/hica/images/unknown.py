@@ -70,9 +70,7 @@ ENVELOPE = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07"
 def unknown(data: bytes) -> RefusedError:
     """The refusal of a file that no reader knows."""
     if not data:
-        return RefusedError(
-            f"cannot be decoded: it is empty; copy it again from its source {OR_OUT}"
-        )
+        return RefusedError(f"cannot be decoded: it is empty; copy it from its source {OR_OUT}")
     if not any(data):
         return damaged(f"it is {len(data):,} bytes of zero")
     kind, remedy = _kind(data)

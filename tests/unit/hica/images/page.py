@@ -6,6 +6,8 @@ python -m tests.unit.hica.images.page docs/images.md
 import re
 import sys
 from collections import Counter
+from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 
 import pydicom
@@ -21,10 +23,15 @@ FORMATS, SYNTAXES, SHIPPED = "formats", "transfer-syntaxes", "shipped"
 PLACE = re.compile(r"(<!-- (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def with_tables(page: str) -> str:
-    """The page, with each table between its comments made anew."""
+def with_tables(page: str, names: Collection[str] = (FORMATS, SYNTAXES, SHIPPED)) -> str:
+    """The page, with the tables of these names made anew between their comments."""
     tables = {FORMATS: formats, SYNTAXES: syntaxes, SHIPPED: refused}
-    return PLACE.sub(lambda found: f"{found[1]}{tables[found[2]]()}\n{found[3]}", page)
+
+    def made(found: re.Match[str]) -> str:
+        name = found[2]
+        return f"{found[1]}{tables[name]()}\n{found[3]}" if name in names else found[0]
+
+    return PLACE.sub(made, page)
 
 
 def formats() -> str:
@@ -87,6 +94,7 @@ def refused() -> str:
     return _table(("files", "such as", "refused, as it"), rows)
 
 
+@cache
 def _outcome(path: Path) -> str | None:
     """Why a file is refused; None where it is read."""
     try:

@@ -64,7 +64,7 @@ def zipped():
 
 
 OTHERS = {
-    "nothing": (b"", "it is empty; copy it again"),
+    "nothing": (b"", "it is empty; copy it from its source"),
     "zeros": (b"\0" * 900, "it is 900 bytes of zero.*copy it again"),
     "text": (b"not an image", "looks to be a text file; name an image file"),
     "pdf": (b"%PDF-1.7\n...", "looks to be a PDF document; export its pictures"),
@@ -94,7 +94,7 @@ OTHERS = {
 }
 
 
-DAMAGE = {"nothing", "zeros", "gzip"}
+DAMAGE = {"zeros", "gzip"}
 """Only this is mended by another copy."""
 
 
