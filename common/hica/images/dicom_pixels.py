@@ -106,7 +106,7 @@ def decode_frame(dataset: Dataset, frame: int) -> Array:
         )
         check_frame(encoded, dataset.Rows, dataset.Columns)
         try:
-            # pylibjpeg-rle ends the process's thread on broken data, and pydicom's own does not.
+            # On broken data pylibjpeg-rle panics, which no handler of errors expects.
             plugin = "pydicom" if syntax == RLELossless else ""
             return pixel_array(dataset, index=frame, decoding_plugin=plugin)
         except RuntimeError as error:  # what every decoder said, a line each
