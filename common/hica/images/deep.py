@@ -64,17 +64,16 @@ class Deep:
         clear = (TRANSPARENT,) if see_through else ()
         return self.notes + clear + range_notes(self.values, self._outside())
 
-    def _outside(self) -> Mask | None:
-        """`[H, W]`: padding, and what is transparent altogether."""
-        if self.opacity is None:
-            return self.padding
-        clear: Mask = self.opacity == 0
-        return clear if self.padding is None else self.padding | clear
+    def _outside(self) -> Mask:
+        """`[H, W]`: padding, no finite numbers, and what is transparent altogether."""
+        outside = ~np.isfinite(self.values)
+        outside = outside.any(axis=-1) if outside.ndim == 3 else outside
+        if self.padding is not None:
+            outside |= self.padding
+        return outside if self.opacity is None else outside | (self.opacity == 0)
 
     def _over_black(self, values: Array) -> Array:
-        outside = self._outside()
-        if outside is not None:
-            values = np.where(with_channels(outside, values), 0, values)
+        values = np.where(with_channels(self._outside(), values), 0, values)
         return values if self.opacity is None else values * with_channels(self.opacity, values)
 
 

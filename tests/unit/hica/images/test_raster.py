@@ -127,6 +127,9 @@ def test_values_that_are_no_numbers_are_black_and_count_for_no_range(tmp_path):
     np.testing.assert_array_equal(grey(tmp_path / "a.tif")[np.isfinite(values)], expected)
     assert (grey(tmp_path / "a.tif")[0, :3] == 0).all()
     assert "not finite" in notes(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "white.tif", values, photometric="miniswhite")
+    np.testing.assert_array_equal(grey(tmp_path / "white.tif")[np.isfinite(values)], 255 - expected)
+    assert (grey(tmp_path / "white.tif")[0, :3] == 0).all()
 
 
 def test_no_data_of_gdal(tmp_path):
