@@ -39,12 +39,12 @@ def check_content(dataset: Dataset) -> None:
         raise unsupported(
             "holds the address of its pixels instead of them (JPIP)", "export it with its pixels"
         )
-    if "Image Storage" in name or "Rows" in dataset:
+    if not name or "Image Storage" in name or "Rows" in dataset:
         raise RefusedError(
             f"holds no {named('PixelData')}: it is cut short, or its pixels were taken out; export "
             f"it again with them, {OR_OUT}"
         )
-    kind = name if name and not name[0].isdigit() else "no SOP class that is known"
+    kind = "no SOP class that is known" if name[0].isdigit() else name
     remedy = next((words for part, words in REMEDIES.items() if part in name), "name an image file")
     raise RefusedError(f"is DICOM and holds no picture ({kind}); {remedy}, {OR_OUT}")
 
