@@ -66,8 +66,8 @@ class Deep:
 
     def _outside(self) -> Mask:
         """`[H, W]`: padding, no finite numbers, and what is transparent altogether."""
-        outside = ~np.isfinite(self.values)
-        outside = outside.any(axis=-1) if outside.ndim == 3 else outside
+        known: Mask = np.isfinite(self.values)
+        outside = np.logical_not(known.all(axis=-1) if known.ndim == 3 else known)
         if self.padding is not None:
             outside |= self.padding
         return outside if self.opacity is None else outside | (self.opacity == 0)
