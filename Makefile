@@ -5,7 +5,7 @@
 # make test-all   those, and the matrix of crashes, faults and attacks that real processes go through
 # make hashes   requirements-hashes.txt for this platform: an install that takes no other files
 # make lint   format, lint, types, layers
-# make reference   docs/reference.md, every key of every file, from the code that reads them
+# make reference   docs/reference.md, every key of every file, and the tables of docs/images.md
 # make bench  speed, as ratios measured side by side
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -44,8 +44,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-reference: $(VENV)/.installed
+reference: $(VENV)/.installed-dev
 	$(BIN)/python -m hica_simulations.experiments.reference docs/reference.md
+	$(BIN)/python -m tests.unit.hica.images.page docs/images.md
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m hica_simulations.experiments.benchmarks

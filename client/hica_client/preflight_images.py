@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hica.errors import DataError, HicaError
 from hica.images.causes import by_cause, cause_of
-from hica.images.decode import Picture, read_mask, read_picture
+from hica.images.decode import Picture, read_mask, read_picture, stored_size
 from hica.images.looks import FLAGS, Flag, Look, look_at
 from hica.images.manifest import Record
 from hica.images.sniff import kind_of
@@ -66,7 +66,9 @@ def _seen(record: Record, picture: Picture) -> Seen:
         DataError: Its mask cannot be used.
     """
     image = picture.image
-    masked = None if record.mask is None else float(read_mask(record.mask, image.size).mean())
+    masked = None
+    if record.mask is not None:
+        masked = float(read_mask(record.mask, image.size, stored_size(image)).mean())
     try:
         kind = kind_of(record.image) or "other"
     except OSError as error:  # it was there a moment ago

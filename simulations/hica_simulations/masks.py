@@ -18,7 +18,7 @@ from scipy.ndimage import distance_transform_edt, shift
 
 from hica.errors import ConfigurationError
 from hica.images.cache import key_of
-from hica.images.decode import read_image, read_mask
+from hica.images.decode import read_image, read_mask, stored_size
 from hica.images.manifest import Record
 from hica.progress import track
 from hica.seeds import derived_seed
@@ -130,7 +130,8 @@ def _another(record: Record, donors: Sequence[Record], seed: int, folder: Path) 
 def _read(record: Record) -> Mask:
     """The mask of a record, checked against its image: a damaged one would hide what is wrong."""
     assert record.mask is not None
-    return read_mask(record.mask, read_image(record.image).size)
+    image = read_image(record.image)
+    return read_mask(record.mask, image.size, stored_size(image))
 
 
 def _png(mask: Mask) -> bytes:

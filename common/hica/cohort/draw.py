@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from hica.cohort.roles import Note, Roles
 from hica.errors import CheckpointError, DataError
 from hica.images.cache import key_of
-from hica.images.decode import decode_image, read_bytes, read_mask
+from hica.images.decode import decode_image, read_bytes, read_mask, stored_size
 from hica.images.manifest import Record
 from hica.progress import track
 from hica.storage import write_atomically
@@ -249,9 +249,9 @@ def decoded_hash(row: Record) -> str:
         DataError: It cannot be decoded, or its mask is of another size.
     """
     data = read_bytes(row.image)
-    size = decode_image(data, row.image).size
+    image = decode_image(data, row.image)
     if row.mask is not None:
-        read_mask(row.mask, size)
+        read_mask(row.mask, image.size, stored_size(image))
     return sha256(data).hexdigest()
 
 

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from hica.errors import DataError
 from hica.images.cache import TensorCache, image_key
-from hica.images.decode import decode_image, decode_mask, read_bytes
+from hica.images.decode import decode_image, decode_mask, read_bytes, stored_size
 from hica.images.manifest import Record
 from hica.images.preprocess import Preprocess
 
-VERSION = 1
+VERSION = 2
 """Raised when decoding changes, so that older caches are not believed."""
 
 
@@ -63,7 +63,7 @@ def pixels_of(record: Record, preprocess: Preprocess, cache: TensorCache | None 
         image = decode_image(image_bytes, record.image)
         tensors = {"pixels": preprocess.pixels(image)}
         if record.mask and mask_bytes is not None:
-            mask = decode_mask(mask_bytes, record.mask, image.size)
+            mask = decode_mask(mask_bytes, record.mask, image.size, stored_size(image))
             tensors["mask"] = preprocess.mask(mask)
         if cache:
             cache.put(key, tensors)

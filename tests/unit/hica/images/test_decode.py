@@ -1,115 +1,18 @@
-import io
+"""What all formats share: files that cannot be read, are none, or are too large."""
 
-import nibabel
+import io
+import os
+import re
+import zipfile
+
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image
+from tests.unit.hica.images.made import RAMP, dicom_file, grey, pillow_file, refused
 
 from hica.errors import DataError
-from hica.images.decode import _windowed, decode_mask, read_image, read_mask, read_picture
-
-RAMP = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
-
-
-def pillow_file(path, array, **options):
-    Image.fromarray(array).save(path, **options)
-    return path
-
-
-def dicom_file(path, values, **tags):
-    """A DICOM file of the given stored values, as small as may be."""
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
-
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset = FileDataset(path, {}, file_meta=meta, preamble=b"\0" * 128)
-    colour = values.ndim == 3 and values.shape[-1] == 3
-    if values.ndim == 3 and not colour:
-        dataset.NumberOfFrames = len(values)
-    dataset.Rows, dataset.Columns = values.shape[-3:-1] if colour else values.shape[-2:]
-    dataset.SamplesPerPixel = 3 if colour else 1
-    if colour:
-        dataset.PlanarConfiguration = 0
-    dataset.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = values.dtype.itemsize * 8
-    dataset.HighBit = dataset.BitsStored - 1
-    dataset.PixelRepresentation = int(values.dtype.kind == "i")
-    dataset.PixelData = values.tobytes()
-    for name, value in tags.items():
-        setattr(dataset, name, value)
-    dataset.save_as(path, enforce_file_format=True)
-    return path
-
-
-def grey(path):
-    image = read_image(path)
-    assert image.mode == "RGB"
-    red, green, blue = np.moveaxis(np.asarray(image), -1, 0)
-    assert (red == green).all()
-    assert (red == blue).all()
-    return red
-
-
-def own_range(values):
-    values = values.astype(float)
-    return np.round((values - values.min()) / (values.max() - values.min()) * 255)
-
-
-def way(path):
-    return read_picture(path).way
-
-
-# Pillow's formats
-
-
-def test_8_bit_grey_is_left_as_it_is(tmp_path):
-    np.testing.assert_array_equal(grey(pillow_file(tmp_path / "a.png", RAMP)), RAMP)
-
-
-def test_colour_and_alpha(tmp_path):
-    colours = np.random.default_rng(0).integers(0, 256, (5, 4, 4), dtype=np.uint8)
-    np.testing.assert_array_equal(
-        np.asarray(read_image(pillow_file(tmp_path / "a.png", colours))), colours[..., :3]
-    )
-
-
-def test_jpeg(tmp_path):
-    path = pillow_file(tmp_path / "a.jpg", RAMP, quality=95)
-    assert np.abs(grey(path).astype(int) - RAMP).max() < 12
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_16_bit_grey_is_scaled_by_its_own_range(tmp_path, suffix):
-    deep = RAMP.astype(np.uint16) * 37 + 1000
-    np.testing.assert_array_equal(
-        grey(pillow_file(tmp_path / f"a.{suffix}", deep)), own_range(deep)
-    )
-
-
-def test_constant_16_bit_image_is_black(tmp_path):
-    assert grey(pillow_file(tmp_path / "a.png", np.full((4, 4), 900, np.uint16))).max() == 0
-
-
-@pytest.mark.parametrize("suffix", ["png", "jpg"])
-@pytest.mark.parametrize("kept", [0.02, 0.5, 0.9])
-def test_truncated_file(tmp_path, suffix, kept):
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    path = pillow_file(tmp_path / f"cut.{suffix}", noise)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(DataError, match=rf"cut\.{suffix}: cannot be decoded .* copy it again"):
-        read_image(path)
-    assert not ImageFile.LOAD_TRUNCATED_IMAGES
-
-
-@pytest.mark.parametrize("content", [b"", b"not an image", b"\x1f\x8b broken gzip"])
-def test_not_an_image(tmp_path, content):
-    (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.png: cannot be decoded"):
-        read_image(tmp_path / "a.png")
+from hica.images import decode
+from hica.images.decode import read_image, stored_size
 
 
 def test_missing_file(tmp_path):
@@ -117,170 +20,88 @@ def test_missing_file(tmp_path):
         read_image(tmp_path / "gone.png")
 
 
-@pytest.mark.parametrize(
-    ("mode", "told"),
-    [
-        ("RGB", "8-bit RGB"),
-        ("L", "8-bit grey"),
-        ("1", "black and white"),
-        ("RGBA", "RGBA converted to RGB"),
-        ("P", "P converted to RGB"),
-        ("I;16", "grey of more than 8 bits, scaled by the image's own range"),
-    ],
-)
-def test_the_way_to_8_bits_is_told(tmp_path, mode, told):
-    path = tmp_path / "a.png"
-    Image.new(mode, (4, 3)).save(path)
-    assert way(path) == told
+def test_a_file_beyond_the_limit_is_not_read(tmp_path):
+    with (tmp_path / "a.nii").open("wb") as file:
+        os.truncate(file.fileno(), 2**31 + 1)  # takes no room on the disk
+    assert "a.nii: is too large: more than 2,147,483,648 bytes" in refused(tmp_path / "a.nii")
 
 
-# DICOM
+def test_memory_that_does_not_suffice_is_no_damage(tmp_path, monkeypatch):
+    def full(data):
+        raise MemoryError
+
+    monkeypatch.setattr(decode.raster, "picture", full)
+    said = refused(pillow_file(tmp_path / "a.png", RAMP))
+    assert "a.png: is too large: there is not enough memory" in said
 
 
-def test_dicom_without_window_is_scaled_by_its_own_range(tmp_path):
-    values = RAMP.astype(np.uint16) * 11 + 5
-    np.testing.assert_array_equal(
-        grey(dicom_file(tmp_path / "no-suffix", values)), own_range(values)
-    )
-    assert way(tmp_path / "no-suffix") == "DICOM, scaled by the image's own range"
+def test_by_content_whatever_the_name(tmp_path):
+    pillow_file(tmp_path / "a.png", RAMP).rename(tmp_path / "a.dcm")
+    np.testing.assert_array_equal(grey(tmp_path / "a.dcm"), RAMP)
 
 
-def test_dicom_monochrome1_is_inverted(tmp_path):
-    values = RAMP.astype(np.uint16)
-    path = dicom_file(tmp_path / "a.dcm", values, PhotometricInterpretation="MONOCHROME1")
-    np.testing.assert_array_equal(grey(path), 255 - own_range(values))
+def test_dicom_with_the_header_of_a_tiff_before_it(tmp_path):
+    """Both programs that know one format only can open such a file."""
+    data = bytearray(dicom_file(tmp_path / "a", RAMP, WindowCenter=50, WindowWidth=20).read_bytes())
+    expected = grey(tmp_path / "a")
+    data[:4] = b"II*\0"
+    (tmp_path / "a").write_bytes(data)
+    np.testing.assert_array_equal(grey(tmp_path / "a"), expected)
 
 
-def test_dicom_window_after_rescale(tmp_path):
-    """Stored 1024 is 0 HU: the soft-tissue window 40/400 runs from -160 to 240 HU."""
-    stored = np.array([[0, 864], [1064, 3000]], np.uint16)
-    path = dicom_file(
-        tmp_path / "ct.dcm", stored,
-        RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=[40, 300], WindowWidth=[400, 1500],
-    )  # fmt: skip
-    np.testing.assert_array_equal(grey(path), [[0, 0], [128, 255]])
+def test_size_in_the_file(tmp_path):
+    dicom_file(tmp_path / "a", RAMP, PixelSpacing=[2, 1])
+    image = read_image(tmp_path / "a")
+    assert (image.size, stored_size(image)) == ((8, 12), (8, 6))
+    assert stored_size(Image.new("RGB", (3, 4))) == (3, 4)
 
 
-def test_dicom_window_is_not_stretched_to_the_values(tmp_path):
-    path = dicom_file(
-        tmp_path / "a.dcm", np.array([[25, 50]], np.uint8), WindowCenter=50.5, WindowWidth=101
-    )
-    np.testing.assert_array_equal(grey(path), [[64, 128]])
-    assert way(path) == "DICOM, its first window"
+def zipped():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.png", b"x")
+    return file.getvalue()
 
 
-@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
-def test_windows_are_those_of_pydicom(tmp_path, function):
-    from pydicom import dcmread
-    from pydicom.pixels.processing import apply_windowing
-
-    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    path = dicom_file(
-        tmp_path / "a.dcm", values, WindowCenter=100, WindowWidth=60, VOILUTFunction=function
-    )
-    dataset = dcmread(path)
-    np.testing.assert_allclose(
-        _windowed(values, dataset) * 255, apply_windowing(values, dataset), atol=1e-9
-    )
-
-
-def test_dicom_lookup_table(tmp_path):
-    from pydicom.dataset import Dataset
-
-    table = Dataset()
-    table.LUTDescriptor = [4, 10, 8]  # 4 entries, the first for stored value 10, of 8 bits
-    table.add_new("LUTData", "US", [255, 200, 100, 0])
-    path = dicom_file(
-        tmp_path / "a.dcm",
-        np.array([[0, 10, 11], [12, 13, 267]], np.uint16),
-        VOILUTSequence=[table],
-    )
-    np.testing.assert_array_equal(grey(path), [[255, 255, 200], [100, 0, 0]])
-    assert way(path) == "DICOM, its lookup table"
-
-
-def test_dicom_colour_and_middle_frame(tmp_path):
-    colours = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(
-        np.asarray(read_image(dicom_file(tmp_path / "rgb.dcm", colours))), colours
-    )
-    frames = np.stack([np.zeros_like(RAMP), RAMP, np.zeros_like(RAMP)])
-    np.testing.assert_array_equal(grey(dicom_file(tmp_path / "cine.dcm", frames)), own_range(RAMP))
-    assert way(tmp_path / "rgb.dcm") == "DICOM, colour"
-    assert way(tmp_path / "cine.dcm").startswith("DICOM, middle frame, scaled by")
+OTHERS = {
+    "nothing": (b"", "it is empty; copy it from its source"),
+    "zeros": (b"\0" * 900, "it is 900 bytes of zero.*copy it again"),
+    "text": (b"not an image", "looks to be a text file; name an image file"),
+    "pdf": (b"%PDF-1.7\n...", "looks to be a PDF document; export its pictures"),
+    "zip": (zipped(), "looks to be a zip archive .*; unpack it"),
+    "heic": (b"\0\0\0\x18ftypheic\0\0\0\0", "looks to be a HEIC picture; convert it to PNG"),
+    "svg": (b"<?xml version='1.0'?>\n<svg width='3'/>", "looks to be an SVG drawing; convert it"),
+    "html": (b"<!DOCTYPE html><html>login", "looks to be a web page.*; download the image again"),
+    "mp4": (b"\0\0\0\x20ftypisom\0\0", r"looks to be a video \(MP4 .*; export its pictures"),
+    "avi": (b"RIFF\x24\0\0\0AVI LIST", r"looks to be a video \(AVI\)"),
+    "raw": (b"IIRO\x08\0\0\0", "looks to be a raw camera picture"),
+    "jxl": (b"\xff\x0a\x10", "looks to be a JPEG XL picture; convert it"),
+    "psd": (b"8BPS\0\x01", "looks to be a Photoshop picture; convert it"),
+    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0", "looks to be a PostScript document"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n", "looks to be an HDF5 .*; convert it to NIfTI"),
+    "nrrd": (b"NRRD0004\n", "looks to be an NRRD volume; convert it to NIfTI"),
+    "numpy": (b"\x93NUMPY\x01\0", "looks to be a NumPy array"),
+    "openssl": (b"Salted__\x01\x02", r"looks to be an encrypted file \(OpenSSL\); decrypt it"),
+    "cms": (
+        b"\x30\x82\x10\x00\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x03",
+        r"looks to be an encrypted or signed envelope \(CMS\).*; decrypt it",
+    ),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS; fetch"),
+    "noise": (b"\x81\x03\x99\xfe\0\x7f" * 9, "no format that is read here; convert it to PNG"),
+    "gzip": (b"\x1f\x8b broken", "cannot be decoded .*copy it again"),
+    "bmp": (b"BMW is a word, not a picture", "looks to be a text file"),
+    "ppm": (b"P1,benign,train", "looks to be a text file"),
+}
 
 
-def test_truncated_dicom(tmp_path):
-    path = dicom_file(tmp_path / "a.dcm", RAMP)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"a\.dcm: cannot be decoded"):
-        read_image(path)
+DAMAGE = {"zeros", "gzip"}
+"""Only this is mended by another copy."""
 
 
-# NIfTI
-
-
-@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
-def test_nifti_middle_slice_anterior_up(tmp_path, suffix):
-    volume = np.random.default_rng(0).normal(size=(6, 8, 5)).astype(np.float32)  # R, A, S
-    path = tmp_path / f"a.{suffix}"
-    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), path)
-    assert way(path) == "NIfTI, middle slice, scaled by the image's own range"
-    expected = own_range(volume[:, :, 2])[:, ::-1].T
-    np.testing.assert_array_equal(grey(path), expected)
-
-
-def test_nifti_orientation_is_read_from_the_file(tmp_path):
-    volume = np.random.default_rng(0).normal(size=(6, 8, 5)).astype(np.float32)
-    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "ras.nii")
-    nibabel.save(
-        nibabel.Nifti1Image(volume[::-1, ::-1], np.diag([-1.0, -1, 1, 1])), tmp_path / "lps.nii"
-    )
-    np.testing.assert_array_equal(grey(tmp_path / "ras.nii"), grey(tmp_path / "lps.nii"))
-
-
-# Masks
-
-
-def test_mask_is_true_where_not_zero(tmp_path):
-    inside = RAMP > 100
-    expected = {
-        "1.png": inside,
-        "8.png": inside.astype(np.uint8),
-        "16.png": inside.astype(np.uint16) * 300,
-        "rgb.png": np.repeat(inside[..., None] * np.uint8(255), 3, axis=-1),
-    }
-    for name, array in expected.items():
-        mask = read_mask(pillow_file(tmp_path / name, array), (8, 6))
-        assert mask.dtype == bool
-        np.testing.assert_array_equal(mask, inside, err_msg=name)
-
-
-def test_alpha_is_no_part_of_a_mask(tmp_path):
-    array = np.zeros((6, 8, 4), np.uint8)
-    array[..., 3] = 255
-    assert not read_mask(pillow_file(tmp_path / "a.png", array), (8, 6)).any()
-
-
-def test_volume_mask_is_cut_as_its_volume(tmp_path):
-    volume = np.random.default_rng(0).normal(size=(6, 8, 5)).astype(np.float32)
-    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "image.nii")
-    nibabel.save(
-        nibabel.Nifti1Image((volume > 1).astype(np.uint8), np.eye(4)), tmp_path / "mask.nii"
-    )
-    image = read_image(tmp_path / "image.nii")
-    mask = read_mask(tmp_path / "mask.nii", image.size)
-    assert mask.any()
-    assert np.asarray(image)[mask].min() > np.asarray(image)[~mask].max()
-
-
-def test_mask_of_another_size_names_both(tmp_path):
-    path = pillow_file(tmp_path / "mask.png", RAMP)
-    with pytest.raises(DataError, match=r"mask\.png: the mask is 8×6 px but its image is 6×8 px"):
-        read_mask(path, (6, 8))
-
-
-def test_decode_mask_of_bytes(tmp_path):
-    data = io.BytesIO()
-    Image.fromarray(RAMP).save(data, "png")
-    np.testing.assert_array_equal(decode_mask(data.getvalue(), tmp_path, (8, 6)), RAMP > 0)
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_it_looks_to_be_and_how_to_mend_it(tmp_path, name):
+    content, words = OTHERS[name]
+    (tmp_path / "a").write_bytes(content)
+    said = refused(tmp_path / "a")
+    assert re.search(rf"/a: .*{words}.* take its row out of the manifest", said)
+    assert ("copy it again" in said) == (name in DAMAGE)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.unit.hica.images.made import dicom_file
 
 from hica.errors import DataError
 from hica.images import pixels as module
@@ -83,6 +84,19 @@ def test_mask_of_another_size(record):
     Image.new("1", (9, 9)).save(record.mask)
     with pytest.raises(DataError, match=r"mask\.png: the mask is 9×9 px but its image is 30×20 px"):
         pixels_of(record, PREPROCESS)
+
+
+def test_a_mask_of_the_pixels_of_a_file_that_are_not_square(record):
+    """A mask that was saved without spacing has fewer rows than the image that is shown."""
+    inside = np.zeros((20, 30), bool)
+    inside[5:10, 10:20] = True
+    dicom_file(record.image, inside.astype(np.uint8) * 200, PixelSpacing=[3, 2])
+    Image.fromarray(inside).save(record.mask)
+    shown = pixels_of(record, Preprocess(30, (0.5,) * 3, (0.5,) * 3))
+    assert shown.pixels.shape == (3, 30, 30)
+    bright = shown.pixels[0] > 127
+    assert bright.float().mean() == pytest.approx(inside.mean(), abs=0.02)
+    assert (bright != shown.mask).float().mean() < 0.02
 
 
 def test_missing_image(record):
