@@ -1,0 +1,125 @@
+"""Rows of an import and the manifest that is there: what a person has written stays as it is.
+
+A row that stands as an import wrote it is brought up to date, and any other is left alone.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hica.images.manifest import COLUMNS, patients_by_image
+from hica.storage import read_file, write_atomically
+
+Row = dict[str, str]
+"""Fields by column; `image` is the key."""
+
+
+@dataclass
+class Merged:
+    """A manifest with the rows of an import in it."""
+
+    data: bytes
+    added: int = 0
+    replaced: list[Row] = field(default_factory=list)
+    """Rows as an earlier import wrote them, in whose place there are others now."""
+    edited: int = 0
+    """Rows that a person has changed and that the import would write otherwise."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the manifest as it stands in the file."""
+
+    raw: str
+    row: Row
+
+
+class Manifest:
+    """The manifest that is there; an empty one where there is none."""
+
+    def __init__(self, path: Path) -> None:
+        """Read it.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        self.path = path
+        self.columns: list[str] = list(COLUMNS)
+        self.head = ""
+        self.lines: list[Line] = []
+        if path.exists() and read_file(path).strip():
+            patients_by_image(path)  # says what is wrong with it
+            self._read(read_file(path))
+
+    @property
+    def rows(self) -> Iterator[Row]:
+        """The rows that name an image."""
+        return (line.row for line in self.lines if line.row)
+
+    def merged(self, rows: Iterable[Row], is_ours: Callable[[Row], bool]) -> Merged:
+        """The manifest with these rows; `is_ours` tells a row that an import has written."""
+        new = {row["image"]: row for row in rows}
+        missing = [name for name in COLUMNS if name not in self.columns]
+        needed = [name for name in missing if any(row.get(name) for row in new.values())]
+        columns = [*self.columns, *needed]
+        merged = Merged(b"")
+        out = io.StringIO()
+        writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+        if needed or not self.head:
+            writer.writeheader()
+        else:
+            out.write(self.head)
+        for line in self.lines:
+            wanted = new.pop(line.row["image"], None) if line.row else None
+            if wanted is not None and comparable(wanted) != comparable(line.row):
+                if is_ours(line.row):
+                    merged.replaced.append(line.row)
+                    writer.writerow({**line.row, **_known(wanted, columns)})
+                    continue
+                merged.edited += 1
+            if needed and line.row:
+                writer.writerow(line.row)
+            else:
+                out.write(line.raw if line.raw.endswith(("\n", "\r")) else f"{line.raw}\n")
+        for row in new.values():
+            writer.writerow(_known(row, columns))
+        merged.added = len(new)
+        merged.data = out.getvalue().encode()
+        return merged
+
+    def write(self, merged: Merged) -> None:
+        """Put the merged manifest in place, where it is another.
+
+        Raises:
+            StorageError: It cannot be written; the old one is untouched.
+        """
+        if not self.path.exists() or read_file(self.path) != merged.data:
+            write_atomically(self.path, merged.data, mode=0o600)
+
+    def _read(self, data: bytes) -> None:
+        lines = [line.decode() for line in data.splitlines(keepends=True)]
+        reader = csv.reader(io.StringIO("".join(lines).removeprefix("\ufeff"), newline=""))
+        self.columns = [name.strip() for name in next(reader)]
+        start = reader.line_num
+        self.head = "".join(lines[:start])
+        for fields in reader:
+            row = dict(zip(self.columns, map(str.strip, fields), strict=False))
+            raw = "".join(lines[start : reader.line_num])
+            self.lines.append(Line(raw, row if row.get("image") else {}))
+            start = reader.line_num
+
+
+def comparable(row: Row) -> tuple[str, ...]:
+    """The fields of a row that an import fills in."""
+    return tuple(row.get(name, "").strip() for name in COLUMNS)
+
+
+def filled_in(row: Row, there: Row) -> Row:
+    """A row of an import, with what stands in the manifest where the import has nothing."""
+    return {**row, **{name: value for name, value in there.items() if not row.get(name)}}
+
+
+def _known(row: Row, columns: list[str]) -> Row:
+    return {name: value for name, value in row.items() if name in columns}
