@@ -140,7 +140,7 @@ def _header(data: Dataset) -> Header:
         text = scrubbed(document_text(data), words.__contains__)
         reason = "" if text else reasons.DOCUMENT
     elif not reason and not (data.get("Rows") and data.get("Columns")):
-        reason = reasons.NO_PIXELS
+        reason = reasons.NO_PIXELS if kind else reasons.DAMAGED
     frames = _whole(data, "NumberOfFrames") or 1
     modality = _text(data, "Modality").upper()
     return Header(

@@ -75,7 +75,7 @@ def classes_of(register: Register, tops: Tops, meant: Folders) -> dict[str, str]
         )
     }
     classes = {handle: tops.names[handle] for handle in of_pictures if handle in tops.names}
-    if meant is Folders.CLASSES:
+    if meant == Folders.CLASSES:
         return classes
     pictures = sum(count for count, *_ in of_pictures.values())
     dicom = sum(dicom for _, dicom, _ in of_pictures.values())
@@ -101,6 +101,6 @@ def name_owners(register: Register, classes: dict[str, str], meant: Folders) -> 
         f"SELECT count(DISTINCT {folder}) FROM sources WHERE {nameless} AND {folder} != ''",
         register.run,
     )
-    if meant is Folders.IGNORE or (several < 2 and meant is not Folders.PATIENTS):
+    if meant == Folders.IGNORE or (several < 2 and meant != Folders.PATIENTS):
         return
     register.change(f"UPDATE sources SET owner = {folder} WHERE {nameless}", register.run)
