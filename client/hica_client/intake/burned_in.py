@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-Box = tuple[int, ...]
-
 CONTRAST = 60
 """Grey levels by which a stroke is brighter than what is around it."""
 HEIGHTS = (5, 60)
@@ -22,17 +20,19 @@ OUTSIDE = 0.0005
 """Share of bright pixels outside the areas of an ultrasound that is a text."""
 
 
-def looks_lettered(grey: npt.NDArray[np.uint8], regions: Sequence[Box] = ()) -> bool:
+def looks_lettered(grey: npt.NDArray[np.uint8], areas: Sequence[Sequence[float]] = ()) -> bool:
     """Whether a picture, uint8 `[H, W]`, seems to hold text.
 
-    `regions`: left, top, right, bottom of the areas that show tissue, where the header says so: all
-    that is bright outside them is taken for text.
+    `areas`: left, top, right, bottom, as shares of width and height, of what shows tissue, where
+    the header says so: if much is bright outside of it, that is taken for text.
     """
-    if regions:
+    if areas:
         outside = np.ones(grey.shape, dtype=bool)
-        for left, top, right, bottom in regions:
-            outside[max(top, 0) : bottom + 1, max(left, 0) : right + 1] = False
-        if (grey[outside] > 128).mean(dtype=float) > OUTSIDE if outside.any() else False:
+        height, width = grey.shape
+        for left, top, right, bottom in areas:
+            rows = slice(max(round(top * height), 0), max(round(bottom * height), 0))
+            outside[rows, max(round(left * width), 0) : max(round(right * width), 0)] = False
+        if (grey[outside] > 128).sum() > OUTSIDE * grey.size:
             return True
     around = ndimage.grey_opening(grey, size=(7, 7))
     strokes = grey.astype(np.int16) - around > CONTRAST

@@ -1,7 +1,6 @@
 """What the header of a DICOM object says of whose picture it is and of what it shows."""
 
 import contextlib
-import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -51,7 +50,8 @@ DIRECTORY = "1.2.840.10008.1.3.10"
 OVERLAID = ("SEG", "RTDOSE", "REG", "KO", "PR")
 SCOUTS = ("LOCALIZER", "SCOUT", "TOPOGRAM")
 SCREENS = ("SCREEN SAVE", "SCREENSHOT", "DOSE", "DOSE_INFO", "PROT", "PATIENT PROTOCOL")
-Box = tuple[int, ...]
+Area = tuple[float, ...]
+"""Left, top, right and bottom, as shares of the width and of the height."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ class Header:
     number: int = 0
     burned_in: bool = False
     """Whether BurnedInAnnotation says YES."""
+    areas: tuple[Area, ...] = ()
+    """Those of an ultrasound that show tissue (SequenceOfUltrasoundRegions)."""
     words: frozenset[str] = field(default_factory=frozenset)
     """All words that name a person, an order or a device (`scrub.words_of`)."""
     named_files: tuple[str, ...] = ()
@@ -90,25 +92,6 @@ def read_header(path: Path) -> Header:
             return _header(data)
     except Exception:  # a broken file makes pydicom raise almost anything
         return Header(reason=reasons.DAMAGED)
-
-
-def ultrasound_boxes(data: bytes, width: int) -> list[Box]:
-    """Left, top, right and bottom of the areas of an ultrasound that show tissue.
-
-    In pixels of the picture that is `width` wide, which may have been made of another size.
-    """
-    tags = ["SequenceOfUltrasoundRegions", "Columns"]
-    names = ("MinX0", "MinY0", "MaxX1", "MaxY1")
-    try:
-        with quiet():
-            header = dcmread(io.BytesIO(data), stop_before_pixels=True, specific_tags=tags)
-            scale = width / int(header.Columns)
-            return [
-                tuple(round(scale * int(region[f"RegionLocation{name}"].value)) for name in names)
-                for region in header.get("SequenceOfUltrasoundRegions") or ()
-            ]
-    except Exception:  # a broken area is no area
-        return []
 
 
 @contextlib.contextmanager
@@ -158,6 +141,7 @@ def _header(data: Dataset) -> Header:
         position=_position(data),
         number=_whole(data, "InstanceNumber"),
         burned_in=_text(data, "BurnedInAnnotation").upper() == "YES",
+        areas=tuple(_areas(data)),
         words=words,
     )
 
@@ -191,6 +175,18 @@ def _position(data: Dataset) -> float | None:
     except (ValueError, TypeError):
         return None
     return round(position, 3) if np.isfinite(position) else None
+
+
+def _areas(data: Dataset) -> Iterator[Area]:
+    """The areas of an ultrasound; a broken one is none."""
+    for region in data.get("SequenceOfUltrasoundRegions") or ():
+        with contextlib.suppress(KeyError, TypeError, ValueError, ZeroDivisionError):
+            left, top, right, bottom = (
+                int(region[f"RegionLocation{name}"].value)
+                for name in ("MinX0", "MinY0", "MaxX1", "MaxY1")
+            )
+            width, height = int(data.Columns), int(data.Rows)
+            yield left / width, top / height, (right + 1) / width, (bottom + 1) / height
 
 
 def _listed(data: Dataset) -> Iterator[str]:

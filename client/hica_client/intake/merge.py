@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hica.images.manifest import COLUMNS, patients_by_image
-from hica.storage import read_file, write_atomically
+from hica.storage import cannot_be_written, read_file, replacing
 
 Row = dict[str, str]
 """Fields by column; `image` is the key."""
@@ -95,8 +95,14 @@ class Manifest:
         Raises:
             StorageError: It cannot be written; the old one is untouched.
         """
-        if not self.path.exists() or read_file(self.path) != merged.data:
-            write_atomically(self.path, merged.data, mode=0o600)
+        if self.path.exists() and read_file(self.path) == merged.data:
+            return
+        try:  # by one name, so that an import that is killed here leaves nothing for good
+            part = self.path.with_name(f".{self.path.name}.part")
+            with replacing(self.path, part=part, mode=0o600) as file:
+                file.write_bytes(merged.data)
+        except OSError as error:
+            raise cannot_be_written(self.path, error) from error
 
     def _read(self, data: bytes) -> None:
         lines = [line.decode() for line in data.splitlines(keepends=True)]

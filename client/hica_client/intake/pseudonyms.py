@@ -13,7 +13,7 @@ import unicodedata
 from pathlib import Path
 
 from hica.errors import ConfigurationError
-from hica.storage import read_file, write_atomically
+from hica.storage import cannot_be_written, read_file, replacing
 
 NAMELESS = {
     *("", "0", "anon", "anonym", "anonymous", "anonymised", "anonymized", "unknown", "none"),
@@ -69,7 +69,11 @@ def load_pseudonyms(path: Path, known: bool) -> Pseudonyms:
                 "with a new one every patient would count as another one. To begin anew, take all "
                 "rows of images/ out of the manifest"
             )
-        write_atomically(path, f"{secrets.token_hex(32)}\n".encode(), mode=0o600)
+        try:  # by one name, so that an import that is killed here leaves nothing for good
+            with replacing(path, part=path.with_name(f".{path.name}.part"), mode=0o600) as file:
+                file.write_text(f"{secrets.token_hex(32)}\n")
+        except OSError as error:
+            raise cannot_be_written(path, error) from error
     try:
         mode, text = path.stat().st_mode, read_file(path)
     except OSError as error:

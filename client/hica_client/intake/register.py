@@ -17,7 +17,7 @@ SOURCE = (
     # of the file itself
     *("key", "stamp", "reason", "text", "patient", "bare", "study", "series", "instance"),
     *("accession", "path", "name", "top", "below", "split", "given", "dicom", "told"),
-    *("modality", "intent", "slice", "position", "number", "burned"),
+    *("modality", "intent", "slice", "position", "number", "burned", "areas"),
 )
 """Columns of a file that was read. `reason`: why it is no picture; `text`: of a report; `bare`:
 its PatientID without issuer; `top`, `below`: the folders that may be a class and a patient;

@@ -1,5 +1,6 @@
 """First pass of an import: every file once, its header only; what it is goes into the register."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,7 @@ def _add_dicom(
         position=header.position,
         number=header.number,
         burned=int(header.burned_in),
+        areas=json.dumps(header.areas),
     )
     register.many(
         "INSERT OR IGNORE INTO words VALUES (?, ?)",

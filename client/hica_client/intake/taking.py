@@ -6,6 +6,7 @@ without any text. Its name is a pseudonym and a keyed hash of what it shows.
 
 import hashlib
 import io
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from hica.progress import track
 from hica.storage import write_atomically
 from hica_client.intake import reasons
 from hica_client.intake.burned_in import looks_lettered
-from hica_client.intake.dicom import Box, quiet, ultrasound_boxes
+from hica_client.intake.dicom import Area, quiet
 from hica_client.intake.duplicates import perceptual_hash
 from hica_client.intake.medmnist import Entry, entries
 from hica_client.intake.pseudonyms import Pseudonyms
@@ -39,14 +40,20 @@ MOST_KINDS = 10
 """Of decoding errors that are told apart."""
 
 
+class Chosen(NamedTuple):
+    """What the header says of a picture that is to be written."""
+
+    owner: str
+    burned_in: bool
+    areas: list[Area]
+
+
 class Taken(NamedTuple):
-    """A decoded picture, and what is to be known of it."""
+    """A decoded picture, and by which way it came to 8 bits."""
 
     image: Image.Image
     """8-bit RGB."""
     way: str
-    boxes: list[Box]
-    """Of an ultrasound: see `ultrasound_boxes`."""
 
 
 @dataclass
@@ -74,13 +81,12 @@ class Taker:
             chosen = self._chosen(key, stamp_of(found))
             if chosen is None:
                 continue
-            owner, modality, burned = chosen
             try:
-                taken = _of_entry(entry) if entry else _decoded(found, modality == "US")
+                taken = _of_entry(entry) if entry else _decoded(found)
             except DataError as error:
                 self._fail(key, str(error).removeprefix(f"{ANYONE}: "))
                 continue
-            self._keep(key, owner, bool(burned), taken)
+            self._keep(key, chosen, taken)
         self.register.change(
             f"UPDATE sources SET left_out = ? WHERE run = ? AND picture = '' AND {CHOSEN}",
             *(reasons.GONE, self.register.run),
@@ -101,11 +107,11 @@ class Taker:
             except ValueError as error:
                 self.failures[f"MedMNIST file cut short or damaged ({error}): copy it again"] += 1
 
-    def _chosen(self, key: str, stamp: str) -> tuple[str, str, int] | None:
-        """Owner, modality and BurnedInAnnotation of a picture that is to be written."""
+    def _chosen(self, key: str, stamp: str) -> Chosen | None:
+        """What a header says of a picture that is to be written; None where it is not."""
         row = next(
             self.register.rows(
-                "SELECT owner, modality, burned, sources.picture, bytes, sha256 FROM sources "
+                "SELECT owner, burned, areas, sources.picture, bytes, sha256 FROM sources "
                 "LEFT JOIN pictures USING (picture) WHERE key = ? AND stamp = ? AND run = ? "
                 f"AND {CHOSEN}",
                 *(key, self.register.stamp(stamp), self.register.run),
@@ -114,13 +120,13 @@ class Taker:
         )
         if row is None:
             return None
-        owner, modality, burned, picture, size, sha256 = row
+        owner, burned, areas, picture, size, sha256 = row
         if picture.startswith(f"{owner or UNKNOWN}/") and (
             sha256 in self.withdrawn or self._is_there(picture, size)
         ):
             return None
         self.register.change("UPDATE sources SET picture = '' WHERE key = ?", key)
-        return owner, modality, burned or 0
+        return Chosen(owner, bool(burned), json.loads(areas or "[]"))
 
     def _is_there(self, picture: str, size: int | None) -> bool:
         try:
@@ -134,20 +140,21 @@ class Taker:
         kinds[message if message in kinds or len(kinds) < MOST_KINDS else "and others"] += 1
         self.register.change("UPDATE sources SET left_out = ? WHERE key = ?", reasons.DECODING, key)
 
-    def _keep(self, key: str, owner: str, burned: bool, taken: Taken) -> None:
+    def _keep(self, key: str, chosen: Chosen, taken: Taken) -> None:
         """Write a picture and note what is to be known of it."""
         pixels = np.asarray(taken.image)
         grey = np.asarray(taken.image.convert("L"))
         if (pixels == grey[..., None]).all():
             pixels = grey
-        lettered = looks_lettered(grey, taken.boxes)
-        if self.skip_burned_in and (lettered or burned):
+        lettered = looks_lettered(grey, chosen.areas)
+        if self.skip_burned_in and (lettered or chosen.burned_in):
             self.register.change(
                 "UPDATE sources SET left_out = ? WHERE key = ?", reasons.BURNED, key
             )
             return
         image = Image.fromarray(np.ascontiguousarray(pixels))  # without what a file has beside it
-        picture = f"{owner or UNKNOWN}/{self.pseudonyms.picture(pixels.shape, pixels.tobytes())}"
+        name = self.pseudonyms.picture(pixels.shape, pixels.tobytes())
+        picture = f"{chosen.owner or UNKNOWN}/{name}"
         out = io.BytesIO()
         image.save(out, "PNG")
         data = out.getvalue()
@@ -156,17 +163,17 @@ class Taker:
             write_atomically(self.folder / f"{picture}.png", data, mode=0o600, durable=False)
         self.register.change(
             "INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?, ?, ?, ?)",
-            *(picture, owner, sha256, len(data)),
+            *(picture, chosen.owner, sha256, len(data)),
             *(perceptual_hash(taken.image), int(lettered), taken.way),
         )
         self.register.change("UPDATE sources SET picture = ? WHERE key = ?", picture, key)
 
 
 def _of_entry(entry: Entry) -> Taken:
-    return Taken(Image.fromarray(entry.pixels).convert("RGB"), entry.way, [])
+    return Taken(Image.fromarray(entry.pixels).convert("RGB"), entry.way)
 
 
-def _decoded(found: Found, ultrasound: bool) -> Taken:
+def _decoded(found: Found) -> Taken:
     """Decode a file.
 
     Raises:
@@ -178,8 +185,7 @@ def _decoded(found: Found, ultrasound: bool) -> Taken:
         )
     try:
         with quiet():
-            data = read_bytes(found.path)
-            image, way, _ = decode_picture(data, ANYONE)
+            image, way, _ = decode_picture(read_bytes(found.path), ANYONE)
     except DataError as error:
         raise DataError(str(error).replace(str(found.path), str(ANYONE))) from None
-    return Taken(image, way, ultrasound_boxes(data, image.width) if ultrasound else [])
+    return Taken(image, way)

@@ -17,7 +17,7 @@ class Hospital:
     """A site, and what lies in it."""
 
     def __init__(self, folder: Path) -> None:
-        (folder / "keys").mkdir(parents=True)
+        (folder / "keys").mkdir(parents=True, exist_ok=True)
         (folder / "keys" / "pseudonyms").write_text(SECRET)
         (folder / "keys" / "pseudonyms").chmod(0o600)
         (folder / "site.toml").write_text(

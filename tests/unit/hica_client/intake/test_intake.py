@@ -431,7 +431,7 @@ def test_a_secret_that_is_lost_open_or_another(hospital, tmp_path):
     with pytest.raises(ConfigurationError, match="is not the secret that was written there"):
         hospital.take(tmp_path / "x")
     secret.chmod(0o644)
-    with pytest.raises(ConfigurationError, match="can be read by others. Run: chmod 600"):
+    with pytest.raises(ConfigurationError, match=r"can be read by others\. Run: chmod 600"):
         hospital.take(tmp_path / "x")
     secret.unlink()
     with pytest.raises(ConfigurationError, match="missing, and pictures were imported with it"):
@@ -471,7 +471,7 @@ def test_a_full_disk_is_named_and_the_import_goes_on_later(hospital, tmp_path, m
     assert not hospital.manifest.exists()
     with (
         pytest.raises(
-            StorageError, match="import.sqlite: cannot be written: database or disk is full"
+            StorageError, match=r"import\.sqlite: cannot be written: database or disk is full"
         ),
         register.opened(hospital.site.imports) as opened,
     ):
