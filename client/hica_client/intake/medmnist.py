@@ -12,6 +12,8 @@ import numpy.typing as npt
 from PIL import Image
 
 SPLITS = ("train", "val", "test")
+BROKEN = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError)
+"""What a damaged archive makes the libraries raise."""
 MOST_BYTES = 2**30
 """Of one picture."""
 
@@ -43,16 +45,15 @@ class Entry(NamedTuple):
 
 
 def is_medmnist(path: Path) -> bool:
-    """Whether a NumPy archive has pictures and labels as MedMNIST writes them."""
+    """Whether a NumPy archive is whole and has pictures and labels as MedMNIST writes them."""
     try:
         with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return False
             names = set(archive.namelist())
             splits = [split for split in SPLITS if f"{split}_images.npy" in names]
-            return bool(splits) and all(
-                f"{split}_labels.npy" in names and _is_pictures(archive, f"{split}_images.npy")
-                for split in splits
-            )
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError, RuntimeError):
+            return bool(splits) and all(_is_pair(archive, split) for split in splits)
+    except (*BROKEN, KeyError, NotImplementedError, RuntimeError):
         return False
 
 
@@ -90,7 +91,7 @@ def _arrays(path: Path, what: str) -> Iterator[tuple[str, Iterator[npt.NDArray[A
                 if f"{split}_{what}.npy" in archive.namelist():
                     with archive.open(f"{split}_{what}.npy") as file:
                         yield split, _rows(file)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+    except BROKEN as error:
         raise ValueError(str(error)) from None
 
 
@@ -105,10 +106,14 @@ def _rows(file: IO[bytes]) -> Iterator[npt.NDArray[Any]]:
         yield np.frombuffer(data, dtype).reshape(shape or 1)
 
 
-def _is_pictures(archive: zipfile.ZipFile, name: str) -> bool:
-    with archive.open(name) as file:
-        shape, dtype = _header(file)
-    return dtype == np.uint8 and len(shape) in (3, 4, 5) and math.prod(shape[1:]) <= MOST_BYTES
+def _is_pair(archive: zipfile.ZipFile, split: str) -> bool:
+    """Whether a split has pictures of 8 bits, and as many labels."""
+    with archive.open(f"{split}_images.npy") as file:
+        (count, *shape), dtype = _header(file)
+    with archive.open(f"{split}_labels.npy") as file:
+        (labels, *_), kind = _header(file)
+    fits = len(shape) in (2, 3, 4) and math.prod(shape) <= MOST_BYTES
+    return fits and dtype == np.uint8 and kind.kind in "iuf" and count == labels
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -8,7 +8,9 @@ CLOSED = "cannot be read by this user: give it the right, or copy the file"
 EMPTY = "empty file"
 ARCHIVE = "archive: unpack it first"
 OTHER = "no picture by its content"
-NO_MEDMNIST = "NumPy archive, but not as MedMNIST writes it (train_images, train_labels, …)"
+NO_MEDMNIST = (
+    "NumPy archive that is damaged, or not as MedMNIST writes it (train_images, train_labels)"
+)
 MASK = "mask by its name: name masks in the column `mask` of the manifest"
 
 DIRECTORY = "DICOMDIR, a table of contents: the files themselves are read"
