@@ -1,5 +1,6 @@
 """The text of a document that is encapsulated in DICOM: plain text, and the body of a CDA."""
 
+import re
 from xml.etree import ElementTree
 
 from pydicom.dataset import Dataset
@@ -26,4 +27,5 @@ def document_text(data: Dataset) -> str:
     except ElementTree.ParseError:
         return ""
     texts = root.findall(".//{*}structuredBody//{*}section/{*}text")
-    return " ".join(" ".join(text.itertext()) for text in texts).strip()
+    words = " ".join(" ".join(text.itertext()) for text in texts).split()
+    return re.sub(r" ([.,;:])", r"\1", " ".join(words))

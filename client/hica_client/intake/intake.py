@@ -4,7 +4,6 @@ Killed at any moment and begun again, it gives the same files and the same manif
 is in the register, pictures appear whole, and the manifest is replaced in one step, last of all.
 """
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -167,13 +166,13 @@ def _merge(
     def is_ours(row: Row) -> bool:
         return bool(register.value("SELECT 1 FROM written WHERE digest = ?", digest(row)))
 
-    filled = [filled_in(row, there.get(row["image"], {})) for row in rows.values()]
+    for image, row in rows.items():
+        rows[image] = filled_in(row, there.get(image, {}))
+    digests = ((digest(row),) for row in rows.values())
     # First: a row that is taken for ours and was never written does no harm.
-    register.many("INSERT OR IGNORE INTO written VALUES (?)", ((digest(row),) for row in filled))
+    register.many("INSERT OR IGNORE INTO written VALUES (?)", digests)
     register.commit()
-    merged = manifest.merged(filled, is_ours)
-    if hasattr(os, "sync"):
-        os.sync()  # the pictures before the rows that name them
+    merged = manifest.merged(rows, is_ours)
     manifest.write(merged)
     replaced = ((digest(row),) for row in merged.replaced)
     register.many("DELETE FROM written WHERE digest = ?", replaced)

@@ -5,7 +5,7 @@ A row that stands as an import wrote it is brought up to date, and any other is 
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,9 +58,9 @@ class Manifest:
         """The rows that name an image."""
         return (line.row for line in self.lines if line.row)
 
-    def merged(self, rows: Iterable[Row], is_ours: Callable[[Row], bool]) -> Merged:
-        """The manifest with these rows; `is_ours` tells a row that an import has written."""
-        new = {row["image"]: row for row in rows}
+    def merged(self, rows: Mapping[str, Row], is_ours: Callable[[Row], bool]) -> Merged:
+        """The manifest with rows, given by image; `is_ours`: whether an import wrote a row."""
+        new = dict(rows)
         missing = [name for name in COLUMNS if name not in self.columns]
         needed = [name for name in missing if any(row.get(name) for row in new.values())]
         columns = [*self.columns, *needed]

@@ -30,7 +30,7 @@ def words_of(names: Iterable[str], numbers: Iterable[str]) -> frozenset[str]:
     Of names, words of one letter are left; of identifiers of several parts, those parts that are
     short or hold no digit.
     """
-    words = {word for name in names for word in WORD.findall(name)}
+    words = {word for name in names for word in (*WORD.findall(name), *COMPOUND.findall(name))}
     for number in numbers:
         words |= {number.strip(), *COMPOUND.findall(number)}
         words |= {part for part in WORD.findall(number) if len(part) > 3 and not part.isalpha()}

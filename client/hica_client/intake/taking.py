@@ -159,6 +159,7 @@ class Taker:
         image.save(out, "PNG")
         data = out.getvalue()
         sha256 = hashlib.sha256(data).hexdigest()
+        # Not durable: after a power cut the next import finds a picture of another size.
         if sha256 not in self.withdrawn:
             write_atomically(self.folder / f"{picture}.png", data, mode=0o600, durable=False)
         self.register.change(
