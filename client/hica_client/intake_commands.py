@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 
 from hica.deployment.path_arguments import A_PATH
+from hica.printable import plain
+from hica.progress import say
 from hica_client.intake.meant import Folders
 from hica_client.service_commands import Json, SiteFile
 
@@ -47,6 +49,9 @@ def import_(
     skip_burned_in: Annotated[
         bool, typer.Option("--skip-burned-in", help="Leave out pictures that seem to hold text.")
     ] = False,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Name each file that is not taken, on standard error.")
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Import an export: pictures without names below `images/`, and a row each in the manifest.
@@ -60,10 +65,18 @@ def import_(
     from hica_client.site import load_site
 
     names = [name.strip() for name in class_names.split(",")] if class_names else []
-    wishes = Wishes(labels, folders, names, skip_burned_in)
+    name_it = _name_it if list_ else None
+    wishes = Wishes(labels, folders, names, skip_burned_in, name_it)
     found = import_folder(load_site(site_file), source, wishes)
     if json_:
         print(json.dumps(found.to_dict()))
         return
     show(found, Console())
+    if found.skipped and not list_:
+        print("which files were skipped: the same command with --list")
     print(f"look at the pictures, then run: hica-client check {site_file}")
+
+
+def _name_it(path: str, reason: str) -> None:
+    """Say why a file is not taken."""
+    say(plain(f"skipped {path}: {reason}"))

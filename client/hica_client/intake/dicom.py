@@ -161,7 +161,8 @@ def _reason(data: Dataset, kind: str) -> str:
         return reasons.SCOUT
     if any(value in SCREENS for value in image_type):
         return reasons.SCREEN
-    if secondary and (modality in VOLUMES or _text(data, "ConversionType") == "WSD"):
+    screen = modality in ("", "OT") and _text(data, "ConversionType").upper() == "WSD"
+    if secondary and (modality in VOLUMES or screen):
         return reasons.SCREEN
     return ""
 

@@ -4,6 +4,7 @@ Killed at any moment and begun again, it gives the same files and the same manif
 is in the register, pictures appear whole, and the manifest is replaced in one step, last of all.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hica_client.intake.merge import Manifest, Merged, Row, comparable, filled_i
 from hica_client.intake.pseudonyms import Pseudonyms, load_pseudonyms
 from hica_client.intake.register import CHOSEN, Register, opened
 from hica_client.intake.rows import FOLDER, RowMaker, image_of
-from hica_client.intake.scan import scan
+from hica_client.intake.scan import not_taken, scan
 from hica_client.intake.selection import select
 from hica_client.intake.summary import Summary, summary_of
 from hica_client.intake.taking import Taker
@@ -34,6 +35,8 @@ class Wishes:
     folders: Folders = Folders.AUTO
     class_names: list[str] = field(default_factory=list)
     skip_burned_in: bool = False
+    skipped: Callable[[str, str], None] | None = None
+    """Is told path and reason of each file that is not taken; neither is kept."""
 
 
 def import_folder(site: Site, source: Path, wishes: Wishes) -> Summary:
@@ -70,6 +73,9 @@ def import_folder(site: Site, source: Path, wishes: Wishes) -> Summary:
             marks = _marks(register, manifest)
             maker = RowMaker(register, pseudonyms, classes, wishes.class_names, labels, marks)
             merged = _merge(register, pseudonyms, manifest, maker)
+            if wishes.skipped is not None:
+                for path, reason in not_taken(source, register, pseudonyms):
+                    wishes.skipped(path, reason)
             return summary_of(register, maker, merged, scanned, taker.failures)
 
 

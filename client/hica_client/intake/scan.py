@@ -1,6 +1,7 @@
 """First pass of an import: every file once, its header only; what it is goes into the register."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,16 @@ def scan(folder: Path, register: Register, pseudonyms: Pseudonyms) -> Scanned:
             scanned.missing += _read(found, register, pseudonyms)
     register.commit()
     return scanned
+
+
+def not_taken(
+    folder: Path, register: Register, pseudonyms: Pseudonyms
+) -> Iterator[tuple[str, str]]:
+    """Path and reason of every file of this import that is not taken, for the screen only."""
+    why = "SELECT coalesce(nullif(reason, ''), left_out) FROM sources WHERE key = ?"
+    for found in walk(folder):
+        if reason := register.value(why, key_of(found, pseudonyms)):
+            yield found.relative, reason
 
 
 def key_of(found: Found, pseudonyms: Pseudonyms, index: str = "") -> str:

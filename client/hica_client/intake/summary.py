@@ -116,7 +116,7 @@ def _notes(
 ) -> list[str]:
     """What may not be meant, each with what to do about it."""
     register = maker.register
-    notes = [f"{count} × cannot be decoded: {words}" for words, count in failures.items()]
+    notes = [f"{count} × {words}" for words, count in failures.items()]
     if scanned.missing:
         notes.append(
             f"{scanned.missing} files that a DICOMDIR lists are not here: the export is not whole; "
@@ -137,7 +137,7 @@ def _notes(
     if summary.without_patient:
         notes.append(
             f"{summary.without_patient} pictures say nothing of their patient: fill in patient_id "
-            "where you know it, or name folders after patients and give --folders patients"
+            "where you know it, or give each patient's files a folder, and --folders patients"
         )
     if summary.by_study:
         notes.append(

@@ -23,7 +23,7 @@ from tests.unit.hica_client.intake.exports import (
 from hica.errors import ConfigurationError, DataError, FederationError, StorageError
 from hica.images.decode import read_picture
 from hica_client.cli import main
-from hica_client.intake import reasons, register
+from hica_client.intake import reasons, register, taking
 from hica_client.intake.meant import Folders
 from hica_client.preflight import preflight
 from hica_client.withdrawal import withdraw
@@ -291,7 +291,7 @@ def test_every_file_is_taken_or_says_why_not(hospital, tmp_path):
     assert found.read == len(
         [each for each in source.rglob("*") if each.is_symlink() or each.is_file()]
     )
-    assert any(note.startswith("1 × cannot be decoded: ") for note in found.notes)
+    assert any(note.startswith("1 × cannot be decoded") for note in found.notes)
 
 
 @pytest.mark.real_data
@@ -492,3 +492,36 @@ def test_reading_reports_by_the_register_alone(hospital, tmp_path):
     item = content("CONTAINER", FINDING)
     write_dicom(tmp_path / "x" / "sr", None, SOPClassUID=TEXT_REPORT, ContentSequence=[item])
     assert hospital.take(tmp_path / "x").skipped == {reasons.NO_TEXT: 1}
+
+
+def test_what_was_skipped_is_named_where_that_is_wished_and_nowhere_else(
+    hospital, tmp_path, capsys
+):
+    (tmp_path / "x" / "Sentinela").mkdir(parents=True)
+    (tmp_path / "x" / "Sentinela" / "a\x1b.txt").write_text("no picture")
+    _, out, err = run(capsys, "import", hospital.file, tmp_path / "x")
+    assert "Sentinela" not in out + err and "the same command with --list" in out
+    _, out, err = run(capsys, "import", hospital.file, tmp_path / "x", "--list")
+    assert f"skipped Sentinela/a�.txt: {reasons.OTHER}\n" in err and "Sentinela" not in out
+    assert not any(b"Sentinela" in path.read_bytes() for path in hospital.folder.rglob("*.*"))
+
+
+def test_ctrl_c_leaves_files_whole(hospital, make_hospital, tmp_path, monkeypatch):
+    for number in range(6):
+        write_dicom(tmp_path / "x" / f"{number}", blob(number), PatientID=f"P{number}")
+    written, write = [], taking.write_atomically
+
+    def interrupt(path: Path, *rest: object, **more: object) -> None:
+        write(path, *rest, **more)
+        written.append(path)
+        if len(written) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as end:
+        patch.setattr(taking, "write_atomically", interrupt)
+        main(["import", str(hospital.file), str(tmp_path / "x")])
+    assert end.value.code == 130 and not hospital.manifest.exists()
+    hospital.take(tmp_path / "x")
+    whole = make_hospital("whole")
+    whole.take(tmp_path / "x")
+    assert hospital.content() == whole.content()
