@@ -138,6 +138,18 @@ def small_mask() -> None:
     row("0.png,normal,p0,train,mask.png")()
 
 
+def nameless_labels() -> None:
+    Path("export").mkdir()
+    put("labels.csv", "label\nbenign\n")()
+
+
+def lost_secret() -> None:
+    Path("export").mkdir()
+    Path("hospital/images/p0").mkdir(parents=True)
+    shutil.copy("hospital/0.png", "hospital/images/p0/0.png")
+    row("images/p0/0.png,normal,p0,train,")()
+
+
 def damaged_draw() -> None:
     Path("hospital/state/0123456789abcdef").mkdir(parents=True)
     put("hospital/state/0123456789abcdef/draw.json", "{}")()
@@ -228,6 +240,10 @@ WRONG: dict[str, Callable[[], object]] = {
     )(),
     "an image of too many pixels": huge_picture,
     "a mask of another size": small_mask,
+    "an export that there is not": NOTHING,
+    "the site's own folder for an export": NOTHING,
+    "a table of labels without keys": nameless_labels,
+    "a secret of pseudonyms that is lost": lost_secret,
     "a patient that there is not": NOTHING,
     "a patient whose file is away": remove("hospital/0.png"),
     "a certificate that is garbage": put(f"{KIT}/ca.crt", "garbage"),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hica.errors import DataError
 from hica.images.manifest import COLUMNS, patients_by_image
 from hica.storage import cannot_be_written, read_file, replacing
 
@@ -48,6 +49,7 @@ class Manifest:
         self.path = path
         self.columns: list[str] = list(COLUMNS)
         self.head = ""
+        self.end = "\n"
         self.lines: list[Line] = []
         if path.exists() and read_file(path).strip():
             patients_by_image(path)  # says what is wrong with it
@@ -65,28 +67,22 @@ class Manifest:
         needed = [name for name in missing if any(row.get(name) for row in new.values())]
         columns = [*self.columns, *needed]
         merged = Merged(b"")
-        out = io.StringIO()
-        writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
-        if needed or not self.head:
-            writer.writeheader()
-        else:
-            out.write(self.head)
+        out = [_written(columns, columns, self.end) if needed or not self.head else self.head]
         for line in self.lines:
             wanted = new.pop(line.row["image"], None) if line.row else None
             if wanted is not None and comparable(wanted) != comparable(line.row):
                 if is_ours(line.row):
                     merged.replaced.append(line.row)
-                    writer.writerow({**line.row, **_known(wanted, columns)})
+                    out.append(_written({**line.row, **wanted}, columns, self.end))
                     continue
                 merged.edited += 1
             if needed and line.row:
-                writer.writerow(line.row)
+                out.append(_written(line.row, columns, self.end))
             else:
-                out.write(line.raw if line.raw.endswith(("\n", "\r")) else f"{line.raw}\n")
-        for row in new.values():
-            writer.writerow(_known(row, columns))
+                out.append(line.raw if line.raw.endswith(("\n", "\r")) else line.raw + self.end)
+        out += [_written(row, columns, self.end) for row in new.values()]
         merged.added = len(new)
-        merged.data = out.getvalue().encode()
+        merged.data = "".join(out).encode()
         return merged
 
     def write(self, merged: Merged) -> None:
@@ -105,16 +101,34 @@ class Manifest:
             raise cannot_be_written(self.path, error) from error
 
     def _read(self, data: bytes) -> None:
-        lines = [line.decode() for line in data.splitlines(keepends=True)]
+        try:
+            lines = [line.decode() for line in data.splitlines(keepends=True)]
+        except UnicodeDecodeError:
+            raise self._other_form() from None
         reader = csv.reader(io.StringIO("".join(lines).removeprefix("\ufeff"), newline=""))
-        self.columns = [name.strip() for name in next(reader)]
+        self.columns = [_column(name) for name in next(reader)]
+        if "image" not in self.columns:
+            raise self._other_form()
         start = reader.line_num
         self.head = "".join(lines[:start])
+        self.end = "\r\n" if self.head.endswith("\r\n") else "\n"
         for fields in reader:
             row = dict(zip(self.columns, map(str.strip, fields), strict=False))
             raw = "".join(lines[start : reader.line_num])
             self.lines.append(Line(raw, row if row.get("image") else {}))
             start = reader.line_num
+
+    def _other_form(self) -> DataError:
+        return DataError(
+            f"{self.path}: is not written as an import can add rows to it: save it as CSV UTF-8, "
+            "separated by commas, with a column `image`, then import again"
+        )
+
+
+def _column(name: str) -> str:
+    """The column that is meant by a name: `Patient ID` is `patient_id`."""
+    known = {column.replace("_", ""): column for column in COLUMNS}
+    return known.get("".join(filter(str.isalnum, name.casefold())), name.strip())
 
 
 def comparable(row: Row) -> tuple[str, ...]:
@@ -127,5 +141,11 @@ def filled_in(row: Row, there: Row) -> Row:
     return {**row, **{name: value for name, value in there.items() if not row.get(name)}}
 
 
-def _known(row: Row, columns: list[str]) -> Row:
-    return {name: value for name, value in row.items() if name in columns}
+def _written(row: Row | list[str], columns: list[str], end: str) -> str:
+    """A line of the manifest; of a list, its fields in their order."""
+    fields = row if isinstance(row, list) else [row.get(name, "") for name in columns]
+    # A carriage return is quoted only where all is.
+    quoting = csv.QUOTE_ALL if any("\r" in field for field in fields) else csv.QUOTE_MINIMAL
+    line = io.StringIO()
+    csv.writer(line, quoting=quoting, lineterminator=end).writerow(fields)
+    return line.getvalue()

@@ -18,6 +18,7 @@ class Hospital:
 
     def __init__(self, folder: Path) -> None:
         (folder / "keys").mkdir(parents=True, exist_ok=True)
+        # The same at every site of a test: what is imported can be compared.
         (folder / "keys" / "pseudonyms").write_text(SECRET)
         (folder / "keys" / "pseudonyms").chmod(0o600)
         (folder / "site.toml").write_text(
