@@ -145,9 +145,10 @@ def nameless_labels() -> None:
 
 def lost_secret() -> None:
     Path("export").mkdir()
-    Path("hospital/images/p0").mkdir(parents=True)
-    shutil.copy("hospital/0.png", "hospital/images/p0/0.png")
-    row("images/p0/0.png,normal,p0,train,")()
+    image = Path("images", f"p{'0' * 16}", f"{'0' * 24}.png")
+    (Path("hospital") / image.parent).mkdir(parents=True)
+    shutil.copy("hospital/0.png", Path("hospital") / image)
+    row(f"{image},normal,p0,train,")()
 
 
 def damaged_draw() -> None:

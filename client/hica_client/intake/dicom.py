@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from hica_client.intake import reasons
-from hica_client.intake.encapsulated import document_text
+from hica_client.intake.encapsulated import MOST_BYTES, document_text
 from hica_client.intake.scrub import scrubbed, words_of
 from hica_client.intake.structured_report import report_text
 
@@ -36,8 +36,9 @@ TAGS = (
     *("Rows", "Columns", "NumberOfFrames", "InstanceNumber", "SpecificCharacterSet"),
     *("ImagePositionPatient", "ImageOrientationPatient", "BurnedInAnnotation"),
     *("SequenceOfUltrasoundRegions", "ContentSequence", "DirectoryRecordSequence"),
-    *("EncapsulatedDocument", "MIMETypeOfEncapsulatedDocument"),
 )
+DOCUMENT = ("EncapsulatedDocument", "MIMETypeOfEncapsulatedDocument")
+"""Tags that are read of files that are not too large."""
 VOLUMES = ("CT", "MR", "PT")
 """Modalities of whose series one slice is taken."""
 
@@ -88,7 +89,8 @@ def read_header(path: Path) -> Header:
     """Read what is needed of an object's header; whatever is wrong with it is its `reason`."""
     try:
         with quiet():
-            data = dcmread(path, stop_before_pixels=True, force=True, specific_tags=list(TAGS))
+            tags = [*TAGS, *DOCUMENT] if path.stat().st_size <= MOST_BYTES else [*TAGS]
+            data = dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)
             return _header(data)
     except Exception:  # a broken file makes pydicom raise almost anything
         return Header(reason=reasons.DAMAGED)

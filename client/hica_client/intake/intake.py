@@ -18,7 +18,7 @@ from hica_client.intake.meant import Folders
 from hica_client.intake.merge import Manifest, Merged, Row, comparable, filled_in
 from hica_client.intake.pseudonyms import Pseudonyms, load_pseudonyms
 from hica_client.intake.register import CHOSEN, Register, opened
-from hica_client.intake.rows import FOLDER, RowMaker, image_of
+from hica_client.intake.rows import FOLDER, OURS, RowMaker, image_of
 from hica_client.intake.scan import not_taken, scan
 from hica_client.intake.selection import select
 from hica_client.intake.summary import Summary, summary_of
@@ -53,7 +53,7 @@ def import_folder(site: Site, source: Path, wishes: Wishes) -> Summary:
     with hold(site.data.state / "import.lock", f"an import into {site.file}"):
         manifest = Manifest(site.data.manifest)
         gone = frozenset().union(*(each.images for each in withdrawn(site)))
-        known = any(row["image"].startswith(f"{FOLDER}/p") for row in manifest.rows)
+        known = any(OURS.fullmatch(row["image"]) for row in manifest.rows)
         pseudonyms = load_pseudonyms(site.pseudonyms, known)
         with opened(site.imports) as register:
             _check_secret(site, register, pseudonyms)
@@ -84,8 +84,8 @@ def _check_apart(source: Path, pictures: Path) -> None:
     full, own = source.resolve(), pictures.resolve()
     if own == full or own in full.parents or full in own.parents:
         raise ConfigurationError(
-            f"{source}: holds {pictures}, into which is imported; name the folder of the export "
-            "itself, outside the site's folder"
+            f"{source}: lies in or holds {pictures}, into which is imported; name the folder of "
+            "the export itself, outside the site's folder"
         )
 
 

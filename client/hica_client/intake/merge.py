@@ -144,8 +144,9 @@ def filled_in(row: Row, there: Row) -> Row:
 def _written(row: Row | list[str], columns: list[str], end: str) -> str:
     """A line of the manifest; of a list, its fields in their order."""
     fields = row if isinstance(row, list) else [row.get(name, "") for name in columns]
-    # A carriage return is quoted only where all is.
-    quoting = csv.QUOTE_ALL if any("\r" in field for field in fields) else csv.QUOTE_MINIMAL
     line = io.StringIO()
-    csv.writer(line, quoting=quoting, lineterminator=end).writerow(fields)
+    writer = csv.writer(line, lineterminator=end)
+    if any("\r" in field for field in fields):  # which is quoted only where all is
+        writer = csv.writer(line, quoting=csv.QUOTE_ALL, lineterminator=end)
+    writer.writerow(fields)
     return line.getvalue()

@@ -37,6 +37,8 @@ PICTURE = "reason = '' AND text = ''"
 """Of sources: a picture that could be taken; what else has no reason is a report."""
 CHOSEN = f"{PICTURE} AND left_out = ''"
 """Of sources: a picture that is taken in this import."""
+WAIT = 10.0
+"""Seconds that another process may hold the register."""
 BETWEEN_COMMITS = 200
 """Files whose reading a crash may lose."""
 
@@ -129,7 +131,7 @@ def opened(path: Path) -> Iterator[Register]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(0o600)
-        connection = sqlite3.connect(path)
+        connection = sqlite3.connect(path, WAIT)
     except (OSError, sqlite3.Error) as error:
         raise _not_written(path, error) from None
     try:
@@ -158,6 +160,11 @@ def opened(path: Path) -> Iterator[Register]:
 
 def _not_written(path: Path, error: Exception) -> StorageError:
     why = error.strerror if isinstance(error, OSError) else error
+    if "locked" in str(why):
+        return StorageError(
+            f"{path}: is held by an import that is running; wait until it has ended, then give the "
+            "same command again"
+        )
     return StorageError(
         f"{path}: cannot be written: {why}; free space or give this user the right to write there, "
         "then import again: it goes on from where it was"

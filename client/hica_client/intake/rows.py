@@ -1,5 +1,6 @@
 """The rows that an import gives its pictures: label, patient, split, report, near-duplicates."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -15,6 +16,9 @@ from hica_client.intake.taking import UNKNOWN
 
 FOLDER = "images"
 """Beside the manifest: what imports have written."""
+
+OURS = re.compile(rf"{FOLDER}/(p[0-9a-f]{{16}}|{UNKNOWN})/[0-9a-f]{{24}}\.png")
+"""What the column `image` of an import looks like."""
 
 
 def image_of(picture: str) -> str:

@@ -1,5 +1,6 @@
 """Exports as archives make them: small DICOM objects with whatever tags a test asks for."""
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def write_dicom(path: Path, pixels: np.ndarray | None, **tags: object) -> Path:
         "Modality": "US",
         "StudyInstanceUID": "1.2.3",
         "SeriesInstanceUID": "1.2.3.4",
-        "SOPInstanceUID": f"1.2.3.4.{abs(hash(path.as_posix()))}",
+        "SOPInstanceUID": f"1.2.3.4.{zlib.crc32(path.as_posix().encode())}",
         **tags,
     }
     data = Dataset()

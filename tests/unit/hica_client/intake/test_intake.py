@@ -525,3 +525,22 @@ def test_ctrl_c_leaves_files_whole(hospital, make_hospital, tmp_path, monkeypatc
     whole = make_hospital("whole")
     whole.take(tmp_path / "x")
     assert hospital.content() == whole.content()
+
+
+def test_a_register_that_another_process_holds(hospital, tmp_path, monkeypatch):
+    monkeypatch.setattr(register, "WAIT", 0)
+    with (
+        register.opened(hospital.site.imports) as first,
+        pytest.raises(StorageError, match="is held by an import that is running; wait until"),
+    ):
+        first.change("INSERT INTO written VALUES ('a')")
+        with register.opened(hospital.site.imports) as second:
+            second.change("INSERT INTO written VALUES ('b')")
+
+
+def test_pictures_of_the_hospitals_own_need_no_secret(make_hospital, tmp_path):
+    own = make_hospital()
+    (own.folder / "keys" / "pseudonyms").unlink()
+    own.manifest.write_text("image\nimages/photo1.png\n")
+    write_dicom(tmp_path / "x" / "1", blob(1), PatientID="P")
+    assert own.take(tmp_path / "x").rows["added"] == 1
