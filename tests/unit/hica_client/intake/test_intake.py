@@ -31,23 +31,24 @@ from hica_client.withdrawal import withdraw
 CASES = Path(__file__).parents[5] / "shared" / "cases"
 IDENTIFIERS = {
     "PatientName": "Sentinela^Berta^^Dr",
-    "PatientID": "PID-4711-Q",
+    "PatientID": "PID-47Z1-Q",
     "OtherPatientIDs": "OTHER-99",
     "PatientBirthDate": "19510203",
-    "AccessionNumber": "ACC778899",
+    "AccessionNumber": "ACC77Z899",
     "StudyID": "STUDY-55X",
     "ReferringPhysicianName": "Referrero^Otto",
     "InstitutionName": "Hospital of Elsewhere",
-    "DeviceSerialNumber": "SERIAL-31337",
+    "DeviceSerialNumber": "SERIAL-31Z37",
     "StudyInstanceUID": "1.2.276.77.1",
     "SeriesInstanceUID": "1.2.276.77.1.2",
     "IssuerOfPatientID": "ISSUERHIS",
     "StudyDate": "20240509",
     "PatientAddress": "Secretstreet 5",
 }
+# None is made of hexadecimal digits alone, and could stand in a handle by chance; but for dates.
 SECRETS = (
-    *("Sentinela", "Berta", "4711", "OTHER-99", "19510203", "778899", "55X", "Referrero"),
-    *("Elsewhere", "31337", "1.2.276", "ISSUERHIS", "20240509", "Secretstreet", "Reporterson"),
+    *("Sentinela", "Berta", "47Z1", "OTHER-99", "19510203", "77Z899", "55X", "Referrero"),
+    *("Elsewhere", "31Z37", "1.2.276", "ISSUERHIS", "20240509", "Secretstreet", "Reporterson"),
     *("exportdir", "IMAGEFILE"),
 )
 
@@ -64,10 +65,10 @@ def export_with_identifiers(folder: Path) -> Path:
     for number in range(3):
         write_dicom(inner / f"IMAGEFILE{number}", blob(number), **IDENTIFIERS)
     report = [
-        finding("Mass in the left breast of Mrs. Sentinela (PID-4711-Q), born 03.02.1951."),
-        finding("Seen by REPORTERSON on 2024-05-09, order ACC778899; UID 1.2.276.77.1.2."),
+        finding("Mass in the left breast of Mrs. Sentinela (PID-47Z1-Q), born 03.02.1951."),
+        finding("Seen by REPORTERSON on 2024-05-09, order ACC77Z899; UID 1.2.276.77.1.2."),
         content("PNAME", OBSERVER, PersonName="Reporterson^Rita"),
-        content("TEXT", SUBJECT, TextValue="PID-4711-Q"),
+        content("TEXT", SUBJECT, TextValue="PID-47Z1-Q"),
     ]
     write_dicom(
         inner / "report",
@@ -93,7 +94,7 @@ def test_no_identifier_is_written_or_printed(hospital, tmp_path, capsys, caplog)
     labels = tmp_path / "labels.csv"
     labels.write_text(
         "PatientID,label,report\n"
-        "PID-4711-Q,benign,BERTA has a mass; call 030-5556677 or b.sentinela@example.org\n"
+        "PID-47Z1-Q,benign,BERTA has a mass; call 030-5556677 or b.sentinela@example.org\n"
         "Sentinela-404,malignant,\n"
     )
     for more in ([], ["--json"]):
