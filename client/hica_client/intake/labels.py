@@ -14,7 +14,7 @@ from hica.images.manifest import SPLITS
 from hica.printable import listed
 from hica.storage import read_file
 from hica_client.intake.pseudonyms import Pseudonyms, same_writing
-from hica_client.intake.register import Register
+from hica_client.intake.register import PICTURE, Register
 
 KEYS = {
     "path": ("file", "path", "image", "filename", "filepath", "imagefile"),
@@ -55,6 +55,8 @@ class LabelFile:
     """Lines whose key no picture of this import has."""
     conflicts: list[int] = field(default_factory=list)
     """Lines that say something else of a picture than another line does: none of them counts."""
+    ambiguous: list[int] = field(default_factory=list)
+    """Lines that name a file that lies in several folders."""
     without_key: list[int] = field(default_factory=list)
 
     def notes(self) -> list[str]:
@@ -69,6 +71,11 @@ class LabelFile:
             said.append(
                 f"{_lines(self.conflicts)} of the labels contradict each other: their pictures "
                 "have no label; leave one line for each key"
+            )
+        if self.ambiguous:
+            said.append(
+                f"{_lines(self.ambiguous)} of the labels name a file that lies in several folders, "
+                "and label none: write its path below the folder that is imported"
             )
         if self.without_key:
             said.append(f"{_lines(self.without_key)} of the labels have no key: fill it in")
@@ -111,8 +118,10 @@ def read_labels(path: Path, register: Register, pseudonyms: Pseudonyms) -> Label
             f"AND told.handle = sources.{kind} WHERE run = ?",
             *(kind, register.run),
         )
+    found.ambiguous = _several(register)
+    register.many("DELETE FROM told WHERE kind = 'name' AND line = ?", zip(found.ambiguous))
     register.commit()
-    found.unknown = _unknown(register)
+    found.unknown = _unknown(register, {*found.ambiguous})
     return found
 
 
@@ -152,23 +161,36 @@ def _agreed(rows: list[tuple[int, str, str, str, str]], found: LabelFile) -> Tol
     return Told(**values, report=" ".join(reports))
 
 
-def _unknown(register: Register) -> list[int]:
-    """Lines that no picture of this import is meant by."""
-    meant: set[int] = set()
+def _several(register: Register) -> list[int]:
+    """Lines that name a file without its folder, where several folders have one of this name.
+
+    Where a file lies just there, it alone is meant.
+    """
+    register.change(
+        "DELETE FROM told WHERE kind = 'name' AND line IN (SELECT line FROM sources JOIN told ON "
+        "told.kind = 'path' AND told.handle = sources.path WHERE run = ?)",
+        register.run,
+    )
+    lines = register.rows(
+        "SELECT line FROM sources JOIN told ON told.kind = 'name' AND told.handle = sources.name "
+        f"WHERE run = ? AND {PICTURE} GROUP BY line HAVING count(*) > 1 ORDER BY line",
+        register.run,
+    )
+    return [line for (line,) in lines]
+
+
+def _unknown(register: Register, besides: set[int]) -> list[int]:
+    """Lines by which no picture of this import is meant."""
+    meant = besides
     for kind in ("path", "name", *list(KEYS)[1:]):
-        meant |= {
-            line
-            for (line,) in register.rows(
-                "SELECT DISTINCT line FROM told WHERE kind = ? AND EXISTS (SELECT 1 FROM sources "
-                f"WHERE run = ? AND sources.{kind} = told.handle)",
-                *(kind, register.run),
-            )
-        }
-    return [
-        line
-        for (line,) in register.rows("SELECT DISTINCT line FROM told ORDER BY line")
-        if line not in meant
-    ]
+        lines = register.rows(
+            f"SELECT DISTINCT line FROM sources JOIN told ON told.kind = ? AND told.handle = "
+            f"sources.{kind} WHERE run = ?",
+            *(kind, register.run),
+        )
+        meant |= {line for (line,) in lines}
+    told = register.rows("SELECT DISTINCT line FROM told ORDER BY line")
+    return [line for (line,) in told if line not in meant]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str], Told]]:

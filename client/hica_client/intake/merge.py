@@ -5,6 +5,7 @@ A row that stands as an import wrote it is brought up to date, and any other is 
 
 import csv
 import io
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,8 +96,10 @@ class Manifest:
             return
         try:  # by one name, so that an import that is killed here leaves nothing for good
             part = self.path.with_name(f".{self.path.name}.part")
+            mode = stat.S_IMODE(self.path.stat().st_mode) if self.path.exists() else 0o600
             with replacing(self.path, part=part, mode=0o600) as file:
                 file.write_bytes(merged.data)
+                file.chmod(mode)  # those who could read it still can
         except OSError as error:
             raise cannot_be_written(self.path, error) from error
 

@@ -39,6 +39,8 @@ MODALITIES = (
     "XA",
     "XC",
 )
+FOR_NOW = (reasons.CLOSED, reasons.GONE)
+"""Reasons that may be another next time, and with them nothing that the register could see."""
 INTENTS = ("FOR PRESENTATION", "FOR PROCESSING")
 
 
@@ -91,13 +93,15 @@ def top_handle(pseudonyms: Pseudonyms, name: str) -> str:
 def _read(found: Found, register: Register, pseudonyms: Pseudonyms) -> int:
     """Look into a file and note what it is; how many files it lists that are not here."""
     source = {"key": key_of(found, pseudonyms), "stamp": stamp_of(found)}
+    if found.reason in FOR_NOW:
+        source["stamp"] = "always read"
     try:
         kind = "other" if found.reason else kind_of(found.path)
         if kind == "numpy" and is_medmnist(found.path):
             _add_medmnist(found, register, pseudonyms)
             return 0
     except OSError:
-        register.add(**source, reason=reasons.CLOSED)
+        register.add(**{**source, "stamp": "always read"}, reason=reasons.CLOSED)
         return 0
     if kind == "dicom":
         return _add_dicom(found, source, register, pseudonyms)

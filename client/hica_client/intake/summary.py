@@ -117,6 +117,8 @@ def _notes(
     """What may not be meant, each with what to do about it."""
     register = maker.register
     notes = [f"{count} × {words}" for words, count in failures.items()]
+    if not summary.taken:
+        notes.append("no picture was taken: is this the folder of the export?")
     if scanned.missing:
         notes.append(
             f"{scanned.missing} files that a DICOMDIR lists are not here: the export is not whole; "

@@ -545,3 +545,25 @@ def test_pictures_of_the_hospitals_own_need_no_secret(make_hospital, tmp_path):
     own.manifest.write_text("image\nimages/photo1.png\n")
     write_dicom(tmp_path / "x" / "1", blob(1), PatientID="P")
     assert own.take(tmp_path / "x").rows["added"] == 1
+
+
+def test_a_file_that_may_be_read_now_is_read(hospital, tmp_path, monkeypatch):
+    write_dicom(tmp_path / "x" / "1", blob(1), PatientID="P")
+
+    def closed(_: Path) -> None:
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hica_client.intake.scan.kind_of", closed)
+        found = hospital.take(tmp_path / "x")
+    assert found.skipped == {reasons.CLOSED: 1}
+    assert found.notes[0] == "no picture was taken: is this the folder of the export?"
+    assert hospital.take(tmp_path / "x").taken == 1
+
+
+def test_who_could_read_the_manifest_still_can(hospital, tmp_path):
+    hospital.manifest.write_text("image\n")
+    hospital.manifest.chmod(0o640)
+    write_dicom(tmp_path / "x" / "1", blob(1), PatientID="P")
+    hospital.take(tmp_path / "x")
+    assert hospital.manifest.stat().st_mode & 0o777 == 0o640

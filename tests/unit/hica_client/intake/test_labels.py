@@ -71,6 +71,17 @@ def test_lines_that_come_to_nothing_are_counted_and_keys_are_not_said(hospital, 
     assert "1 line (5) of the labels have no key: fill it in" in notes
 
 
+def test_a_file_that_lies_in_several_folders_is_not_meant_by_its_name(hospital, tmp_path):
+    for number, name in enumerate(("a/IM1", "b/IM1", "b/IM2", "IM3", "a/IM3")):
+        write_dicom(tmp_path / "x" / name, blob(number), PatientID=name)
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\nIM1,wrong\nIM2,benign\nIM3,malignant\nb/IM1,benign\n")
+    found = hospital.take(tmp_path / "x", labels=table)
+    assert (found.labels, found.unlabelled) == ({"benign": 2, "malignant": 1}, 2)
+    [note] = [note for note in found.notes if "of the labels" in note]
+    assert note.startswith("1 line (2) of the labels name a file that lies in several folders")
+
+
 def test_of_many_lines_the_first_are_named(hospital, source, tmp_path):
     table = tmp_path / "labels.csv"
     table.write_text("PatientID,label\n" + "nobody,benign\n" * 9)
