@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
+from pydicom.multival import MultiValue
 
 from hica_client.intake import reasons
 from hica_client.intake.encapsulated import MOST_BYTES, document_text
@@ -152,7 +152,7 @@ def _reason(data: Dataset, kind: str) -> str:
     """Why an object is not taken, by what it is."""
     modality = _text(data, "Modality").upper()
     image_type = [str(value).strip().upper() for value in _values(data, "ImageType")]
-    secondary = UID(kind).startswith(SCREENSHOT) and kind[len(SCREENSHOT) :][:1] in ("", ".")
+    secondary = kind == SCREENSHOT or kind.startswith(f"{SCREENSHOT}.")
     if kind in DOSE_REPORTS:
         return reasons.DOSE
     if kind in DETECTIONS:
@@ -208,11 +208,7 @@ def _values(data: Dataset, name: str) -> list[Any]:
         return []
     if value is None or value == "":
         return []
-    return list(value) if isinstance(value, list | tuple) or _is_many(value) else [value]
-
-
-def _is_many(value: Any) -> bool:
-    return type(value).__name__ == "MultiValue"
+    return list(value) if isinstance(value, list | tuple | MultiValue) else [value]
 
 
 def _text(data: Dataset, name: str) -> str:

@@ -567,3 +567,16 @@ def test_who_could_read_the_manifest_still_can(hospital, tmp_path):
     write_dicom(tmp_path / "x" / "1", blob(1), PatientID="P")
     hospital.take(tmp_path / "x")
     assert hospital.manifest.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_label_that_was_taken_away_stays_away(hospital, tmp_path):
+    """The row is then as the first import wrote it, and yet a person has changed it."""
+    write_dicom(tmp_path / "x" / "1", blob(1), PatientID="P1")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("PatientID,label\nP1,benign\n")
+    hospital.take(tmp_path / "x")
+    hospital.take(tmp_path / "x", labels=labels)
+    assert hospital.rows[0]["label"] == "benign"
+    hospital.manifest.write_text(hospital.manifest.read_text().replace("benign", ""))
+    assert hospital.take(tmp_path / "x", labels=labels).rows["edited"] == 1
+    assert hospital.rows[0]["label"] == ""
