@@ -224,7 +224,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str], Told]]:
                     f"{path}: line {reader.line_num}: column split: is not one of "
                     f"{', '.join(SPLITS)}; leave it empty to have the split drawn"
                 )
-            told = Told(**{name: given.get(name, "") for name in VALUES})
+            told = Told(**{name: " ".join(given.get(name, "").split()) for name in VALUES})
             yield reader.line_num, {kind: given.get(kind, "") for kind in KEYS}, told
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: not valid CSV: {error}") from None

@@ -50,12 +50,12 @@ def test_the_narrowest_key_counts_and_findings_and_split_come_with_it(hospital, 
     table = tmp_path / "labels.csv"
     table.write_text(
         "PatientID,StudyInstanceUID,label,findings,split\n"
-        "007,,benign,,train\n,1.2,malignant,spiculated margin|mass,test\n"
+        '007,,benign,,train\n,1.2,"malig\nnant",spiculated margin|mass,test\n'
     )
     hospital.take(source, labels=table)
     said = sorted((row["label"], row["findings"], row["split"]) for row in hospital.rows)
     assert said == [
-        ("", "", ""), ("benign", "", "train"), ("malignant", "spiculated margin|mass", "test")
+        ("", "", ""), ("benign", "", "train"), ("malig nant", "spiculated margin|mass", "test")
     ]  # fmt: skip
 
 
