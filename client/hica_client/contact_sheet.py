@@ -26,7 +26,8 @@ from hica.storage import write_atomically
 from hica_client.preflight_images import Seen
 from hica_client.sheet_layout import SIDE, Section, Tile, draw_sheet, is_sheet, outlined
 from hica_client.site import Site
-from hica_client.withdrawal import left_in, withdrawn
+from hica_client.withdrawal import left_in
+from hica_client.withdrawals import withdrawn
 
 OF_A_CLASS = 8
 """Images of each class; one row."""

@@ -22,7 +22,8 @@ from hica.images.manifest import read_manifest
 from hica.study import Study
 from hica_client.audit import verify
 from hica_client.site import Site
-from hica_client.withdrawal import draw_left, left_in, prune, withdrawn
+from hica_client.withdrawal import draw_left, left_in, prune
+from hica_client.withdrawals import withdrawn
 
 
 def site_roles(site: Site, study: Study, keep: bool) -> Roles:

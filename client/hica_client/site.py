@@ -165,13 +165,23 @@ class Site(Section):
 
     @property
     def withdrawals(self) -> Path:
-        """Whose images are not used any more (`hica_client.withdrawal`)."""
+        """Whose images are not used any more (`hica_client.withdrawals`)."""
         return self.data.state / "withdrawals.jsonl"
 
     @property
     def contact_sheet(self) -> Path:
         """What `check` has drawn of the images (`hica_client.contact_sheet`)."""
         return self.data.state / "contact-sheet.png"
+
+    @property
+    def imports(self) -> Path:
+        """What imports have read, under pseudonyms (`hica_client.intake.register`)."""
+        return self.data.state / "import.sqlite"
+
+    @property
+    def pseudonyms(self) -> Path:
+        """The secret that pseudonyms of patients are made with; it lies beside the site's key."""
+        return self.federation.key.with_name("pseudonyms")
 
     @property
     def service(self) -> Path:

@@ -7,7 +7,6 @@ session of each study takes it out of what the study keeps.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +29,10 @@ from hica.steps.personal import ALONE_MODEL, PERSONAL_MODEL
 from hica.storage import cannot_be_written
 from hica.wire.checkpoint import load_state, save_state
 from hica_client.chain import Chain
+from hica_client.intake.register import opened
 from hica_client.patient import Found, draws_of, images_of
 from hica_client.site import Site
-
-REMEDY = (
-    "Restore it from a backup with its head. Without it a patient who withdrew may be taken in "
-    "again; take the rows of all of them out of the manifest, then move both files away together"
-)
-
+from hica_client.withdrawals import REMEDY, Withdrawal, withdrawn
 
 REMAINS = (
     "What remains: weights and sums that left this site before, and what models have learnt from "
@@ -51,14 +46,6 @@ REMAINS = (
 
 Said = dict[str, set[str]]
 """Marks (`hica.cohort.draw.marks_of`) by the SHA-256 of an image's file."""
-
-
-@dataclass(frozen=True)
-class Withdrawal:
-    """The images of a patient who has withdrawn: the SHA-256 of each file."""
-
-    time: str
-    images: frozenset[str]
 
 
 def withdraw(site: Site, patient: str, user: str) -> Found:
@@ -92,6 +79,7 @@ def withdraw(site: Site, patient: str, user: str) -> Found:
             cache.forget(image)
     with gathering(problems):
         _delete(site.contact_sheet)
+        _forget_import(site, patient, found)
     if problems:
         raise type(problems[0])(
             f"{len(found.images)} images of {patient!r} are recorded as withdrawn, and used no "
@@ -113,15 +101,11 @@ def _delete(path: Path) -> None:
         raise cannot_be_written(path, error) from error
 
 
-def withdrawn(site: Site) -> list[Withdrawal]:
-    """All who have withdrawn.
-
-    Raises:
-        DataError: The record was changed or cut short.
-        StorageError: It cannot be read.
-    """
-    entries = Chain(site.withdrawals, REMEDY).verify()
-    return [Withdrawal(entry["time"], frozenset(entry["images"])) for entry in entries]
+def _forget_import(site: Site, patient: str, found: Found) -> None:
+    """Delete what imports have read of a patient: reports, and handles of all pictures."""
+    if site.imports.exists():
+        with opened(site.imports) as register:
+            register.forget(patient, found.images)
 
 
 def left_in(

@@ -138,6 +138,19 @@ def small_mask() -> None:
     row("0.png,normal,p0,train,mask.png")()
 
 
+def nameless_labels() -> None:
+    Path("export").mkdir()
+    put("labels.csv", "label\nbenign\n")()
+
+
+def lost_secret() -> None:
+    Path("export").mkdir()
+    image = Path("images", f"p{'0' * 16}", f"{'0' * 24}.png")
+    (Path("hospital") / image.parent).mkdir(parents=True)
+    shutil.copy("hospital/0.png", Path("hospital") / image)
+    row(f"{image},normal,p0,train,")()
+
+
 def damaged_draw() -> None:
     Path("hospital/state/0123456789abcdef").mkdir(parents=True)
     put("hospital/state/0123456789abcdef/draw.json", "{}")()
@@ -239,6 +252,10 @@ WRONG: dict[str, Callable[[], object]] = {
     ),
     "a test of one class": change(MANIFEST, "2.png,normal,p2,test", "2.png,,p2,"),
     "a contact sheet in place of an image": NOTHING,
+    "an export that there is not": NOTHING,
+    "the site's own folder for an export": NOTHING,
+    "a table of labels without keys": nameless_labels,
+    "a secret of pseudonyms that is lost": lost_secret,
     "a patient that there is not": NOTHING,
     "a patient whose file is away": remove("hospital/0.png"),
     "a certificate that is garbage": put(f"{KIT}/ca.crt", "garbage"),

@@ -18,7 +18,8 @@ from hica_client.preflight_report import Preflight
 from hica_client.preflight_study import check_shots
 from hica_client.session import Session
 from hica_client.site import load_site
-from hica_client.withdrawal import withdraw, withdrawn
+from hica_client.withdrawal import withdraw
+from hica_client.withdrawals import withdrawn
 
 FREE = ("federation.min_count=1", "alignment.shots=3")
 

@@ -1,0 +1,1 @@
+"""Intake: a folder as it comes from an archive → pictures, pseudonyms and rows of the manifest."""

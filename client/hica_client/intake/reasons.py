@@ -1,0 +1,33 @@
+"""Why a file of an import is not taken, in words; each file that is read has one, or is taken."""
+
+LINK = "symbolic link, not followed: put the file itself into the folder"
+HIDDEN = "hidden: its name or that of its folder begins with a dot"
+SYSTEM = "of the operating system (__MACOSX, Thumbs.db, …)"
+SPECIAL = "pipe or device, no file"
+CLOSED = "cannot be read by this user: give it the right, or copy the file"
+EMPTY = "empty file"
+ARCHIVE = "archive: unpack it first"
+OTHER = "no picture by its content"
+NO_MEDMNIST = (
+    "NumPy archive that is damaged, or not as MedMNIST writes it (train_images, train_labels)"
+)
+MASK = "mask by its name: name masks in the column `mask` of the manifest"
+
+DIRECTORY = "DICOMDIR, a table of contents: the files themselves are read"
+DAMAGED = "DICOM that cannot be read: copy it again from its source"
+NO_PIXELS = "DICOM without pixels (plan, presentation state, raw data, …)"
+SEGMENTATION = "DICOM segmentation, parametric map or dose: no picture of its own"
+DOSE = "dose report"
+DETECTION = "marks of computer-aided detection"
+DOCUMENT = "encapsulated document whose text is not read (PDF, …)"
+NO_TEXT = "structured report without text"
+SCOUT = "localizer or scout"
+SCREEN = "screenshot or dose page of a scanner"
+SLICE = "other slice: of a series of CT, MR or PET the middle one is taken"
+RAW = "raw detector picture beside its processed one"
+
+DECODING = "cannot be decoded"
+AGAIN = "the same picture of the same patient again"
+BURNED = "text burned in (--skip-burned-in)"
+WITHDRAWN = "the patient has withdrawn"
+GONE = "changed or gone while it was imported: import again"
