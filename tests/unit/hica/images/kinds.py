@@ -137,7 +137,7 @@ KINDS = {
         (GREY > 90).astype(np.uint8), SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4"
     ),
     "DICOM, no preamble": lambda: dicom(DEEP, Modality="CT")[132:],
-    "DICOM, packed by gzip": lambda: gzip.compress(dicom(DEEP)),
+    "DICOM, packed by gzip": lambda: gzip.compress(dicom(DEEP), mtime=0),
     "DICOM, 12 bits packed": lambda: dicom(DEEP, BitsAllocated=12, BitsStored=12),
     "DICOM, a tag that is missing": lambda: dicom(DEEP, Rows=None),
     "DICOM, a tag that is no number": lambda: dicom(DEEP, WindowCenter=9, WindowWidth=90).replace(
@@ -151,7 +151,7 @@ KINDS = {
     "DICOM, cut short": lambda: dicom(DEEP)[:-20],
     "NIfTI-1": lambda: nifti(np.arange(60.0).reshape(3, 4, 5)),
     "NIfTI-2": lambda: nifti(np.arange(60.0).reshape(3, 4, 5), nibabel.Nifti2Image),
-    "NIfTI, packed by gzip": lambda: gzip.compress(nifti(np.arange(60.0).reshape(3, 4, 5))),
+    "NIfTI, packed by gzip": lambda: gzip.compress(nifti(np.arange(60.0).reshape(3, 4, 5)), mtime=0),
     "NIfTI, a series": lambda: nifti(np.arange(120.0).reshape(3, 4, 5, 2)),
     "NIfTI, one sagittal slice": lambda: nifti(np.arange(20.0).reshape(1, 4, 5)),
     "NIfTI, RGB24": lambda: nifti(np.zeros((3, 4, 5), [(name, "u1") for name in "RGB"])),

@@ -145,7 +145,7 @@ def test_more_bytes_than_the_limit(tmp_path):
     path = header(tmp_path / "a.nii", dim=[3, 30000, 30000, 300, 1, 1, 1, 1])
     assert "a.nii: is too large: more than 2,147,483,648 bytes" in refused(path)
     packed = tmp_path / "b.nii.gz"
-    packed.write_bytes(gzip.compress(path.read_bytes()))
+    packed.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
     assert "b.nii.gz: is too large: more than 2,147,483,648 bytes" in refused(packed)
 
 
@@ -174,9 +174,9 @@ def test_other_files_packed_by_gzip(tmp_path):
     from tests.unit.hica.images.made import RAMP, dicom_file
 
     plain = dicom_file(tmp_path / "a.dcm", RAMP)
-    (tmp_path / "a.dcm.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    (tmp_path / "a.dcm.gz").write_bytes(gzip.compress(plain.read_bytes(), mtime=0))
     np.testing.assert_array_equal(grey(tmp_path / "a.dcm.gz"), grey(plain))
-    (tmp_path / "b.gz").write_bytes(gzip.compress(b"a,b\n" * 900))
+    (tmp_path / "b.gz").write_bytes(gzip.compress(b"a,b\n" * 900, mtime=0))
     assert "b.gz: is packed by gzip, and what is in it looks to be a text file" in refused(
         tmp_path / "b.gz"
     )
