@@ -24,8 +24,9 @@ from hica.model_folder import look_through, read_json
 from hica.towers.base import Encoded, ImageTower, TextTower
 from hica.towers.openclip_config import CONFIG, read_config
 from hica.towers.preprocessing import transform
+from hica.towers.reading import check_hash
 from hica.towers.timm_tower import TimmTower
-from hica.towers.weights import Wanted, check_hash, draw_weights, fingerprint
+from hica.towers.weights import Wanted, draw_weights, fingerprint
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
 _TEXTS = ("*.json", "*.txt", "*.model")

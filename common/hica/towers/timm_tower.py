@@ -27,15 +27,8 @@ from hica.hub import stay_offline
 from hica.images.preprocess import Preprocess
 from hica.towers.base import Encoded, ImageTower
 from hica.towers.preprocessing import transform
-from hica.towers.weights import (
-    Colour,
-    Wanted,
-    check_hash,
-    draw_weights,
-    fingerprint,
-    load_weights,
-    read_weights,
-)
+from hica.towers.reading import check_hash, load_weights, read_weights
+from hica.towers.weights import Colour, Wanted, draw_weights, fingerprint
 
 HALF: Colour = (0.5, 0.5, 0.5)
 

@@ -5,7 +5,8 @@ from torch import nn
 
 from hica.errors import CheckpointError
 from hica.images.cache import file_sha256
-from hica.towers.weights import draw_weights, fingerprint, load_weights, read_weights
+from hica.towers.reading import load_weights, read_weights
+from hica.towers.weights import draw_weights, fingerprint
 
 
 def network() -> nn.Module:
