@@ -161,7 +161,9 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], source: Path, name
             f"{source}: not weights of {name}\n  " + "\n  ".join(problems) + "\n"
             "use the model these weights were made for, or other weights"
         )
-    turned = [key for key in both if own[key].is_floating_point() != state[key].is_floating_point()]
+    turned = [
+        key for key in both if own[key].is_floating_point() and not state[key].is_floating_point()
+    ]
     if turned:
         raise WeightsError(
             f"{source}: {names(sorted(turned))}: whole numbers in place of weights, as in a "
