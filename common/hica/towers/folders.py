@@ -12,6 +12,8 @@ from hica.towers.weights import Wanted
 
 TEXTS = ("*.json", "*.txt", "*.model")
 """Configuration, preprocessing, tokenizer."""
+IMAGE = "model.image"
+"""What must be pinned: all sites load it. Texts are embedded by the coordinator alone."""
 
 
 def model_folder(name: str, kinds: Sequence[Sequence[str]], wanted: Wanted, key: str) -> Path:
@@ -64,7 +66,7 @@ def check_pin(name: str, folder: Path, weights: Path, wanted: Wanted, key: str) 
     Raises:
         WeightsError: It is another one, or not pinned; says the line that pins it.
     """
-    if wanted.sha256 is None and hub.PINNED.fullmatch(name):
+    if wanted.sha256 is None and (hub.PINNED.fullmatch(name) or key != IMAGE):
         return
     found = folder_sha256(folder, weights)
     if wanted.sha256 is None:

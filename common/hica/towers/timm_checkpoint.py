@@ -39,6 +39,8 @@ def converted(trunk: Any, state: dict[str, Tensor], source: Path, name: str) -> 
         WeightsError: Its patches have another side, or timm cannot make anything of it.
     """
     own = trunk.state_dict()
+    if {key: value.shape for key, value in own.items()} == {k: v.shape for k, v in state.items()}:
+        return state
     patches = own.get(PATCHES), state.get(PATCHES)
     if all(kernel is not None and kernel.ndim == 4 for kernel in patches):
         mine, theirs = (kernel.shape[-1] for kernel in patches if kernel is not None)

@@ -1,4 +1,4 @@
-"""timm_folder: `config.json` as timm's models have it on the hub; only keys that are listed here."""
+"""timm_folder: `config.json` of timm's models on the hub; only keys that are listed here."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -41,11 +41,12 @@ class TimmTower(ImageTower):
         preprocess: Preprocess,
         projection: nn.Module | None = None,
         variant: str = "",
+        identity: str | None = None,
     ) -> None:
         """Wrap a model that holds its weights already.
 
         `projection`, the way into a joint space, is applied to embeddings row by row; `variant` is
-        what else changes the output, for the fingerprint.
+        what else changes the output, and `identity` what it is called, for the fingerprint.
 
         Raises:
             ConfigurationError: Its features are not a square grid of patches.
@@ -55,7 +56,7 @@ class TimmTower(ImageTower):
         self.preprocess = preprocess
         self.trunk = trunk.eval()
         self.projection = projection or nn.Identity()
-        self.fingerprint = fingerprint(f"{name} {variant} {preprocess}", self)
+        self.fingerprint = fingerprint(f"{identity or name} {variant} {preprocess}", self)
         try:
             with torch.no_grad():
                 pooled, patches = self(torch.zeros(1, 3, preprocess.size, preprocess.size))
@@ -169,7 +170,8 @@ def _built(
 ) -> TimmTower:
     """A tower of timm's `model`, with the weights of a file or drawn ones."""
     arguments = {**arguments, "num_classes": 0}
-    if settings.get("fixed_input_size") and wanted.image_size is not None:
+    takes_size = settings.get("fixed_input_size") or "img_size" in arguments
+    if takes_size and wanted.image_size is not None:
         arguments["img_size"] = wanted.image_size
     if wanted.pad_type:
         arguments["pad_type"] = wanted.pad_type
