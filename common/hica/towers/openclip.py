@@ -4,9 +4,12 @@ The transform comes with the weights (`visual.preprocess_cfg`), so that the two 
 Nothing that comes with a model runs code: see `hica.towers.openclip_config`.
 """
 
-import tempfile
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import open_clip
@@ -207,7 +210,7 @@ def _create(source: _Source, wanted: Wanted) -> Any:
         file, pin = _file_of_tag(tag, source, wanted), None
         settings = {"quick_gelu": bool(tag.get("quick_gelu"))}  # as its weights were trained
     try:
-        with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as texts:
+        with _untold(), torch.random.fork_rng(devices=[]), TemporaryDirectory() as texts:
             if source.folder and file and settings["text_cfg"].get("hf_model_name"):
                 written = write_text_config(
                     Path(texts), source.folder, settings["text_cfg"]["hf_model_name"], file
@@ -236,6 +239,21 @@ def _create(source: _Source, wanted: Wanted) -> Any:
     else:
         load_pair(pair, file, pin, name)
     return pair
+
+
+@contextmanager
+def _untold() -> Iterator[None]:
+    """Pass over open_clip's warning of random weights, in whose place others are put."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "initialized randomly" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(other)
+    try:
+        yield
+    finally:
+        root.removeFilter(other)
 
 
 def _file_of_tag(tag: dict[str, Any], source: _Source, wanted: Wanted) -> Path:
