@@ -12,6 +12,8 @@ from hica.towers.weights import Wanted
 
 TEXTS = ("*.json", "*.txt", "*.model")
 """Configuration, preprocessing, tokenizer."""
+TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
+"""One of these has the words; without any, transformers makes a tokenizer that knows none."""
 IMAGE = "model.image"
 """What must be pinned: all sites load it. Texts are embedded by the coordinator alone."""
 
@@ -47,6 +49,11 @@ def weights_in(folder: Path, files: Sequence[str], key: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise WeightsError(f"{key}: {folder}: no weights in it; put one of {', '.join(files)} there")
+
+
+def has_words(folder: Path) -> bool:
+    """Whether a folder has the words of a tokenizer."""
+    return any(any(folder.glob(pattern)) for pattern in TOKENIZERS)
 
 
 def folder_sha256(folder: Path, weights: Path) -> str:

@@ -17,7 +17,7 @@ from hica.hub import stay_offline
 from hica.images.preprocess import Preprocess
 from hica.printable import plain
 from hica.towers.base import Encoded, ImageTower, TextTower
-from hica.towers.folders import TEXTS, check_pin, model_folder, weights_in
+from hica.towers.folders import TEXTS, check_pin, has_words, model_folder, weights_in
 from hica.towers.hugging_face_config import PROCESSORS, read_kind, read_transform
 from hica.towers.preprocessing import transform
 from hica.towers.reading import names, refuse_not_finite
@@ -294,9 +294,10 @@ def _tokenizer(folder: Path) -> Any:
         tokenizer: Any = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
-        one, two = tokenizer(["mass", "lungs"]).input_ids
-        # transformers makes an empty tokenizer, to which all words are one, of a missing file.
+        one, two = tokenizer(["mass", "bone"]).input_ids
         problem = "it takes different words for the same" if one == two else ""
+        if not has_words(folder):
+            problem = "its words are missing"
         if tokenizer.pad_token_id is None:
             problem = "it has no token for padding"
     except Exception as error:  # transformers raises many kinds

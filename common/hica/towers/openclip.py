@@ -25,7 +25,7 @@ from hica.hub import stay_offline
 from hica.images.preprocess import Preprocess
 from hica.model_folder import look_through, read_json
 from hica.towers.base import ImageTower
-from hica.towers.folders import check_pin, model_folder, weights_in
+from hica.towers.folders import check_pin, has_words, model_folder, weights_in
 from hica.towers.openclip_checkpoint import load_pair
 from hica.towers.openclip_config import CONFIG, read_config
 from hica.towers.openclip_towers import (
@@ -174,9 +174,10 @@ def _tokenizer(source: _Source, wanted: Wanted) -> Any:
         else:
             name = f"{LOCAL}{folder}" if source.folder else source.name
             tokenizer = open_clip.get_tokenizer(name, **(closed if from_transformers else {}))
-        # transformers makes an empty tokenizer, to which all words are one, of a missing file.
-        one, two = tokenizer(["mass"]), tokenizer(["lungs"])
+        one, two = tokenizer(["mass"]), tokenizer(["bone"])
         problem = "it takes different words for the same" if one.equal(two) else ""
+        if from_transformers and folder is not None and not has_words(folder):
+            problem = "its words are missing"
     except WeightsError:
         raise
     except Exception as error:  # transformers and its hub raise many kinds
