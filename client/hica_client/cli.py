@@ -19,6 +19,7 @@ from hica.deployment.path_arguments import A_PATH, STUDY_FILE
 from hica.errors import EXIT_CODES, ConfigurationError
 from hica.printable import plain, printable, size_words
 from hica.storage import keep_private, write_atomically
+from hica_client.backbone_commands import app as backbone_commands
 from hica_client.preflight_report import Preflight
 from hica_client.service_commands import Json, SiteFile
 from hica_client.service_commands import app as service_commands
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 
 app.add_typer(service_commands)
+app.add_typer(backbone_commands, name="backbone")
 
 
 @app.callback()

@@ -14,10 +14,14 @@ from hica.errors import ConfigurationError
 from hica.model_folder import read_json
 from hica.towers import hugging_face, openclip, timm_tower
 from hica.towers.base import ImageTower, TextTower
+from hica.towers.folders import weights_in
 from hica.towers.hugging_face_config import CONFIG, KINDS
 from hica.towers.openclip_config import CONFIG as OF_OPEN_CLIP
 from hica.towers.timm_folder import is_timm
 from hica.towers.weights import Wanted
+
+FILES = hugging_face.FILES
+"""What is fetched of a model on a hub."""
 
 
 def load_image(name: str, wanted: Wanted) -> ImageTower:
@@ -58,6 +62,23 @@ def load_text(name: str, wanted: Wanted) -> TextTower:
             "a folder of a pair"
         )
     return hugging_face.load_text(name, folder)
+
+
+def weights_of(folder: Path, key: str) -> Path:
+    """The weights file of a folder, as its loader takes it.
+
+    Raises:
+        WeightsError: There is none.
+    """
+    files = openclip.WEIGHTS if _is_open_clip(folder) else hugging_face.WEIGHTS
+    return weights_in(folder, files, key)
+
+
+def has_text_side(image: str, folder: Path | None = None) -> bool:
+    """Whether an image tower by its name is one side of a pair; of `hf:…` its folder."""
+    if folder is not None:
+        return _is_open_clip(folder) or not is_timm(folder)
+    return image != "tiny" and not image.startswith("timm/")
 
 
 def _is_open_clip(folder: Path) -> bool:

@@ -117,25 +117,29 @@ def read_weights(
     sha256: str | None = None,
     own: Collection[str] = (),
     heads: tuple[str, ...] = (),
+    notes: list[str] | None = None,
 ) -> dict[str, Tensor]:
-    """Read a state dict, floating point as float32; what was left out is said in the log.
+    """Read a state dict, floating point as float32.
 
     `sha256` is the expected hash of the file, in hex; `own` and `heads` are those of
-    `hica.towers.unwrapping.fitted`.
+    `hica.towers.unwrapping.fitted`. What was left out is added to `notes`, or said in the log.
 
     Raises:
         WeightsError: The file is missing, of another hash, or holds no state dict.
     """
     check_hash(path, sha256)
     try:
-        state, notes = unwrapped(_stored(path))
+        state, told = unwrapped(_stored(path))
     except ValueError as error:
         raise WeightsError(
             f"{path}: holds no state dict but {error}; save model.state_dict() instead"
         ) from None
     state, left_out = fitted(state, own, heads)
-    for note in [*notes, *left_out]:
-        logger.info("%s: %s", path.name, plain(note))
+    for note in map(plain, [*told, *left_out]):
+        if notes is None:
+            logger.info("%s: %s", path.name, note)
+        else:
+            notes.append(note)
     return {
         name: value.float() if value.is_floating_point() else value for name, value in state.items()
     }
