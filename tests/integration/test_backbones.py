@@ -6,6 +6,7 @@ added to its folder.
 
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -663,3 +664,23 @@ def test_nothing_is_asked_of_a_network(root, monkeypatch) -> None:
         made = ALL[case](folder)
         load(root, model_lines(made, folder))
     assert asked == []
+
+
+def test_the_guide_has_every_case_and_every_row_has_its_test() -> None:
+    """docs/weights.md: the last cell of a row is the name of a case here, or of a test."""
+    guide = Path(__file__).parents[2] / "docs" / "weights.md"
+    rows = [line.split("|") for line in guide.read_text("utf-8").splitlines() if line[:1] == "|"]
+    named = [row[-2].strip().strip("`") for row in rows if "`" in row[-2]]
+    assert len(named) == len(set(named))
+    folders = guide.parents[1] / "tests" / "unit" / "hica"
+    files = [
+        Path(__file__),
+        *(folders / "towers").glob("*.py"),
+        *(folders / "regions").glob("*.py"),
+    ]
+    tests = {
+        word for file in files for word in re.findall(r"def (test_\w+)", file.read_text("utf-8"))
+    }
+    cases = {*ALL, *HEAVY}
+    assert {name for name in named if not name.startswith("test_")} == cases
+    assert [name for name in named if name not in cases | tests] == []
