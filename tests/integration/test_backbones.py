@@ -13,6 +13,7 @@ from pathlib import Path
 
 import open_clip
 import pytest
+import sentencepiece
 import timm
 import torch
 import transformers
@@ -621,6 +622,38 @@ def test_a_text_model_that_is_not_known_says_which_file_to_add(root) -> None:
     (folder / "open_clip_config.json").write_text(json.dumps(table))
     with pytest.raises(HicaError, match=r"config\.json: no such file, .*'owner/unheard-of'.*put"):
         load(root, model_lines(made, folder))
+
+
+@torch.no_grad()
+def test_siglips_own_tokenizer_is_read_from_its_file(root) -> None:
+    """Google's folders have sentencepiece's `spiece.model`, and no `tokenizer.json`."""
+    folder = root / "weights" / "model"
+    made = of_transformers(folder, "Siglip")
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*TEXTS, "a bone and a lesion", "smooth margin"] * 20),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=300,
+        hard_vocab_limit=False,
+        unk_id=2,
+        eos_id=1,
+        pad_id=0,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    (folder / "spiece.vocab").unlink()
+    own = {"tokenizer_class": "SiglipTokenizer", "model_input_names": ["input_ids"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(own))
+    expected = transformers.SiglipTokenizer(str(folder / "spiece.model"))(
+        TEXTS, padding="max_length", max_length=10, truncation=True
+    ).input_ids
+    found = refined_text_tower_of(root, made).tokenize(TEXTS)
+    assert found.tolist() == expected and len(set(found[0].tolist())) > 4
+
+
+def refined_text_tower_of(root: Path, made: Reference) -> object:
+    return load(root, model_lines(made, root / "weights" / "model"))[1]
 
 
 @torch.no_grad()

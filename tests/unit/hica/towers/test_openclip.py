@@ -188,6 +188,23 @@ def test_checkpoint_is_checked_and_loaded(tmp_path) -> None:
         load_image_tower("mini-average", checkpoint=path)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("quick", [True, False])
+def test_the_activation_is_that_of_the_tag(tmp_path, monkeypatch, quick) -> None:
+    """OpenAI's weights have another activation than open_clip's model of the same name."""
+    model = open_clip.create_model("mini-vit", force_quick_gelu=quick).eval()
+    path = tmp_path / "open_clip_model.safetensors"
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
+    tag = {"hf_hub": "owner/name/", "mean": HALF, "std": HALF, "interpolation": "bilinear"}
+    tag |= {"quick_gelu": True} if quick else {}
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: tag)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: str(path))
+    tower = load_image_tower("mini-vit", pretrained="openai", sha256=file_sha256(path))
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.allclose(tower(images).pooled, model.encode_image(images), atol=1e-5)
+    assert tower.preprocess.interpolation == "bilinear"
+
+
 def test_folder_without_weights_or_configuration(tmp_path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere: no such folder; put the model"):
         load_image_tower("local-dir:nowhere")
