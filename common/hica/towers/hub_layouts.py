@@ -12,7 +12,7 @@ from pathlib import Path
 from hica import hub
 from hica.errors import ConfigurationError
 from hica.model_folder import read_json
-from hica.towers import hugging_face, openclip, timm_tower
+from hica.towers import hugging_face, openclip, openclip_source, timm_tower
 from hica.towers.base import ImageTower, TextTower
 from hica.towers.folders import weights_in
 from hica.towers.hugging_face_config import CONFIG, KINDS
@@ -70,7 +70,7 @@ def weights_of(folder: Path, key: str) -> Path:
     Raises:
         WeightsError: There is none.
     """
-    files = openclip.WEIGHTS if _is_open_clip(folder) else hugging_face.WEIGHTS
+    files = openclip_source.WEIGHTS if _is_open_clip(folder) else hugging_face.WEIGHTS
     return weights_in(folder, files, key)
 
 
@@ -93,4 +93,4 @@ def _is_open_clip(folder: Path) -> bool:
 def _of_open_clip(name: str) -> str:
     """The name as open_clip's loader has it."""
     place = name.removeprefix(hugging_face.PREFIX)
-    return f"{openclip.HUB if hub.PINNED.fullmatch(place) else openclip.LOCAL}{place}"
+    return f"{openclip_source.HUB if hub.PINNED.fullmatch(place) else openclip_source.LOCAL}{place}"

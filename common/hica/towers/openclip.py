@@ -7,7 +7,6 @@ Nothing that comes with a model runs code: see `hica.towers.openclip_config`.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,18 +15,22 @@ import open_clip
 import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
-from open_clip.tokenizer import HFTokenizer
 from open_clip.transformer import VisionTransformer
 
 from hica import hub
 from hica.errors import ConfigurationError, WeightsError
-from hica.hub import stay_offline
 from hica.images.preprocess import Preprocess
-from hica.model_folder import look_through, read_json
 from hica.towers.base import ImageTower
-from hica.towers.folders import check_pin, has_words, model_folder, weights_in
+from hica.towers.folders import check_pin, weights_in
 from hica.towers.openclip_checkpoint import load_pair
-from hica.towers.openclip_config import CONFIG, read_config
+from hica.towers.openclip_config import CONFIG
+from hica.towers.openclip_source import (
+    LOCAL,
+    WEIGHTS,
+    Source,
+    find_source,
+    load_tokenizer,
+)
 from hica.towers.openclip_towers import (
     OpenCLIPImageTower,
     OpenCLIPResNetTower,
@@ -35,21 +38,10 @@ from hica.towers.openclip_towers import (
 )
 from hica.towers.preprocessing import transform
 from hica.towers.reading import check_hash
-from hica.towers.text_config import check_text_side, write_text_config
+from hica.towers.text_config import write_text_config
 from hica.towers.timm_tower import TimmTower
 from hica.towers.weights import Wanted, draw_weights
 
-LOCAL, HUB = "local-dir:", "hf-hub:"
-_TEXTS = ("*.json", "*.txt", "*.model")
-WEIGHTS = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pt",
-)
-"""Weights of a folder; the first there is."""
-FILES = ((*_TEXTS, WEIGHTS[0]), (*_TEXTS, WEIGHTS[2]))
-"""What is fetched of a model on a hub: the second where there is none of the first."""
 OF_A_TAG = ("mean", "std", "interpolation", "resize_mode")
 """What open_clip takes of a tag's own settings for the transform."""
 
@@ -61,7 +53,7 @@ def load_image(name: str, wanted: Wanted) -> ImageTower:
         WeightsError: Weights that are missing, of another hash or of another model.
         ConfigurationError: open_clip does not know the model, or its patches cannot be used.
     """
-    source = _source(name, wanted, "model.image")
+    source = find_source(name, wanted, "model.image")
     visual: Any = _create(source, wanted).visual
     preprocess, sources = _preprocess(visual.preprocess_cfg, source, wanted)
     tower: ImageTower
@@ -89,109 +81,12 @@ def load_text(name: str, wanted: Wanted) -> OpenCLIPTextTower:
         WeightsError: Weights or a tokenizer that are missing, or of another model.
         ConfigurationError: open_clip does not know the model.
     """
-    source = _source(name, wanted, "model.text")
+    source = find_source(name, wanted, "model.text")
     text = _create(source, wanted).text
-    return OpenCLIPTextTower(text, _tokenizer(source, wanted), name)
+    return OpenCLIPTextTower(text, load_tokenizer(source, wanted), name)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where a pair comes from: a folder that was looked through, or open_clip's own list."""
-
-    name: str
-    """As the study has it."""
-    key: str
-    """The setting that has it."""
-    folder: Path | None
-    model: dict[str, Any]
-    """Parameters of its constructor."""
-
-    @property
-    def on_hub(self) -> bool:
-        """Whether its folder lies in the hub's cache, where files are links."""
-        return bool(self.folder) and hub.PINNED.fullmatch(self.name.partition(":")[2]) is not None
-
-    @property
-    def identity(self) -> str | None:
-        """What it is called in a fingerprint: not by its folder, which is another at each site."""
-        return "open_clip" if self.folder else None
-
-    @property
-    def says_colours(self) -> bool:
-        """Whether the folder's configuration has the mean and std of its weights."""
-        if self.folder is None:
-            return False
-        said = read_json(self.folder / CONFIG).get("preprocess_cfg", {})
-        return bool(said.get("mean") and said.get("std"))
-
-
-def _source(name: str, wanted: Wanted, key: str) -> _Source:
-    """Find a pair and read its configuration."""
-    stay_offline()
-    if name.startswith((LOCAL, HUB)):
-        place = name.removeprefix(LOCAL).removeprefix(HUB)
-        if name.startswith(HUB):
-            folder = hub.model(place, FILES, wanted.hubs, key)
-        else:
-            folder = model_folder(place, FILES, wanted, key)
-        if not (folder / CONFIG).is_file():
-            raise WeightsError(
-                f"{key}: {folder / CONFIG}: no such file; a {LOCAL}FOLDER below the folder of "
-                f"weights needs {CONFIG}, weights and a tokenizer; of a folder in the layout of "
-                "transformers or timm write hf:FOLDER"
-            )
-        model = read_config(folder, key)
-        check_text_side(folder, model["text_cfg"].get("hf_model_name"))
-        return _Source(name, key, folder, model)
-    listed = name.replace("/", "-")
-    if listed not in open_clip.list_models():
-        raise ConfigurationError(
-            f'model: "{name}" is not a model that open_clip knows; use tiny, timm/NAME, a name '
-            f"from open_clip.list_models(), {HUB}OWNER/NAME@COMMIT or {LOCAL}FOLDER"
-        )
-    return _Source(name, key, None, open_clip.get_model_config(listed))
-
-
-def _tokenizer(source: _Source, wanted: Wanted) -> Any:
-    """The pair's tokenizer, from its folder or from beside its weights; no code comes with it."""
-    closed: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-    text = source.model["text_cfg"]
-    from_transformers = bool(text.get("hf_tokenizer_name"))
-    folder = source.folder
-    if folder is None and wanted.checkpoint is not None:
-        beside = wanted.checkpoint.parent
-        folder = beside if (beside / "tokenizer.json").is_file() else None
-    try:
-        if from_transformers and folder is not None:
-            look_through(folder, source.key, folder.parents[1] if source.on_hub else None)
-            tokenizer = HFTokenizer(
-                str(folder),
-                context_length=text.get("context_length", 77),
-                tokenizer_mode=text.get("tokenizer_mode"),
-                **(text.get("tokenizer_kwargs") or {}),
-                **closed,
-            )
-        else:
-            name = f"{LOCAL}{folder}" if source.folder else source.name
-            tokenizer = open_clip.get_tokenizer(name, **(closed if from_transformers else {}))
-        one, two = tokenizer(["mass"]), tokenizer(["bone"])
-        problem = "it takes different words for the same" if one.equal(two) else ""
-        if from_transformers and folder is not None and not has_words(folder):
-            problem = "its words are missing"
-    except WeightsError:
-        raise
-    except Exception as error:  # transformers and its hub raise many kinds
-        problem = str(error).strip().partition("\n")[0]
-    if problem:
-        raise WeightsError(
-            f"{source.name}: its tokenizer could not be loaded ({problem}); put tokenizer.json and "
-            f"tokenizer_config.json beside {CONFIG} in a {LOCAL}FOLDER, or beside the file of "
-            "model.checkpoint; they are taken from nowhere else"
-        )
-    return tokenizer
-
-
-def _create(source: _Source, wanted: Wanted) -> Any:
+def _create(source: Source, wanted: Wanted) -> Any:
     """The pair; weights from the checkpoint, else the folder or the tag, else the seed."""
     name, file = source.name, wanted.checkpoint
     settings: dict[str, Any] = {}
@@ -257,7 +152,7 @@ def _untold() -> Iterator[None]:
         root.removeFilter(other)
 
 
-def _file_of_tag(tag: dict[str, Any], source: _Source, wanted: Wanted) -> Path:
+def _file_of_tag(tag: dict[str, Any], source: Source, wanted: Wanted) -> Path:
     """The weights file of one of open_clip's tags, fetched if that is allowed, its hash checked."""
     owner_and_name, _, file = str(tag.get("hf_hub") or "").rpartition("/")
     if not owner_and_name:
@@ -275,7 +170,7 @@ def _file_of_tag(tag: dict[str, Any], source: _Source, wanted: Wanted) -> Path:
 
 
 def _preprocess(
-    config: dict[str, Any], source: _Source, wanted: Wanted
+    config: dict[str, Any], source: Source, wanted: Wanted
 ) -> tuple[Preprocess, dict[str, str]]:
     """open_clip's transform at inference as ours, and who says what of it."""
     size, name = config["size"], source.name
