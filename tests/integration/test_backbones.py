@@ -465,6 +465,15 @@ def test_a_folder_that_is_not_the_one_that_is_pinned(root, change) -> None:
         load(root, lines)
 
 
+def test_the_text_side_is_held_against_the_pin_too(root) -> None:
+    folder, lines = clip(root)
+    load(root, lines)
+    with (folder / "tokenizer.json").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(HicaError, match="these are other weights than the study's"):
+        refined_text_tower(load_study(root / "study.toml"), root / "weights")
+
+
 def test_a_folder_that_is_not_pinned_says_the_line_that_pins_it(root) -> None:
     _, lines = clip(root)
     pin = lines.pop("sha256")

@@ -40,7 +40,7 @@ def load_image(name: str, wanted: Wanted) -> ImageTower:
     folder = hugging_face.hub_folder(name, wanted, "model.image")
     if _is_open_clip(folder):
         return openclip.load_image(_of_open_clip(name), wanted)
-    weights = hugging_face.checked_weights(name, folder, wanted)
+    weights = hugging_face.checked_weights(name, folder, wanted, "model.image")
     if is_timm(folder):
         return timm_tower.load_timm_folder(name, folder, weights, wanted)
     return hugging_face.load_image(name, folder, weights, wanted)
@@ -61,7 +61,8 @@ def load_text(name: str, wanted: Wanted) -> TextTower:
             f'model.text = "{name}": a model of timm has no text side; use model.text = "tiny", or '
             "a folder of a pair"
         )
-    return hugging_face.load_text(name, folder)
+    weights = hugging_face.checked_weights(name, folder, wanted, "model.text")
+    return hugging_face.load_text(name, folder, weights)
 
 
 def weights_of(folder: Path, key: str) -> Path:

@@ -79,14 +79,14 @@ def load_image(name: str, folder: Path, weights: Path, wanted: Wanted) -> Huggin
     return tower
 
 
-def load_text(name: str, folder: Path) -> HuggingFaceTextTower:
-    """Build the text side of a pair in a folder.
+def load_text(name: str, folder: Path, weights: Path) -> HuggingFaceTextTower:
+    """Build the text side of a pair in a folder whose hash was checked.
 
     Raises:
         WeightsError: A model that is not known, weights that are of another one, no tokenizer.
     """
     kind = read_kind(folder, "model.text")
-    pair = _pair(folder, kind, weights_in(folder, WEIGHTS, "model.text"))
+    pair = _pair(folder, kind, weights)
     projection = pair.text_projection if kind == "clip" else nn.Identity()
     return HuggingFaceTextTower(pair.text_model, projection, _tokenizer(folder), name, kind)
 
@@ -164,12 +164,12 @@ def _tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def checked_weights(name: str, folder: Path, wanted: Wanted) -> Path:
-    """The weights file of an image tower's folder, after the folder's hash was checked.
+def checked_weights(name: str, folder: Path, wanted: Wanted, key: str) -> Path:
+    """The weights file of a folder, after the folder's hash was checked.
 
     Raises:
         WeightsError: There is none, or the folder is another one or not pinned.
     """
-    weights = weights_in(folder, WEIGHTS, "model.image")
-    check_pin(name.removeprefix(PREFIX), folder, weights, wanted, "model.image")
+    weights = weights_in(folder, WEIGHTS, key)
+    check_pin(name.removeprefix(PREFIX), folder, weights, wanted, key)
     return weights
