@@ -332,7 +332,19 @@ HEAVY: dict[str, Callable[[Path], Reference]] = {
         folder, pair(on_timm("vit_base_mci_224", 224, "token", None), custom_text=True)
     ),
 }
-SLOW = {"EVA02", "MobileCLIP-S", "DeiT with two heads", "CLIP in float16", "open_clip by hf:"}
+SLOW = {
+    "EVA02",
+    "MobileCLIP-S",
+    "DeiT with two heads",
+    "CLIP in parts",
+    "CLIP in float16",
+    "open_clip by hf:",
+    "ViT of timm",
+    "BiomedCLIP with a config.json",
+    "ConvNeXt of timm",
+    "ResNet of timm",
+}
+"""Kin of others that are quick."""
 EVERY = [
     *(pytest.param(name, marks=[pytest.mark.matrix] if name in SLOW else []) for name in ALL),
     *(pytest.param(name, marks=pytest.mark.matrix) for name in HEAVY),
