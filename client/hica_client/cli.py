@@ -4,23 +4,24 @@ Exit codes are those of `hica.errors`; `check` ends with the code of the first p
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from hica.deployment.command_line import Version, run_app
 from hica.deployment.path_arguments import A_PATH, STUDY_FILE
 from hica.errors import EXIT_CODES, ConfigurationError
-from hica.printable import plain, printable, size_words
+from hica.printable import plain
 from hica.storage import keep_private, write_atomically
 from hica_client.backbone_commands import app as backbone_commands
-from hica_client.preflight_report import Preflight
+from hica_client.pacs_commands import app as pacs_commands
+from hica_client.prediction_commands import app as prediction_commands
+from hica_client.preflight_words import fact_table, show
 from hica_client.service_commands import Json, SiteFile
 from hica_client.service_commands import app as service_commands
 
@@ -32,6 +33,8 @@ app = typer.Typer(
 
 app.add_typer(service_commands)
 app.add_typer(backbone_commands, name="backbone")
+app.add_typer(pacs_commands)
+app.add_typer(prediction_commands)
 
 
 @app.callback()
@@ -53,18 +56,21 @@ def init(
     ] = None,
 ) -> None:
     """Write an annotated site.toml and a manifest.csv; existing ones are left alone."""
-    from hica.images.manifest import records_from_folders, write_manifest
+    from hica.images.folders import Found, records_from_folders
+    from hica.images.manifest import write_manifest
 
     site, manifest = folder / "site.toml", folder / "manifest.csv"
     for path in (site, manifest):
         if path.exists():
             raise ConfigurationError(f"{path}: exists and is left alone; choose another folder")
-    records = records_from_folders(images) if images is not None else []
-    write_manifest(manifest, records, groups=False)
+    found = records_from_folders(images) if images is not None else Found([], {})
+    write_manifest(manifest, found.records, groups=False)
     write_atomically(
         site, resources.files("hica_client").joinpath("example_site.toml").read_bytes()
     )
-    print(f"{manifest}: {len(records)} images; fill in patient_id where you know it")
+    for note in found.notes:
+        print(plain(f"{images}: {note}"))
+    print(f"{manifest}: {len(found.records)} images; fill in patient_id where you know it")
     print(f"{site}: edit it, then run: hica-client check {site}")
 
 
@@ -80,16 +86,30 @@ def check(
     offline: Annotated[
         bool, typer.Option("--offline", help="Without connecting to the coordinator.")
     ] = False,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png",
+            click_type=A_PATH,
+            help="Where the contact sheet goes, in place of the site's state folder.",
+        ),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
     """List all that would stop a run, each with its remedy: every image, the kit, the network.
 
+    Draws a contact sheet (PNG) of what a model will see, what looks wrong first. It shows patients:
+    only you may read the file; do not send it on.
+
     Where there is a start kit, the coordinator is asked for its health page, and whether it has
     enrolled this site's key. Nothing else is sent.
     """
+    from hica_client.contact_sheet import check_place
     from hica_client.preflight import preflight
 
-    found = preflight(site_file, study, offline)
+    if sheet is not None:
+        check_place(sheet)
+    found = preflight(site_file, study, offline, sheet)
     if json_:
         print(json.dumps(found.to_dict()))
     else:
@@ -230,42 +250,6 @@ def ledger(
         show_spending(found, Console())
 
 
-def show(found: Preflight, console: Console) -> None:
-    """Print facts, notes and problems, and in the last line whether the site is ready."""
-    facts = {name: value for name, value in found.facts.items() if name != "labels"}
-    console.print(
-        _fact_table((name.replace("_", " "), _in_words(name, facts[name])) for name in facts)
-    )
-    if found.facts.get("labels"):
-        console.print(_label_table(found.facts["labels"]))
-    for note in found.notes:
-        console.print(f"[yellow]note[/] {printable(note)}", soft_wrap=True)
-    for problem in found.problems:
-        console.print(f"[red]problem[/] {printable(str(problem))}", soft_wrap=True)
-    count = len(found.problems)
-    console.print(f"[red]{count} to mend" if count else "[green]ready", highlight=False)
-
-
-def _in_words(name: str, value: Any) -> str:
-    """A fact of preflight in words that fit into one cell."""
-    if name == "cache":
-        needed, present, free = (size_words(value[key]) for key in ("needed", "present", "free"))
-        return f"up to {needed}, {present} there already, {free} free"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {number}" for key, number in value.items())
-    return str(value)
-
-
-def _label_table(labels: dict[str, dict[str, int]]) -> Table:
-    splits = sorted({split for row in labels.values() for split in row})
-    table = Table("label", title="images", title_justify="left")
-    for split in splits:
-        table.add_column(printable(split), justify="right")
-    for label, row in labels.items():
-        table.add_row(printable(label), *(str(row.get(split, 0)) for split in splits))
-    return table
-
-
 @app.command(epilog="Example: hica-client run hospital/site.toml")
 def run(site_file: SiteFile) -> None:
     """Take part in the approved study until it is over: connect, answer, restart what dies."""
@@ -286,16 +270,7 @@ def status(
     if json_:
         print(json.dumps(found))
     else:
-        Console().print(_fact_table(state.describe(found)))
-
-
-def _fact_table(facts: Iterable[tuple[str, str]]) -> Table:
-    table = Table(show_header=False, box=None)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, words in facts:
-        table.add_row(name, printable(words))
-    return table
+        Console().print(fact_table(state.describe(found)))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -34,6 +34,7 @@ class Preflight:
                 "kind": type(problem).__name__,
                 "exit_code": problem.exit_code,
                 "message": str(problem),
+                "places": list(problem.places),
             }
             for problem in self.problems
         ]

@@ -61,6 +61,40 @@ class FederationSection(Section):
     """The private key, made by `hica-client keygen`; the public one lies beside it (`.pub`)."""
 
 
+class PacsSection(Section):
+    """`[pacs]`: the picture archive that `hica-client pull` asks; paths relative to `site.toml`."""
+
+    address: str | None = None
+    """DICOMweb service (`https://…`) or DICOM node (`dicom://AET@host:port`; `dicoms:`: TLS)."""
+    ae_title: str = "HICA"
+    """This site's AE title at a DICOM node; as `HICA@10.0.0.5:11112` with the address and port that
+    the PACS sends studies to (C-MOVE). Without a port they come by C-GET."""
+    sender: str | None = None
+    """AE title under which the PACS sends studies, where it is another than it is asked under."""
+    user: str | None = None
+    """Of a DICOMweb service. Without it, the password is sent as a bearer token."""
+    password_file: Path | None = None
+    """File with the password or token alone; the variable `HICA_PACS_PASSWORD` goes before it."""
+    authority: Path | None = None
+    """Certificate (PEM) of who signed the PACS's; without it those that the system trusts."""
+    certificate: Path | None = None
+    """This site's own certificate (PEM), where the PACS asks for one or sends over TLS."""
+    key: Path | None = None
+    """The private key of `certificate`."""
+    timeout: Annotated[float, Field(gt=0.0, le=3600.0)] = 30.0
+    """Seconds that a connection or an answer to a search may take."""
+    patience: Annotated[float, Field(gt=0.0, le=86400.0)] = 600.0
+    """Seconds of silence while the PACS fetches images from its archive."""
+    max_instance_bytes: PositiveInt = 2_000_000_000
+    """Largest single image that is taken."""
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together; give both or neither")
+        return self
+
+
 class PolicySection(Section):
     """`[policy]`: what may leave the site, whatever a study asks for."""
 
@@ -101,6 +135,7 @@ class Site(Section):
     data: DataSection
     device: DeviceSection = DeviceSection()
     federation: FederationSection = FederationSection()
+    pacs: PacsSection = PacsSection()
     policy: PolicySection = PolicySection()
     _file: Path = PrivateAttr(default=Path("site.toml"))
 
@@ -134,6 +169,11 @@ class Site(Section):
         return self.data.state / "withdrawals.jsonl"
 
     @property
+    def contact_sheet(self) -> Path:
+        """What `check` has drawn of the images (`hica_client.contact_sheet`)."""
+        return self.data.state / "contact-sheet.png"
+
+    @property
     def service(self) -> Path:
         """Lock, logs and secrets of the running client."""
         return self.data.state / "service"
@@ -156,6 +196,13 @@ def load_site(path: Path) -> Site:
     federation = site.federation.model_copy(
         update={name: folder / getattr(site.federation, name) for name in ("kit", "key")}
     )
-    loaded = site.model_copy(update={"data": data, "federation": federation})
+    named = {
+        name: getattr(site.pacs, name)
+        for name in ("password_file", "authority", "certificate", "key")
+    }
+    pacs = site.pacs.model_copy(
+        update={name: folder / file for name, file in named.items() if file is not None}
+    )
+    loaded = site.model_copy(update={"data": data, "federation": federation, "pacs": pacs})
     loaded._file = path
     return loaded

@@ -27,6 +27,7 @@ from hica.images.cache import TensorCache
 from hica.images.manifest import Record, examine_manifest, take_out
 from hica.steps.model_file import NAME as MODEL
 from hica.steps.personal import ALONE_MODEL, PERSONAL_MODEL
+from hica.storage import cannot_be_written
 from hica.wire.checkpoint import load_state, save_state
 from hica_client.chain import Chain
 from hica_client.patient import Found, draws_of, images_of
@@ -41,10 +42,10 @@ REMEDY = (
 REMAINS = (
     "What remains: weights and sums that left this site before, and what models have learnt from "
     "them; answers that are kept to be given again, unchanged (sums and weights, no images); the "
-    "audit log and the ledger, which name no patient; your image files and backups. A round that "
-    "is being answered at this moment may still hold the patient. Numbers of images and metrics "
-    "that left before, seen beside those that leave later, may tell that a patient has gone, and "
-    "of which class."
+    "audit log and the ledger, which name no patient; your image files and backups, and a contact "
+    "sheet that was written elsewhere than into the state folder. A round that is being answered "
+    "at this moment may still hold the patient. Numbers of images and metrics that left before, "
+    "seen beside those that leave later, may tell that a patient has gone, and of which class."
 )
 
 
@@ -78,7 +79,7 @@ def withdraw(site: Site, patient: str, user: str) -> Found:
     problems, said, cache = list(found.problems), Said(), TensorCache(site.data.cache)
     if found.rows:
         with gathering(problems):
-            rows, _ = examine_manifest(site.data.manifest)
+            rows = examine_manifest(site.data.manifest).records
             _, said = left_in([row for row in rows if row.name in found.rows], known)
     for path in draws_of(site):
         with gathering(problems):
@@ -89,6 +90,8 @@ def withdraw(site: Site, patient: str, user: str) -> Found:
     for image in found.images:
         with gathering(problems):
             cache.forget(image)
+    with gathering(problems):
+        _delete(site.contact_sheet)
     if problems:
         raise type(problems[0])(
             f"{len(found.images)} images of {patient!r} are recorded as withdrawn, and used no "
@@ -96,6 +99,18 @@ def withdraw(site: Site, patient: str, user: str) -> Found:
             "give the same command again"
         )
     return found
+
+
+def _delete(path: Path) -> None:
+    """Delete a file, if it is there.
+
+    Raises:
+        StorageError: It cannot be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_be_written(path, error) from error
 
 
 def withdrawn(site: Site) -> list[Withdrawal]:

@@ -4,7 +4,7 @@ Every message names the file or field at fault and the remedy; command lines pri
 traceback and exit with `exit_code`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 
@@ -17,6 +17,8 @@ class HicaError(Exception):
     proof: Mapping[str, str] | None = None
     """What the coordinator can act on beside the words, with which it leaves: by what another site
     is shown to be at fault, or which sites a sum must be over."""
+    places: Sequence[str] = ()
+    """All rows or images that it is said of, where it speaks for several."""
 
     @property
     def outside(self) -> str:

@@ -1,6 +1,5 @@
 """Which rows of the source manifests each site holds, in the study's words."""
 
-import csv
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from hica.below import below
 from hica.errors import ConfigurationError, DataError
-from hica.images.manifest import Record, read_manifest
+from hica.images.manifest import Record, fields_by_image, read_manifest
 from hica_simulations.phantoms.sites import VERSION, SiteShift, draw_site
 from hica_simulations.scenario import PhantomsSection, Simulation, SiteSource
 from hica_simulations.shares import even_part, sized_part, skewed_part
@@ -53,7 +52,7 @@ def _phantom_manifests(
 def held_rows(site: SiteSource, simulation: Simulation, manifest: Path) -> list[Record]:
     """The rows a site holds, labels and findings in the study's words."""
     rows = read_manifest(manifest)
-    fields = _fields(manifest)
+    fields = fields_by_image(manifest)
     wanted = simulation.labels if site.labels is None else site.labels
     findings = simulation.findings if site.findings is None else site.findings
     for key, columns in (("where", site.where), ("findings", findings)):
@@ -84,19 +83,9 @@ def matching_names(
     Raises:
         ConfigurationError: A column does not exist.
     """
-    fields = _fields(manifest)
+    fields = fields_by_image(manifest)
     _check_columns(site, key, where, manifest, fields)
     return {name for name, row in fields.items() if _matches(row, where)}
-
-
-def _fields(manifest: Path) -> dict[str, dict[str, str]]:
-    """All columns of a manifest that `read_manifest` has accepted, by image."""
-    with manifest.open(encoding="utf-8-sig", newline="") as file:
-        rows = [
-            {(key or "").strip(): (value or "").strip() for key, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
-    return {row["image"]: row for row in rows}
 
 
 def _check_columns(

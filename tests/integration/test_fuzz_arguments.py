@@ -43,7 +43,7 @@ LONG_RUNNING = (
     "hica_simulations.experiments.tables.run_cells.run_cells",
     "hica_simulations.experiments.tables.results.rebuild",
     "hica_server.summary.rehearse",
-    "hica_client.preflight.adapted_tower",
+    "hica_client.preflight_study.adapted_tower",
 )
 WORDS = (
     *("", " ", "nowhere", "0", "-1", "1e400", "9" * 400, "nan", "x" * 300, "a/b", "..", "."),

@@ -52,16 +52,14 @@ class Pipeline:
 
         Labels are the class index of each row, -1 without; the bank gives the findings each image
         may show. The first view is the image as it is; the one at the place `zoomed` is cut to the
-        largest region. `description` is for the progress bar.
+        largest region. `description` is for the progress bar, of which there is none without.
 
         Raises:
             DataError: An image or mask that cannot be read, or an image that has changed since the
                 study was drawn; names the file.
         """
-        entries = [
-            self._entry(record, views, zoomed)
-            for record in track(records, description, len(records))
-        ]
+        shown = track(records, description, len(records)) if description else records
+        entries = [self._entry(record, views, zoomed) for record in shown]
         label_tensor = torch.tensor(list(labels), dtype=torch.long)
         stacked = {
             name: torch.stack([entry[name] for entry in entries or [self._black(views, zoomed)]])

@@ -10,7 +10,8 @@ from hica.cohort.private_draw import draw_units, place, rounded
 from hica.errors import ConfigurationError, DataError
 from hica.images.cache import key_of
 from hica.images.episodes import Episode, draw_episode, split_by_group
-from hica.images.manifest import Record, check_labels, check_split
+from hica.images.manifest import Record
+from hica.images.manifest_checks import check_labels, check_split
 from hica.method.disclosure import counts_told, patients_of, small_classes
 from hica.method.prevalence import of_the_rest
 from hica.method.pseudo_labels import Vector

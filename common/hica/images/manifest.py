@@ -4,18 +4,20 @@ import csv
 import io
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from hica.errors import DataError
+from hica.errors import DataError, HicaError
+from hica.images.causes import by_cause, cause_of
+from hica.images.columns import COLUMNS
 from hica.images.groups import group_names
-from hica.storage import read_file, write_atomically
+from hica.images.named_files import NamedFiles, plain_name
+from hica.images.table import Row, Table, read_table
+from hica.storage import write_atomically
 
-COLUMNS = ("image", "label", "patient_id", "split", "mask", "findings", "report", "dup_group")
 SPLITS = ("train", "test")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".nii", ".nii.gz")
-"""Files that `records_from_folders` takes for images."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Record:
     """As the manifest has it; what it links is in `group`."""
     sha256: str | None = field(default=None, compare=False)
     """Of the image file, where a study was drawn with it: it is used with no other content."""
+    line: int = field(default=0, compare=False)
+    """In the manifest; 0: in none."""
 
     def __post_init__(self) -> None:
         name = self.name or self.image.name
@@ -48,46 +52,74 @@ class Record:
             object.__setattr__(self, "group", group)
 
 
+class Examined(NamedTuple):
+    """What a manifest holds, the rows that cannot be used left out."""
+
+    records: list[Record]
+    problems: list[HicaError]
+    """What is wrong with the other rows, each cause once (`hica.images.causes`)."""
+    notes: list[str]
+    """Columns that are not read or were taken for another, and how the file is written."""
+
+
 def read_manifest(path: Path) -> list[Record]:
     """Read a manifest.
 
-    A CSV in UTF-8 with a header; columns as in `COLUMNS`, of which only `image` is required, and
-    others ignored. Paths are relative to the manifest's folder or absolute; findings are separated
-    by `|`; an empty field is None. Rows linked by patient or `dup_group` are one group.
+    A CSV in UTF-8 (or UTF-16) with a header; columns as in `COLUMNS`, of which only `image` is
+    required, and others ignored. Fields are separated by commas, semicolons or tabs. Paths are
+    relative to the manifest's folder or absolute; findings are separated by `|`; an empty field is
+    None. Rows linked by patient or `dup_group` are one group.
 
     Raises:
         DataError: Names the file, the line, the column and the remedy.
     """
-    records, problems = examine_manifest(path)
-    if problems:
-        raise problems[0]
-    return records
+    found = examine_manifest(path)
+    if found.problems:
+        raise found.problems[0]
+    return found.records
 
 
-def examine_manifest(path: Path) -> tuple[list[Record], list[DataError]]:
+def examine_manifest(path: Path) -> Examined:
     """Read a manifest as `read_manifest` does, but go on past rows that cannot be used.
-
-    Gives the records of the good rows, and what is wrong with the others.
 
     Raises:
         DataError: The file as a whole cannot be read.
     """
-    rows = _read_rows(path)
-    if not rows:
+    table = read_table(path)
+    if not table.rows and not table.problems:
         raise DataError(f"{path}: the manifest names no images; add a row for each image")
-    names = [row["image"] for _, row in rows]
+    rows = [row.fields for row in table.rows]
     groups = group_names(
-        names, [row["patient_id"] for _, row in rows], [row["dup_group"] for _, row in rows]
+        [row["image"] for row in rows],
+        [row["patient_id"] for row in rows],
+        [row["dup_group"] for row in rows],
     )
-    counts = Counter(names)
+    counts = Counter(plain_name(row["image"]) for row in rows)
+    files = NamedFiles(path.parent)
     records: list[Record] = []
-    problems: list[DataError] = []
-    for (line, row), group in zip(rows, groups, strict=True):
+    problems: list[tuple[int, str, HicaError]] = list(table.problems)
+    for row, group in zip(table.rows, groups, strict=True):
         try:
-            records.append(_record(path, line, row, group, counts[row["image"]]))
-        except DataError as problem:
-            problems.append(problem)
-    return records, problems
+            named = counts[plain_name(row.fields["image"])]
+            records.append(_record(row, group, named, files))
+        except _FieldError as error:
+            problem = DataError(f"{path}: line {row.line}: column {error.column}: {error}")
+            problems.append((row.line, error.cause, problem))
+    in_order = sorted(problems, key=lambda each: each[0])
+    said = by_cause((f"line {line}", cause, problem) for line, cause, problem in in_order)
+    return Examined(records, said, table.notes)
+
+
+def fields_by_image(path: Path) -> dict[str, dict[str, str]]:
+    """All fields of every row, also of columns that nothing else reads, by image and column.
+
+    Raises:
+        DataError: The manifest cannot be read.
+    """
+    table = _whole(path)
+    return {
+        row.fields["image"]: {name: row.fields[name] for name in table.names} for row in table.rows
+    }
 
 
 def write_manifest(path: Path, records: Iterable[Record], groups: bool = True) -> None:
@@ -139,7 +171,7 @@ def patients_by_image(path: Path) -> dict[str, str]:
     Raises:
         DataError: The manifest cannot be read.
     """
-    return {row["image"]: row["patient_id"] for _, row in _read_rows(path)}
+    return {row.fields["image"]: row.fields["patient_id"] for row in _whole(path).rows}
 
 
 def take_out(path: Path, images: Set[str]) -> None:
@@ -149,165 +181,84 @@ def take_out(path: Path, images: Set[str]) -> None:
         DataError: The manifest cannot be read.
         StorageError: It cannot be written.
     """
-    _read_rows(path)  # says what is wrong with it
-    lines = read_file(path).splitlines(keepends=True)
-    reader = csv.reader(io.StringIO(b"".join(lines).decode("utf-8-sig"), newline=""))
-    column = [name.strip() for name in next(reader)].index("image")
-    start = reader.line_num
-    left = lines[:start]
-    for fields in reader:
-        if not images & set(map(str.strip, fields[column : column + 1])):
-            left += lines[start : reader.line_num]
-        start = reader.line_num
+    table = _whole(path)
+    lines = list(io.StringIO(table.text, newline=""))
+    out = {
+        line
+        for row in table.rows
+        if row.fields["image"] in images
+        for line in range(row.start, row.end)
+    }
+    left = "".join(line for number, line in enumerate(lines) if number not in out)
     mode = stat.S_IMODE(path.stat().st_mode)
-    write_atomically(path, b"".join(left), mode=0o600)
+    write_atomically(path, left.encode(table.encoding), mode=0o600)
     path.chmod(mode)  # those who could read it still can
 
 
-def records_from_folders(root: Path) -> list[Record]:
-    """Records of images laid out as one folder per class: `root/CLASS/….png`.
+def _whole(path: Path) -> Table:
+    """The table of a manifest in which no row is wrong.
 
     Raises:
-        DataError: No folder below `root` holds an image.
+        DataError: The first thing that is wrong.
     """
-    files = sorted(
-        file
-        for file in root.glob("*/**/*")
-        if file.name.lower().endswith(SUFFIXES) and file.is_file()
-    )
-    if not files:
-        raise DataError(
-            f"{root}: no images found; expected one folder per class holding "
-            f"{', '.join(SUFFIXES)} files"
-        )
-    names = [file.relative_to(root).as_posix() for file in files]
-    return [
-        Record(image=file, label=name.split("/")[0], name=name)
-        for file, name in zip(files, names, strict=True)
-    ]
+    table = read_table(path)
+    if table.problems:
+        raise table.problems[0].problem
+    return table
 
 
-def check_labels(records: Iterable[Record], classes: Sequence[str], source: str) -> None:
-    """Check that every label of a site's records is one of the study's classes, or None.
+class _FieldError(Exception):
+    """A field that cannot be used; the words say what to do, not in which row."""
+
+    def __init__(self, column: str, words: str, cause: str = "") -> None:
+        super().__init__(words)
+        self.column = column
+        self.cause = f"{column}: {cause or words}"
+
+
+def _record(row: Row, group: str, named: int, files: NamedFiles) -> Record:
+    """The record of a row whose image is named in `named` rows.
 
     Raises:
-        DataError: Names the manifest `source`, lists the unknown labels, how often each occurs, and
-            the classes.
+        _FieldError: A field cannot be used.
     """
-    counts = Counter(record.label for record in records if record.label is not None)
-    unknown = [f"{label!r} ({n})" for label, n in sorted(counts.items()) if label not in classes]
-    if unknown:
-        raise DataError(
-            f"{source}: column label: not classes of the study: {', '.join(unknown)}; "
-            f"the classes are {', '.join(classes)}: rename these labels or leave them empty"
-        )
-
-
-def check_split(records: Iterable[Record], source: str) -> None:
-    """Check that the split is given for every labelled record or for none.
-
-    Raises:
-        DataError: Names the manifest `source` and one of the records without.
-    """
-    labelled = [record for record in records if record.label]
-    empty = [record.name for record in labelled if not record.split]
-    if empty and len(empty) < len(labelled):
-        raise DataError(
-            f"{source}: column split: empty in {len(empty)} labelled rows, such as {empty[0]}, and "
-            "filled in others; write train or test in each labelled row, or leave all empty to "
-            "have the split drawn"
-        )
-
-
-def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and the fields of `COLUMNS`, stripped and empty where absent, of every row."""
-    try:
-        text = read_file(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 ({error}); save the file as CSV UTF-8") from None
-    except OSError as error:
-        raise DataError(
-            f"{path}: manifest cannot be read: {error.strerror}; name a CSV file in data.manifest "
-            "of the site file"
-        ) from None
-    reader = csv.reader(io.StringIO(text, newline=""))
-    rows = []
-    try:
-        header = [column.strip() for column in next(reader, [])]
-        if "image" not in header:
-            raise DataError(
-                f"{path}: line 1: no column `image`; columns found: {', '.join(header) or 'none'}: "
-                "name the column that holds the image files `image`, columns separated by commas"
-            )
-        for fields in reader:
-            if not any(field.strip() for field in fields):
-                continue
-            if len(fields) > len(header):
-                raise DataError(
-                    f"{path}: line {reader.line_num}: {len(fields)} fields for {len(header)} "
-                    "columns; put fields that hold a comma in double quotes"
-                )
-            given = dict(zip(header, map(str.strip, fields), strict=False))
-            if not given["image"]:
-                raise DataError(
-                    f"{path}: line {reader.line_num}: column image: empty; name a file or take "
-                    "the row out"
-                )
-            rows.append((reader.line_num, {column: given.get(column, "") for column in COLUMNS}))
-    except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: not valid CSV: {error}") from None
-    return rows
-
-
-def _record(path: Path, line: int, row: dict[str, str], group: str, named: int) -> Record:
-    """The record of a row whose image is named in `named` rows."""
+    fields = row.fields
     if named > 1:
-        raise DataError(
-            f"{path}: line {line}: column image: {row['image']} is named in {named} rows; keep one "
-            "of them"
+        raise _FieldError(
+            "image", f"{fields['image']} is named in {named} rows; keep one of them", "named twice"
         )
     return Record(
-        image=_existing(path, line, "image", row["image"]),
-        label=row["label"] or None,
-        patient_id=row["patient_id"] or None,
-        split=_split(path, line, row["split"]),
-        mask=_existing(path, line, "mask", row["mask"]) if row["mask"] else None,
-        findings=tuple(part.strip() for part in row["findings"].split("|") if part.strip()),
+        image=_existing("image", fields["image"], files),
+        label=fields["label"] or None,
+        patient_id=fields["patient_id"] or None,
+        split=_split(fields["split"]),
+        mask=_existing("mask", fields["mask"], files) if fields["mask"] else None,
+        findings=tuple(part.strip() for part in fields["findings"].split("|") if part.strip()),
         group=group,
-        report=row["report"] or None,
-        name=row["image"],
-        dup_group=row["dup_group"] or None,
+        report=fields["report"] or None,
+        name=fields["image"],
+        dup_group=fields["dup_group"] or None,
+        line=row.line,
     )
 
 
-def _existing(path: Path, line: int, column: str, name: str) -> Path:
+def _existing(column: str, name: str, files: NamedFiles) -> Path:
     """The file `name` of a row, which must exist."""
-    file = path.parent / name
     try:
-        found, is_folder = file.is_file(), file.is_dir()
-    except OSError as error:  # a name that no system takes, a folder that is closed
-        raise DataError(
-            f"{path}: line {line}: column {column}: {name[:200]} cannot be looked at: "
-            f"{error.strerror}; name a file that this user may read"
-        ) from None
-    if is_folder:
-        raise DataError(
-            f"{path}: line {line}: column {column}: {name} is a folder; name one image in it, each "
-            "in a row of its own"
-        )
-    if not found:
-        raise DataError(
-            f"{path}: line {line}: column {column}: {name} does not exist; paths are relative to "
-            f"{path.parent}"
-        )
-    return file
+        return files.find(name)
+    except DataError as error:
+        raise _FieldError(column, str(error), cause_of(str(error), name)) from None
 
 
-def _split(path: Path, line: int, value: str) -> str | None:
+def _split(value: str) -> str | None:
     """`train`, `test` or None."""
     if value and value not in SPLITS:
-        raise DataError(
-            f"{path}: line {line}: column split: {value!r} is not one of {', '.join(SPLITS)}; "
-            "leave it empty to have the split drawn"
+        meant = value.casefold() if value.casefold() in SPLITS else ""
+        raise _FieldError(
+            "split",
+            f"{value!r} is not one of {', '.join(SPLITS)}; "
+            + (f"write {meant}, or " if meant else "")
+            + "leave it empty to have the split drawn",
+            "no split",
         )
     return value or None

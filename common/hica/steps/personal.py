@@ -37,6 +37,8 @@ PERSONAL_MODEL, ALONE_MODEL, LOGITS = "personal", "alone", "own_logits"
 """What a site keeps its two models as, and what they say of the held-out images."""
 OWN = "own_share"
 """What it keeps their weight as, and intercepts of the site's own."""
+OTHERS = ("centre", "scale", "bias", "classes", "findings")
+"""What is kept of a model beside its trained weights: the texts, which may be trained or not."""
 UNMEASURED = 0.5
 """Their weight where a study shares no class means to measure it by."""
 
@@ -107,8 +109,23 @@ class Personal(Step):
 def arrays_of_model(model: AlignmentModel) -> dict[str, NDArray[Any]]:
     """What of a model was learnt, by the names of a model's file."""
     weights = {name: w.detach().cpu().numpy().copy() for name, w in model.shared().items()}
-    estimates = {name: getattr(model, name).cpu().numpy() for name in ("centre", "scale", "bias")}
-    return weights | estimates
+    return weights | {name: getattr(model, name).detach().cpu().numpy().copy() for name in OTHERS}
+
+
+def load_own(model: AlignmentModel, kept: Mapping[str, NDArray[Any]]) -> None:
+    """Make of a model of the study one that `arrays_of_model` was of.
+
+    Raises:
+        MessageError: The weights do not fit the study's model.
+    """
+    import torch
+
+    rows = {name: torch.from_numpy(value) for name, value in kept.items()}
+    centre, scale, bias, classes, findings = (rows.pop(name) for name in OTHERS)
+    model.load(rows, centre, scale, bias)
+    with torch.no_grad():
+        model.classes.copy_(classes)
+        model.findings.copy_(findings)
 
 
 def share_of(data: SiteData, request: Request) -> float:
@@ -162,8 +179,13 @@ def mixed(data: SiteData, shared: NDArray[Any]) -> NDArray[Any]:
     own, weight = kept_logits(data), own_weight(data)
     if own is None or weight is None:
         return shared
+    return mixture(shared + data.kept(OWN)["intercepts"], own, weight)
+
+
+def mixture(shared: NDArray[Any], own: Mapping[str, NDArray[Any]], weight: float) -> NDArray[Any]:
+    """Logits [n, C] of three models as one: the shared one, and the site's own two by weight."""
     both = (own[PERSONAL_MODEL] + own[ALONE_MODEL]) / 2
-    return np.asarray((1 - weight) * (shared + data.kept(OWN)["intercepts"]) + weight * both)
+    return np.asarray((1 - weight) * shared + weight * both)
 
 
 def predict(data: SiteData, model: AlignmentModel) -> NDArray[Any]:

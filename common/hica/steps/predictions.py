@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hica.steps.step import Part, SiteData
+from hica.study import Study
 
 if TYPE_CHECKING:  # the coordinator's run has no torch in memory
     from torch import Tensor
 
+    from hica.method.local_training import Batch
     from hica.method.model import AlignmentModel
 
 
@@ -41,10 +43,14 @@ def intercepts(data: SiteData, model: AlignmentModel) -> Tensor:
 
 def class_scores(data: SiteData, part: Part, model: AlignmentModel) -> Tensor:
     """Scores over temperature [n, C] of some of a site's images, without intercepts; on the CPU."""
+    return scores_of(data.study, data.embedded(part, model), model)
+
+
+def scores_of(study: Study, batch: Batch, model: AlignmentModel) -> Tensor:
+    """Scores over temperature [n, C] of embedded images, without intercepts; on the CPU."""
     import torch
 
-    stage, device = data.study.alignment, model.centre.device
-    batch = data.embedded(part, model)
+    stage, device = study.alignment, model.centre.device
     with torch.no_grad():
         scores = model.scores(
             batch.images.to(device),

@@ -3,11 +3,11 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tomli_w
 import torch
 from PIL import Image
+from tests.unit.hica_client.hospitals import ROOT, STUDY, change, messages
 
 from hica.deployment import lockfile
 from hica.deployment.bundle import BUNDLE_SHA256
@@ -15,92 +15,11 @@ from hica.deployment.keys import fingerprint, read_public
 from hica.errors import StorageError
 from hica.images.manifest import read_manifest
 from hica.study import load_study
-from hica_client import preflight as preflight_module
+from hica_client import preflight_study
 from hica_client.cli import main
-from hica_client.preflight import cache_bytes, check_space
+from hica_client.preflight_report import Preflight
+from hica_client.preflight_study import cache_bytes, check_space
 from hica_client.site import load_site
-
-ROOT = Path(__file__).parents[3]
-STUDY = """
-[study]
-name = "masses"
-[model]
-train = "full"
-[alignment]
-shots = 2
-views = 3
-[federation]
-min_count = 2
-[[classes]]
-name = "benign"
-prompts = ["a smooth oval mass"]
-findings = ["oval shape"]
-[[classes]]
-name = "malignant"
-prompts = ["a spiculated mass"]
-findings = ["spiculated margin"]
-"""
-
-
-@pytest.fixture
-def run_command(capsys):
-    """Run `hica-client` and return (exit code, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        return end.value.code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def check(run_command):
-    """Run `hica-client check --json` and return (exit code, what was found)."""
-
-    def run(*arguments: object) -> tuple[int, dict]:
-        code, out, _ = run_command("check", *arguments, "--json")
-        return code, json.loads(out)
-
-    return run
-
-
-@pytest.fixture
-def hospital(tmp_path) -> Path:
-    """A site of ten images: three patients a class to train on, two to test; one has a mask."""
-    folder = tmp_path / "hospital"
-    folder.mkdir()
-    shutil.copy(ROOT / "client" / "example_site.toml", folder / "site.toml")
-    generator = np.random.default_rng(0)
-    lines = ["image,label,patient_id,split,mask,findings"]
-    for label in ("benign", "malignant"):
-        for number in range(5):
-            name = f"{label}-{number}"
-            pixels = generator.integers(0, 255, (20, 24), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / f"{name}.png")
-            split = "train" if number < 3 else "test"
-            lines.append(f"{name}.png,{label},{name},{split},,")
-    Image.new("L", (24, 20), 1).save(folder / "mask.png")
-    lines[1] = "benign-0.png,benign,benign-0,train,mask.png,oval shape"
-    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
-    return folder / "site.toml"
-
-
-@pytest.fixture
-def study(tmp_path) -> Path:
-    path = tmp_path / "study.toml"
-    path.write_text(STUDY)
-    return path
-
-
-def change(site: Path, old: str, new: str, name: str = "manifest.csv") -> None:
-    path = site.parent / name
-    assert old in path.read_text()
-    path.write_text(path.read_text().replace(old, new))
-
-
-def messages(found: dict) -> list[str]:
-    return [problem["message"] for problem in found["problems"]]
 
 
 def test_init_writes_a_site_that_loads_and_the_manifests_header(run_command, tmp_path):
@@ -118,6 +37,26 @@ def test_init_fills_the_manifest_from_folders_by_class(run_command, tmp_path):
     records = read_manifest(tmp_path / "new" / "manifest.csv")
     assert [record.label for record in records] == ["normal", "pneumonia"]
     assert {record.dup_group for record in records} == {None}
+
+
+def test_init_takes_images_by_content_and_says_what_it_passes_over(run_command, tmp_path):
+    """`IM000001` was passed over without a word, and `__MACOSX` was a class."""
+    exported = tmp_path / "exported"
+    for name in ("benign/IM000001", "benign/1.IMA", "__MACOSX/benign/1.png", "benign/.hidden.png"):
+        (exported / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(exported / name, "PNG")
+    (exported / "benign" / "note.txt").write_text("no image")
+    code, out, _ = run_command("init", tmp_path / "new", "--images", exported)
+    records = read_manifest(tmp_path / "new" / "manifest.csv")
+    assert code == 0
+    assert [record.name for record in records] == [
+        str(exported / "benign" / name) for name in ("1.IMA", "IM000001")
+    ]
+    assert (
+        f"{exported}: passed over: 1 (left by an operating system): __MACOSX/ with 1 files" in out
+    )
+    assert f"{exported}: passed over: 1 (no image, by their content): benign/note.txt" in out
+    assert "(hidden: the name begins with a dot): benign/.hidden.png" in out
 
 
 @pytest.mark.parametrize("name", ["site.toml", "manifest.csv"])
@@ -152,15 +91,16 @@ def test_a_site_that_is_ready(check, hospital):
 
 def test_every_image_and_mask_that_cannot_be_read_is_named(check, hospital):
     folder = hospital.parent
-    (folder / "benign-1.png").write_bytes(b"\x89PNG cut short")
+    (folder / "benign-1.png").write_bytes(b"")
     (folder / "malignant-2.png").write_bytes(b"")
     Image.new("L", (10, 10)).save(folder / "mask.png")
     code, found = check(hospital)
     said = messages(found)
-    assert (code, found["ok"], len(said)) == (3, False, 3)
-    assert "the mask is 10×10 px but its image is 24×20 px" in said[0]
-    assert said[1].startswith(f"{folder / 'benign-1.png'}: cannot be decoded")
-    assert said[2].startswith(f"{folder / 'malignant-2.png'}: cannot be decoded")
+    assert (code, found["ok"], len(said)) == (3, False, 2)
+    assert "the mask is 10×10 px but its image is 48×40 px" in said[0]
+    assert said[1].startswith(f"{folder / 'benign-1.png'}: ")
+    assert said[1].endswith("(and so in 1 more images: malignant-2.png)")
+    assert found["problems"][1]["places"] == ["benign-1.png", "malignant-2.png"]
 
 
 def test_every_row_that_cannot_be_used_is_named_and_the_rest_is_read(check, hospital):
@@ -172,7 +112,7 @@ def test_every_row_that_cannot_be_used_is_named_and_the_rest_is_read(check, hosp
     assert (code, len(said), found["images"]) == (3, 3, 8)
     assert "line 3: column image: benign-1.png does not exist" in said[0]
     assert "line 7: column split: 'dev'" in said[1]
-    assert "benign-2.png: cannot be decoded" in said[2]
+    assert said[2].startswith(f"{hospital.parent / 'benign-2.png'}: ")
 
 
 def test_a_missing_manifest_is_one_problem(check, hospital, study):
@@ -332,9 +272,9 @@ def test_a_run_puts_into_the_cache_what_was_foreseen(hospital, study, train):
 
 
 def test_a_disk_too_small_for_the_cache(tmp_path, monkeypatch):
-    found = preflight_module.Preflight()
+    found = Preflight()
     monkeypatch.setattr(
-        preflight_module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1)
+        preflight_study.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1)
     )
     (tmp_path / "a.safetensors").write_bytes(b"12")
     check_space(found, tmp_path, needed=3)
@@ -349,7 +289,7 @@ def test_what_a_person_sees(run_command, hospital, study):
     assert "decoding images and masks" in err
     lines = " ".join(out.split())
     assert "st-elsewhere" in lines
-    assert f"problem {hospital.parent / 'benign-1.png'}: cannot be decoded" in lines
+    assert f"problem {hospital.parent / 'benign-1.png'}: " in lines
     assert lines.endswith("1 to mend")
 
 

@@ -14,8 +14,8 @@ from hica.wire.checkpoint import load_state
 from hica_client.app import session_for
 from hica_client.cli import main
 from hica_client.draws import site_roles
-from hica_client.preflight import check_shots
 from hica_client.preflight_report import Preflight
+from hica_client.preflight_study import check_shots
 from hica_client.session import Session
 from hica_client.site import load_site
 from hica_client.withdrawal import withdraw, withdrawn
@@ -252,7 +252,7 @@ def test_beside_a_manifest_that_cannot_be_read_what_was_drawn_is_withdrawn_and_t
     site, toy_study
 ):
     state = Session(site, toy_study(*FREE)).state
-    site.data.manifest.write_bytes(b"\xff\xfe")
+    site.data.manifest.write_bytes(b"\xe4\xfe")
     with pytest.raises(DataError, match=r"1 images of 'p3' are recorded.*not UTF-8"):
         withdraw(site, "p3", "somebody")
     assert json.loads((state / "draw.json").read_text())["withdrawn"] == 1

@@ -22,6 +22,7 @@ TABLES = {
     "prevalence": "hica_simulations.experiments.tables.prevalence_table",
     "training": "hica_simulations.experiments.tables.training_table",
     "gain": "hica_simulations.experiments.tables.gain_table",
+    "joined": "hica_simulations.experiments.tables.joined_table",
     "privacy": "hica_simulations.experiments.tables.privacy",
 }
 

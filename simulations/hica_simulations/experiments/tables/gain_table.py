@@ -4,16 +4,9 @@ A hospital joins if it gains. So no mean over sites hides one that loses: every 
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-
-from hica.method.metrics import accuracy, macro_auroc
 from hica.steps.evaluation import FINAL
 from hica.steps.personal import kept_logits
 from hica.steps.predictions import probabilities_of
@@ -22,13 +15,21 @@ from hica.study import Changes, merged
 from hica.study.sections import PersonalSection
 from hica_client.session import Session
 from hica_client.site import load_site
-from hica_simulations.experiments.pages import Table, markdown, points, write_csv, write_page
-from hica_simulations.experiments.tables.cells import Cell, Row, folder_of
-from hica_simulations.experiments.tables.comparison import Comparison, Variant, rows_of
-from hica_simulations.experiments.tables.statistics import (
-    Pair,
-    patients_interval,
-    seeds_interval,
+from hica_simulations.experiments.pages import Table, markdown, write_csv, write_page
+from hica_simulations.experiments.tables.cells import Row
+from hica_simulations.experiments.tables.comparison import Comparison, Variant
+from hica_simulations.experiments.tables.per_site import (
+    AS_IS,
+    MEAN,
+    SHOWN,
+    TOGETHER,
+    Group,
+    difference_words,
+    found_of,
+    mean_words,
+    sites_plot,
+    title_of,
+    value_at,
 )
 from hica_simulations.place import Place
 from hica_simulations.predictions import Predictions, joined, of_site
@@ -36,12 +37,6 @@ from hica_simulations.run import sources_of
 from hica_simulations.scenario import Scenario
 
 ALONE, SHARED, PERSONAL = MODELS = ("alone", "shared", "personal")
-SHOWN = {"accuracy": ("accuracy", accuracy), "auroc": ("AUROC", macro_auroc)}
-TOGETHER, MEAN = "all images together", "mean over sites"
-BLUE, GREY = "#0072b2", "#b4bdc6"
-Group = tuple[str, int, str]
-"""A study, a number of shots, and what its sites are like."""
-AS_IS = "as it is"
 SKEWS = (1.0, 0.3, 0.1)
 """α of the Dirichlet distribution that labels are shared out by."""
 WRONG = {"of 1st site at random": 0.5, "of 1st site wrong": 1.0}
@@ -129,106 +124,22 @@ def _lines(rows: Sequence[Row], group: Group, out: Path) -> list[list[str]]:
         line = [study, str(shots), method, site]
         for metric in SHOWN:
             values = {
-                model: [_value(each, site, sites, metric) for each in every]
+                model: [value_at(each, site, sites, metric) for each in every]
                 for model, every in found.items()
             }
-            line.append(" → ".join(_mean(values[model]) for model in MODELS))
+            line.append(" → ".join(mean_words(values[model]) for model in MODELS))
             for other in (ALONE, SHARED):
                 pairs = list(zip(found[PERSONAL], found[other], strict=True))
-                line.append(_difference(values[PERSONAL], values[other], pairs, site, metric))
+                line.append(difference_words(values[PERSONAL], values[other], pairs, site, metric))
         lines.append(line)
     return lines
 
 
-def _mean_of_known(values: Sequence[float]) -> float:
-    """Over what has a value; NaN without any: a class may be missing in a skewed site's test."""
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
-
-
-def _mean(values: Sequence[float]) -> str:
-    mean = _mean_of_known(values)
-    return "–" if np.isnan(mean) else f"{100 * mean:.1f}"
-
-
-def _difference(
-    ours: Sequence[float], theirs: Sequence[float], pairs: Sequence[Pair], site: str, metric: str
-) -> str:
-    """In points: mean, interval over seeds, and that over patients."""
-    known = [number for number, value in enumerate(ours) if not np.isnan(value)]
-    words = points(seeds_interval(*([part[n] for n in known] for part in (ours, theirs))))
-    if site == MEAN or not known:
-        return words
-    if site != TOGETHER:
-        pairs = [(at(one, site), at(other, site)) for one, other in pairs]
-    of_patients = patients_interval([pairs[number] for number in known], metric)
-    return f"{words}, {points(of_patients, value=False)}"
-
-
-def found_of(rows: Sequence[Row], group: Group, model: str, out: Path) -> list[Predictions]:
-    """Predictions of a model for every seed; none where one could not be run."""
-    found = []
-    for row in rows_of(rows, *group):
-        labels = {name: row[name] for name in ("study", "shots", "method", "seed")}
-        path = folder_of(out, Cell(labels, Path(), {})) / f"{model}.json"
-        if row["error"] or not path.exists():
-            return []
-        found.append(Predictions.load(path))
-    return found
-
-
-def at(found: Predictions, site: str) -> Predictions:
-    """Those of one site."""
-    rows = [row for row, name in enumerate(found.sites) if name == site]
-    return Predictions(
-        found.probabilities[rows],
-        found.labels[rows],
-        [found.groups[row] for row in rows],
-        [site] * len(rows),
-        found.classes,
-    )
-
-
-def _value(found: Predictions, site: str, sites: Sequence[str], metric: str) -> float:
-    """A metric at one site, of all images, or its mean over the sites that have one."""
-    if site == MEAN:
-        return _mean_of_known([_value(found, each, sites, metric) for each in sites])
-    here = found if site == TOGETHER else at(found, site)
-    return float(SHOWN[metric][1](here.probabilities, here.labels))
-
-
 def plot(rows: Sequence[Row], out: Path) -> None:
     """A panel a study, number of shots and variant: AUROC of each site, alone and personal."""
-    groups = list(dict.fromkeys((row["study"], row["shots"], row["method"]) for row in rows))
-    across = min(len(groups), 4)
-    down = -(-len(groups) // across)
-    figure = Figure(figsize=(3.6 * across, 2.9 * down), layout="constrained")
-    panels = figure.subplots(down, across, squeeze=False).flat
-    for axes, group in zip_longest(panels, groups):
-        if group is None:
-            axes.set_axis_off()
-            continue
-        _panel(axes, group, {m: found_of(rows, group, m, out) for m in (ALONE, PERSONAL)})
-    bars = [Patch(color=GREY, label=ALONE), Patch(color=BLUE, label=PERSONAL)]
-    figure.legend(handles=bars, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    figure.savefig(out / "table.png", dpi=110)
-
-
-def _panel(axes: Axes, group: Group, found: Mapping[str, Sequence[Predictions]]) -> None:
-    """Two bars a site."""
-    study, shots, method = group
-    what = "" if method == AS_IS else f"\n{method}"
-    axes.set_title(f"{study}, {shots} shot{'s' if shots > 1 else ''}{what}", fontsize=9)
-    axes.set_ylabel("AUROC, %")
-    axes.grid(color="#edf0f3", axis="y")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    if not found[ALONE]:
-        return
-    sites = list(dict.fromkeys(found[ALONE][0].sites))
-    for model, shift, colour in ((ALONE, -0.2, GREY), (PERSONAL, 0.2, BLUE)):
-        values = [[_value(each, site, sites, "auroc") for each in found[model]] for site in sites]
-        heights = [100 * _mean_of_known(part) for part in values]  # no bar where there is none
-        axes.bar(np.arange(len(sites)) + shift, heights, 0.38, color=colour)
-    axes.set_xticks(range(len(sites)), sites, fontsize=8)
-    axes.set_ylim(50, 100)
+    groups = dict.fromkeys((row["study"], row["shots"], row["method"]) for row in rows)
+    panels = {
+        title_of(group): {m: found_of(rows, group, m, out) for m in (ALONE, PERSONAL)}
+        for group in groups
+    }
+    sites_plot(panels, out / "table.png")

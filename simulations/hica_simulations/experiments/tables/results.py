@@ -27,7 +27,7 @@ from hica_simulations.experiments.tables.cells import (
     folder_of,
     is_finished,
 )
-from hica_simulations.experiments.tables.gain_table import AS_IS
+from hica_simulations.experiments.tables.per_site import AS_IS
 from hica_simulations.experiments.tables.run_cells import run_cells
 from hica_simulations.place import Place
 
@@ -79,6 +79,7 @@ PARTS = (
     Part(
         "gain", "gain", (CHEST, BREAST, TUBERCULOSIS, PNEUMONIA, LESIONS), (4, 20), methods=(AS_IS,)
     ),
+    Part("joined", "joined", (CHEST,), (4, 20)),
     Part("unlike", "gain", (LESIONS,), (4,)),
     Part("spoilt", "gain", (CHEST,)),
     Part("prevalence", "prevalence", (LESIONS,)),

@@ -6,17 +6,17 @@ from PIL import Image
 from hica.errors import DataError
 from hica.images.manifest import (
     Record,
-    check_labels,
-    check_split,
     examine_manifest,
+    fields_by_image,
     patients_by_image,
     read_manifest,
-    records_from_folders,
     take_out,
     write_manifest,
 )
+from hica.images.manifest_checks import check_labels, check_split
 
 SHARED = Path(__file__).parents[5] / "shared" / "data"
+CASES = SHARED.parent / "cases" / "csv"
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_examining_goes_on_past_rows_that_cannot_be_used(folder):
     path = written(
         folder, "image,split,mask\ngone.png,,\na.png,,\nb.png,dev,\nc.png,,gone.png\nm.png,,\n"
     )
-    records, problems = examine_manifest(path)
+    records, problems, _ = examine_manifest(path)
     assert [record.name for record in records] == ["a.png", "m.png"]
     assert [str(problem).split(": ")[1:3] for problem in problems] == [
         ["line 2", "column image"],
@@ -95,7 +95,7 @@ def test_links_between_patients_and_duplicates_pass_on(folder):
     ("text", "message"),
     [
         ("file,label\na.png,x\n", r"line 1: no column `image`; columns found: file, label"),
-        ("image;label\na.png;x\n", r"columns found: image;label.*separated by commas"),
+        ("image|label\na.png|x\n", r"columns found: image\|label.*separated by commas"),
         ("", r"no column `image`; columns found: none"),
         ("image,label\n", r"names no images"),
         ("image,label\na.png,x\ngone.png,y\n", r"line 3: column image: gone\.png does not exist"),
@@ -145,26 +145,6 @@ def test_written_manifest_reads_back_as_it_was(folder, tmp_path_factory):
     assert read_manifest(folder / "manifest.csv") == records
 
 
-def test_records_from_folders(tmp_path):
-    for name in ("benign/2.PNG", "benign/1.png", "malignant/deep/1.jpg"):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (4, 4)).save(path)
-    (tmp_path / "benign" / "notes.txt").write_text("")
-    records = records_from_folders(tmp_path)
-    assert [(record.label, record.name) for record in records] == [
-        ("benign", "benign/1.png"),
-        ("benign", "benign/2.PNG"),
-        ("malignant", "malignant/deep/1.jpg"),
-    ]
-    assert len({record.group for record in records}) == 3
-
-
-def test_folders_without_images(tmp_path):
-    with pytest.raises(DataError, match="no images found; expected one folder per class"):
-        records_from_folders(tmp_path)
-
-
 def test_check_labels():
     records = [Record(Path(f"{i}.png"), label=label) for i, label in enumerate([*"aabccc", None])]
     check_labels(records, ["a", "b", "c"], "manifest.csv")
@@ -187,6 +167,31 @@ def test_real_manifests(name, counts):
     labels = [record.label for record in records]
     assert {label: labels.count(label) for label in counts} == counts
     assert len(records) == sum(counts.values())
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases is absent")
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("C05b_label_caps", {"benign", "malignant"}),
+        ("C06b_label_case", {"Benign", "malignant"}),
+        ("C08b_trailing_rows_only", {"benign", "malignant"}),
+        ("C13_nbsp", {"benign", "malignant"}),
+    ],
+)
+def test_manifests_of_the_cases(folder, name, labels):
+    (folder / "img").mkdir()
+    for number in range(12):
+        (folder / "img" / f"{number:03}.png").write_bytes(b"")
+    (folder / "manifest.csv").write_bytes((CASES / f"{name}.csv").read_bytes())
+    records, problems, notes = examine_manifest(folder / "manifest.csv")
+    assert (len(records), problems, {record.label for record in records}) == (12, [], labels)
+    assert len(notes) == ("Label" in (CASES / f"{name}.csv").read_text().splitlines()[0])
+    if "Benign" in labels:
+        words = r"column label: .*'Benign' \(6\) from line 3 on for 'benign'; .*: rename these"
+        with pytest.raises(DataError, match=words):
+            check_labels(records, ["benign", "malignant"], "manifest.csv")
 
 
 # --- Rows that are taken out ---------------------------------------------------------------------
@@ -236,3 +241,87 @@ def test_a_split_is_given_for_every_labelled_row_or_for_none(folder):
     check_split(read_manifest(path), "m")
     path = written(folder, "image,label,split\na.png,x,\nb.png,y,\nc.png,,\n")
     check_split(read_manifest(path), "m")
+
+
+# --- As spreadsheets and other systems write them ------------------------------------------------
+
+
+def test_a_mistake_in_5000_rows_is_said_once_with_the_first_rows(folder):
+    """It was said 5,000 times."""
+    rows = "".join(f"gone/{number}.png,x\n" for number in range(5000))
+    records, problems, _ = examine_manifest(written(folder, f"image,label\na.png,x\n{rows}"))
+    assert len(records) == 1
+    assert [str(each) for each in problems] == [
+        f"{folder}/manifest.csv: line 3: column image: gone/0.png does not exist; paths are "
+        f"relative to {folder} (and so in 4,999 more rows: line 4, line 5, line 6, line 7 and "
+        "4995 more)"
+    ]
+    assert problems[0].places[:2] == ["line 3", "line 4"] and len(problems[0].places) == 5000
+
+
+def test_mistakes_of_different_kinds_are_all_said(folder):
+    text = "image,label,split\na.png,x,dev\nb.png,x,Train,more\n,x,\nc.png,x,val\ngone.png,x,\n"
+    said = [str(each) for each in examine_manifest(written(folder, text)).problems]
+    assert len(said) == 4
+    assert "line 2: column split: 'dev' is not one of" in said[0]
+    assert said[0].endswith("(and so in 1 more rows: line 5)")
+    assert "line 3: 4 fields for 3 columns" in said[1]
+    assert "line 4: column image: empty" in said[2]
+    assert "line 6: column image: gone.png does not exist" in said[3]
+
+
+def test_a_split_in_capitals_is_refused_with_what_to_write(folder):
+    with pytest.raises(DataError, match=r"column split: 'Train' is not one of.*; write train, or"):
+        read_manifest(written(folder, "image,split\na.png,Train\n"))
+
+
+def test_the_paths_of_windows_are_read_and_one_file_is_named_once(folder):
+    (folder / "sub").mkdir()
+    (folder / "a.png").rename(folder / "sub" / "a.png")
+    (record,) = read_manifest(written(folder, "image\nsub\\a.png\n"))
+    assert (record.image, record.name) == (folder / "sub" / "a.png", "sub\\a.png")
+    with pytest.raises(DataError, match=r"line 2: column image: sub\\a\.png is named in 2 rows"):
+        read_manifest(written(folder, "image\nsub\\a.png\n./sub/a.png\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        (r"C:\images\a.png", "that is a path of a Windows drive; write it relative to"),
+        ("A.PNG", r"there is 'a\.png': write it so, in these letters"),
+        ("nowhere/a.png", "paths are relative to"),
+        ("a\0.png", "zero bytes"),
+    ],
+)
+def test_a_file_that_is_not_there_is_named_with_its_own_remedy(folder, name, remedy):
+    with pytest.raises(DataError, match=remedy):
+        read_manifest(written(folder, f"image\n{name}\n"))
+
+
+def test_an_unknown_label_is_said_with_the_first_row_and_the_class_it_may_mean(folder):
+    path = written(folder, "image,label\na.png,Benign\nb.png,be\u200bnign\nc.png,zyst\n")
+    words = (
+        r"not classes of the study: 'Benign' \(1\) from line 2 on for 'benign', "
+        r"'be\\u200bnign' \(1\) from line 3 on for 'benign', 'zyst' \(1\) from line 4 on"
+    )
+    with pytest.raises(DataError, match=words):
+        check_labels(read_manifest(path), ["benign", "malignant"], "manifest.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16-le", "utf-16-be"])
+def test_rows_are_taken_out_of_a_file_as_a_spreadsheet_saved_it(folder, encoding):
+    """Only UTF-8 with commas and small letters was known."""
+    mark = "" if encoding == "utf-8-sig" else "\ufeff"
+    text = mark + 'Image;Patient ID;note\r\na.png;p1;"two\nlines"\r\nb.png;p2;kept\r\nc.png;p1;\r\n'
+    path = folder / "manifest.csv"
+    path.write_bytes(text.encode(encoding))
+    assert patients_by_image(path) == {"a.png": "p1", "b.png": "p2", "c.png": "p1"}
+    take_out(path, {"a.png", "c.png"})
+    assert path.read_bytes() == (mark + "Image;Patient ID;note\r\nb.png;p2;kept\r\n").encode(
+        encoding
+    )
+
+
+def test_all_fields_are_given_by_image_and_column(folder):
+    path = written(folder, "Image;scanner\na.png; north \n")
+    assert fields_by_image(path)["a.png"]["scanner"] == "north"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hica.study.sections import PersonalSection
-from hica_simulations.experiments.tables import gain_table
+from hica_simulations.experiments.tables import gain_table, per_site
 from hica_simulations.experiments.tables.cells import Cell, folder_of
 
 LABELS = ("study", "shots", "method", "seed")
@@ -32,7 +32,7 @@ def test_a_study_is_made_harder_where_that_can_be(loaded):
 def rows(row, predictions, tmp_path):
     made = []
     for seed in (1, 2, 3):
-        made.append(row(gain_table.AS_IS, seed, 0.5))
+        made.append(row(per_site.AS_IS, seed, 0.5))
         labels = {name: made[-1][name] for name in LABELS}
         folder = folder_of(tmp_path, Cell(labels, tmp_path, {}))
         for model, right in SKILL.items():
@@ -43,7 +43,7 @@ def rows(row, predictions, tmp_path):
 def test_every_site_has_a_line_and_the_mean_stands_last(rows, tmp_path):
     text = gain_table.write(rows, tmp_path)
     lines = [line.split(" | ")[3] for line in text.splitlines() if line.startswith("| s | 20")]
-    assert lines == ["south", "north", gain_table.TOGETHER, gain_table.MEAN]
+    assert lines == ["south", "north", per_site.TOGETHER, per_site.MEAN]
     assert "Seeds 1, 2, 3" in text and "alone → shared → personal" in text
     for name in ("table.csv", "table.md", "table.png", "report.html"):
         assert (tmp_path / name).exists()
@@ -56,7 +56,7 @@ def test_differences_are_those_of_each_sites_own_images(rows, predictions, tmp_p
         model: 100
         / 3
         * sum(
-            gain_table.at(predictions(right, seed=seed), "north").metrics()["auroc"]
+            per_site.at(predictions(right, seed=seed), "north").metrics()["auroc"]
             for seed in (1, 2, 3)
         )
         for model, right in SKILL.items()
@@ -80,12 +80,12 @@ def test_a_site_without_a_class_in_its_test_has_no_auroc_and_spoils_no_mean(
     after = gain_table.write(rows, tmp_path).splitlines()
     assert before != after and not any("nan" in line for line in after)
     (north,) = [line for line in after if "| as it is | north" in line]
-    seeds = [gain_table.at(predictions(0.5, seed=seed), "north").metrics() for seed in (2, 3)]
+    seeds = [per_site.at(predictions(0.5, seed=seed), "north").metrics() for seed in (2, 3)]
     assert f"| {100 * sum(each['auroc'] for each in seeds) / 2:.1f} → " in north
 
 
 def test_what_could_not_be_run_leaves_the_reason(rows, row, tmp_path):
-    rows = [*rows[:2], row(gain_table.AS_IS, 3, None)]
+    rows = [*rows[:2], row(per_site.AS_IS, 3, None)]
     text = gain_table.write(rows, tmp_path)
     assert "Could not be run:" in text and "no such luck" in text
     assert "| s | 20 | as it is | – |" in text
@@ -107,6 +107,6 @@ def test_a_run_leaves_what_its_sites_keep(rows, tmp_path, study):
         ("alignment.rounds=1", "pretraining.rounds=0", *SMALL),
     )
     run_cell(cell, Place(tmp_path, tmp_path / "out", tmp_path / "cache", "cpu"))
-    group = (cell.labels["study"], 2, gain_table.AS_IS)
-    found = gain_table.found_of([{**cell.labels, "error": ""}], group, "alone", tmp_path / "out")
+    group = (cell.labels["study"], 2, per_site.AS_IS)
+    found = per_site.found_of([{**cell.labels, "error": ""}], group, "alone", tmp_path / "out")
     assert len(found) == 1 and set(found[0].sites)

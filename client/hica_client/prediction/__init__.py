@@ -1,0 +1,1 @@
+"""Prediction: what a finished study's model says of a hospital's own images. Nothing leaves."""

@@ -1,0 +1,210 @@
+"""The models that a site predicts with: the shared one, and its own two where it has them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hica.deployment.kit import read_kit
+from hica.errors import CheckpointError, FederationError
+from hica.images.manifest import Record
+from hica.images.pixels import pixels_of
+from hica.method.examples import Examples
+from hica.method.local_training import Batch, embed_all
+from hica.method.model import AlignmentModel
+from hica.steps.model_file import load_model, model_path
+from hica.steps.personal import (
+    ALONE_MODEL,
+    OTHERS,
+    OWN,
+    PERSONAL_MODEL,
+    kept_logits,
+    load_own,
+    mixed,
+    mixture,
+    own_weight,
+)
+from hica.steps.predictions import intercepts, logits, scores_of
+from hica.steps.step import Part
+from hica.study import Study
+from hica_client.draws import site_roles
+from hica_client.result import is_told, kept_result
+from hica_client.session import Session
+from hica_client.site import Site, load_site
+
+Matrix = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the models make of some images.
+
+    Attributes:
+        logits: [n, C], of all three models as one, or of the shared one alone.
+        embedded: Unit embeddings of the images and their regions by the shared model.
+    """
+
+    logits: Matrix
+    embedded: Batch
+
+
+class SiteModels:
+    """A finished study's models at a site.
+
+    `own` is whether the site's own two take part. They have one tower, so each is loaded before it
+    is asked: ask for many images at once.
+    """
+
+    def __init__(self, site: Site, study: Study, own: bool = True) -> None:
+        """Open the study's final model.
+
+        Raises:
+            FederationError: The site has not been told that the study is over.
+            CheckpointError: What was kept is damaged or gone, or of an earlier version.
+        """
+        if not is_told(site, study.sha256):
+            raise FederationError(
+                f"{site.file}: the study {study.study.name!r} has left no model here yet: it comes "
+                "at the end of the study, while `hica-client run` runs"
+            )
+        self.model_sha256 = str(kept_result(site, study)["model_sha256"])
+        self.session = Session(site, study, site_roles(site, study, keep=False))
+        self._learnt = load_model(model_path(site.study_folder(study.sha256)).parent)
+        self._current = ""
+        self.weight = own_weight(self.session) if own else None
+        if self.weight is not None:
+            self._kept = {name: self.session.kept(name) for name in (PERSONAL_MODEL, ALONE_MODEL)}
+            self._own_intercepts = self.session.kept(OWN)["intercepts"]
+            for name, arrays in self._kept.items():
+                if not set(OTHERS) <= arrays.keys():
+                    raise CheckpointError(
+                        f"{self.session.state / name}: is of an earlier version of hica, which "
+                        "kept too little to predict with; predict with --model shared"
+                    )
+
+    @property
+    def study(self) -> Study:
+        """The study that the models are of."""
+        return self.session.study
+
+    @cached_property
+    def _model(self) -> AlignmentModel:
+        return self.session.model(self._learnt)
+
+    @cached_property
+    def _centre(self) -> Any:
+        """The shared model's centre at this site."""
+        return self._model.centre.clone()
+
+    def _loaded(self, name: str) -> AlignmentModel:
+        """The tower as one of the models: `shared`, or one of the site's own."""
+        model, centre = self._model, self._centre
+        if name != self._current:
+            if name == "shared":
+                bank, learnt = self._learnt.bank, self._learnt
+                estimates = {"scale": learnt.scale, "bias": learnt.bias}
+                texts = {"classes": bank.classes, "findings": bank.findings}
+                load_own(
+                    model, {**learnt.shared, **estimates, **texts, "centre": centre.cpu().numpy()}
+                )
+            else:
+                load_own(model, self._kept[name])
+            model.eval()
+            self._current = name
+        return model
+
+    def examples(self, records: Sequence[Record]) -> Examples:
+        """Images prepared as the study's test images are.
+
+        Raises:
+            DataError: One cannot be read; names the file.
+        """
+        session, alignment = self.session, self.study.alignment
+        zoomed = 1 + alignment.flip_at_test if alignment.region_view else None
+        return session.pipeline.examples(
+            records, [-1] * len(records), session.texts, session.test_views, "", zoomed
+        ).first_views(session.test_views)
+
+    def seen(self, examples: Examples) -> Seen:
+        """Logits and embeddings of prepared images."""
+        shared = self._loaded("shared")
+        embedded = embed_all(shared, examples)
+        said = self._said(shared, embedded)
+        if self.weight is None:
+            return Seen(said, embedded)
+        own = {}
+        for name in (PERSONAL_MODEL, ALONE_MODEL):
+            model = self._loaded(name)
+            own[name] = self._said(model, embed_all(model, examples)) + self._own_intercepts
+        return Seen(mixture(said + self._own_intercepts, own, self.weight), embedded)
+
+    def _said(self, model: AlignmentModel, embedded: Batch) -> Matrix:
+        scores = scores_of(self.study, embedded, model)
+        return np.asarray((scores + self._intercepts(model)).numpy())
+
+    def _intercepts(self, model: AlignmentModel) -> Any:
+        """Those of a loaded model, computed once."""
+        if self._current not in self._known_intercepts:
+            self._known_intercepts[self._current] = intercepts(self.session, model)
+        return self._known_intercepts[self._current]
+
+    @cached_property
+    def _known_intercepts(self) -> dict[str, Any]:
+        return {}
+
+    def held_out(self) -> Seen:
+        """What the models make of the site's held-out images.
+
+        What its own said of them was kept when they were made.
+        """
+        model = self._loaded("shared")
+        said = logits(self.session, model)
+        embedded = self.session.embedded("test", model)
+        has_own = self.weight is not None and kept_logits(self.session) is not None
+        return Seen(mixed(self.session, said) if has_own else said, embedded)
+
+    @property
+    def finding_texts(self) -> Matrix:
+        """Unit rows [M, D], those of the shared model."""
+        return np.asarray(self._loaded("shared").unit_bank()[1].detach().cpu().numpy())
+
+    def class_map(self, record: Record, number: int) -> tuple[NDArray[np.uint8], Matrix]:
+        """The square of pixels [S, S, 3] that the tower sees, and where it is like a class [g, g].
+
+        Each patch's cosine to the class text, less the mean of those to the others: by the shared
+        model.
+
+        Raises:
+            DataError: The image cannot be read.
+        """
+        model, pipeline = self._loaded("shared"), self.session.pipeline
+        pixels = pixels_of(record, pipeline.tower.tower.preprocess, pipeline.cache).pixels
+        with torch.no_grad():
+            patches = pipeline.tower.patch_features(pixels[None].to(self.session.device))[0]
+            cosines = model.placed(patches, 1) @ model.unit_bank()[0].T  # [N, C]
+        others = np.delete(np.arange(cosines.shape[1]), number)
+        likeness = cosines[:, number] - cosines[:, others].mean(dim=1)
+        grid = pipeline.tower.tower.grid
+        return pixels.permute(1, 2, 0).numpy(), likeness.reshape(grid, grid).float().cpu().numpy()
+
+    def learnt_from(self) -> Batch:
+        """Embeddings of the images that the site's part of the study was learnt from."""
+        part: Part = "unlabelled" if self.session.roles.pool else "labelled"
+        return self.session.embedded(part, self._loaded("shared"))
+
+
+def site_models(site_file: Path, own: bool = True) -> SiteModels:
+    """The models of the start kit's study at a site; see `SiteModels`.
+
+    Raises:
+        ConfigurationError: The site file or the start kit cannot be used.
+        FederationError: The study is not over at this site.
+        CheckpointError: What was kept is damaged or gone.
+    """
+    site = load_site(site_file)
+    return SiteModels(site, read_kit(site.federation.kit)[1], own)

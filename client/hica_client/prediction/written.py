@@ -1,0 +1,164 @@
+"""What a prediction leaves: a table for other programs, JSON, and a page to look at.
+
+All of it is about patients, so only the owner of the files can read them.
+"""
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
+
+from hica.errors import DataError
+from hica.images.manifest import Record
+from hica.printable import percent
+from hica.progress import track
+from hica.storage import write_atomically
+from hica_client.prediction.predict import Prediction, Predictor
+
+DONT_KNOW = "don't know"
+MOST_SHOWN = 200
+"""Images on the page; the table has all."""
+MAP_SIDE = 224
+TELLING = 0.15
+"""Cosine to a finding below which a region looks like none: the page does not name it."""
+
+
+def write_table(
+    path: Path, predictions: Sequence[Prediction], names: Sequence[str], called: str | None
+) -> None:
+    """`predictions.csv`: a row an image; `called` is the class of the operating point.
+
+    Raises:
+        StorageError: The disk is full or the folder may not be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    header = ["image", "answer", "classes", *(f"p {name}" for name in names), "note"]
+    writer.writerow(header + ([f"called {called}"] if called else []))
+    for each in predictions:
+        shares = [f"{each.probabilities[name]:.4f}" if each.probabilities else "" for name in names]
+        row = [each.image, each.answer or DONT_KNOW, "|".join(each.classes), *shares, note_of(each)]
+        call = {True: "yes", False: "no", None: ""}[each.called]
+        writer.writerow(row + ([call] if called else []))
+    write_atomically(path, text.getvalue().encode(), mode=0o600)
+
+
+def note_of(said: Prediction) -> str:
+    """What must be known of a prediction."""
+    learnt = "the study was trained on this image" if said.learnt_from else ""
+    return "; ".join(filter(None, (said.why, learnt)))
+
+
+def as_json(predictor: Predictor, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """All that is said, and what stands behind it."""
+    calibration, checked = predictor.calibration, predictor.checked
+    called, point = predictor.called_from or (None, None)
+    return {
+        "study": predictor.models.study.study.name,
+        "study_sha256": predictor.models.study.sha256,
+        "model_sha256": predictor.models.model_sha256,
+        "site": predictor.models.session.name,
+        "own_share": predictor.models.weight,
+        "held_out_patients": predictor.held_out.patients if predictor.held_out else 0,
+        "temperature": calibration.temperature if calibration else None,
+        "coverage": calibration.coverage if calibration and calibration.promises else None,
+        "checked": asdict(checked) if checked else None,
+        "operating_point": point
+        and {
+            "class": called,
+            "threshold": point.threshold,
+            "sensitivity": point.sensitivity._asdict(),
+            "specificity": point.specificity._asdict(),
+        },
+        "predictions": [asdict(each) for each in predictions],
+    }
+
+
+def write_all(
+    out: Path, predictor: Predictor, records: Sequence[Record], predictions: Sequence[Prediction]
+) -> dict[str, Any]:
+    """Write `predictions.csv`, `predictions.json` and `page.html` into a folder; returns the JSON.
+
+    Raises:
+        StorageError: The disk is full or the folder may not be written.
+    """
+    called = predictor.called_from[0] if predictor.called_from else None
+    write_table(out / "predictions.csv", predictions, predictor.names, called)
+    table = as_json(predictor, predictions)
+    write_atomically(out / "predictions.json", json.dumps(table, indent=1).encode(), mode=0o600)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = list(zip(records, predictions, strict=True))[:MOST_SHOWN]
+    page = environment.get_template("page.html").render(
+        found=table,
+        names=predictor.names,
+        pictures=list(_pictures(predictor, shown)),
+        left_out=len(predictions) - len(shown),
+        dont_know=DONT_KNOW,
+        share=percent,
+    )
+    write_atomically(out / "page.html", page.encode(), mode=0o600)
+    return table
+
+
+def _pictures(
+    predictor: Predictor, shown: Sequence[tuple[Record, Prediction]]
+) -> Iterator[dict[str, Any]]:
+    """What the page shows of each image."""
+    for record, said in track(shown, "drawing the page", len(shown)):
+        telling = [region for region in said.regions if region.similarity >= TELLING]
+        picture = {"said": said, "note": note_of(said), "regions": telling}
+        picture |= dict.fromkeys(("image", "map", "likely"), "")
+        if said.probabilities:
+            likely = max(said.probabilities, key=lambda name: said.probabilities[name])
+            try:
+                pixels, likeness = predictor.models.class_map(record, predictor.names.index(likely))
+            except DataError:  # it has gone since
+                yield picture
+                continue
+            picture |= {
+                "likely": likely,
+                "image": _embedded(Image.fromarray(pixels)),
+                "map": _embedded(heat_map(pixels, likeness)),
+            }
+        yield picture
+
+
+def heat_map(pixels: NDArray[np.uint8], likeness: NDArray[np.floating[Any]]) -> Image.Image:
+    """Likeness [g, g] laid over pixels [S, S, 3]: the warmer, the more like the class.
+
+    Colours begin where a patch is no more like the class than like the others, and end at the most
+    likely patch: a map of an image that is like it nowhere stays grey.
+    """
+    side = len(pixels)
+    rows = Image.fromarray(np.asarray(likeness, dtype=np.float32)).resize(
+        (side, side), Image.Resampling.BILINEAR
+    )
+    positive = np.clip(np.asarray(rows), 0, None)
+    strength = positive / max(float(positive.max()), 0.05)
+    colours = colormaps["inferno"](strength)[..., :3] * 255
+    grey = pixels.mean(axis=2, keepdims=True)
+    shown = (1 - 0.6 * strength[..., None]) * grey + 0.6 * strength[..., None] * colours
+    return Image.fromarray(np.round(shown).astype(np.uint8))
+
+
+def _embedded(image: Image.Image) -> str:
+    """An image as part of a page."""
+    data = io.BytesIO()
+    image.resize((MAP_SIDE, MAP_SIDE), Image.Resampling.BICUBIC).save(data, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
