@@ -18,6 +18,7 @@ from rich.table import Table
 from hica.deployment.keys import fingerprint
 from hica.deployment.kit import KIT, STUDY, read_kit, read_roster, roster_sha256
 from hica.errors import ConfigurationError
+from hica.hub import PINNED
 from hica.printable import printable
 from hica.secure_sum.forms import threshold_of
 from hica.steps.plan import kinds_asked, steps_of
@@ -257,7 +258,10 @@ def tower_words(study: Study) -> str:
     model = study.model
     if model.checkpoint is not None:
         return f"{model.image}, weights {model.checkpoint}"
-    if model.pretrained is None and not model.image.startswith("hf-hub:"):
+    scheme, _, place = model.image.partition(":")
+    if scheme in ("local-dir", "hf") and not PINNED.fullmatch(place):
+        return f"{model.image}, weights of that folder"
+    if model.pretrained is None and scheme not in ("hf", "hf-hub"):
         return f"{model.image}, weights as built in"
     return f"{model.image}, weights {model.pretrained or 'of that name'}: {OF_A_HUB}"
 

@@ -16,9 +16,10 @@ from hica.errors import EXIT_CODES, INTERRUPTED
 from hica.printable import plain
 from hica.storage import keep_private, write_atomically
 from hica.study import load_study
+from hica_server.backbone_commands import app as backbone_app
 from hica_server.findings.commands import app as findings_app
 from hica_server.findings.draft import refuse_existing
-from hica_server.folder_arguments import RUN_FOLDER, STUDY_FOLDER
+from hica_server.folder_arguments import RUN_FOLDER, Root
 from hica_server.settings import Folder, load_settings
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(findings_app, name="findings")
+app.add_typer(backbone_app, name="backbone")
 
 
 @app.callback()
@@ -34,10 +36,6 @@ def common(version: Version = False) -> None:
     """Options of every command."""
 
 
-Root = Annotated[
-    Path,
-    typer.Argument(metavar="DIR", click_type=STUDY_FOLDER, help="What `hica-server init` made."),
-]
 Run = Annotated[
     Path, typer.Argument(click_type=RUN_FOLDER, help="Folder of a finished run, or a study's.")
 ]

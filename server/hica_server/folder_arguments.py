@@ -1,6 +1,9 @@
 """The coordinator's folders as people type them: a file in one stands for it."""
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from hica.deployment.path_arguments import PathArgument
 from hica.errors import ConfigurationError
@@ -51,3 +54,8 @@ def no_folder(path: Path) -> str:
 
 STUDY_FOLDER = StudyFolder()
 RUN_FOLDER = RunFolder()
+
+Root = Annotated[
+    Path,
+    typer.Argument(metavar="DIR", click_type=STUDY_FOLDER, help="What `hica-server init` made."),
+]

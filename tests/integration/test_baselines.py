@@ -169,3 +169,5 @@ def test_untrained_factors_are_zero_shot_on_the_sites_own_features(with_weights,
 def test_without_pinned_weights_no_tower_is_trained(with_weights):
     drawn = changed(with_weights[0], {"model": {"checkpoint": None, "sha256": None}})
     assert runnable(drawn, list(ON_IMAGES)) == []
+    folder = changed(drawn, {"model": {"image": "hf:clip"}})
+    assert runnable(folder, list(ON_IMAGES)) == list(ON_IMAGES)

@@ -4,7 +4,6 @@ The ViT-B model costs about half a minute an image on a CPU, so callers compute 
 cache them.
 """
 
-import pickle
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,10 @@ from torch import Tensor
 from hica.errors import WeightsError
 from hica.images.cache import file_sha256
 from hica.regions.base import Mask, Pixels
+from hica.towers.reading import load_weights, read_weights
 
+POSITIONS = "image_encoder.pos_embed"
+"""A weight that every model of the family has."""
 MODEL_OF_WIDTH = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
 
 
@@ -28,7 +30,8 @@ class Sam:
     use and kept.
 
     Attributes:
-        checkpoint: State dict of a segment-anything model (`sam_vit_b_01ec64.pth`, MedSAM, ...).
+        checkpoint: Weights of a segment-anything model (`sam_vit_b_01ec64.pth`, MedSAM, ...), as
+            `hica.towers.reading` reads them.
         model: Which model the weights are of: `vit_b`, `vit_l` or `vit_h`.
         device: Where the model runs, `cpu` or `cuda`.
         points_per_side: The image is prompted at a grid of this side; time grows with its square.
@@ -65,16 +68,17 @@ class Sam:
     def _generator(self) -> Any:
         from segment_anything import SamAutomaticMaskGenerator, sam_model_registry
 
-        weights = self._read_weights()
+        self._require_checkpoint()
+        weights = read_weights(self.checkpoint, own=[POSITIONS])
         with torch.random.fork_rng(devices=[]):  # its random start must not move the caller's seed
             network = sam_model_registry[self.model]()
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError:
+        positions = network.state_dict()[POSITIONS].shape
+        if POSITIONS not in weights or weights[POSITIONS].shape != positions:
             raise WeightsError(
                 f"{self.checkpoint}: not the weights of a segment-anything {self.model} model "
                 f"(regions.model); {_remedy(weights)}"
-            ) from None
+            )
+        load_weights(network, weights, self.checkpoint, f"segment-anything {self.model}")
         return SamAutomaticMaskGenerator(
             network.to(self.device),
             points_per_side=self.points_per_side,
@@ -82,19 +86,6 @@ class Sam:
             stability_score_thresh=self.min_stability,
             min_mask_region_area=0,  # more than 0 needs OpenCV
         )
-
-    def _read_weights(self) -> dict[str, Tensor]:
-        self._require_checkpoint()
-        try:
-            weights = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError):
-            weights = None
-        if not isinstance(weights, dict):
-            raise WeightsError(
-                f"{self.checkpoint}: not a PyTorch state dict, or cut short; download it again and "
-                "compare its sha256 (regions.checkpoint)"
-            )
-        return weights
 
     def _require_checkpoint(self) -> None:
         if not self.checkpoint.is_file():
@@ -107,7 +98,7 @@ class Sam:
 
 def _remedy(weights: dict[str, Tensor]) -> str:
     """What to change, guessed from the width of the image encoder in the checkpoint."""
-    positions = weights.get("image_encoder.pos_embed")
+    positions = weights.get(POSITIONS)
     model = MODEL_OF_WIDTH.get(positions.shape[-1]) if positions is not None else None
     if model is None:
         return "set regions.checkpoint to an original segment-anything checkpoint"

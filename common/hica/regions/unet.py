@@ -8,12 +8,13 @@ github.com/milesial/Pytorch-UNet, for a depth of L (4 there) and widths w₀ …
 |---|---|
 | `inc.double_conv` | two 3×3 convolutions, channels → w₀ → w₀ |
 | `down{i}.maxpool_conv.1.double_conv`, i = 1 … L | after 2×2 max pooling, w_{i-1} → w_i → w_i |
-| `up{j}.up`, j = 1 … L | transposed 2×2 convolution with stride 2, w_{i+1} → w_i, i = L - j |
-| `up{j}.conv.double_conv` | of the skip and, after it, the result of `up`: 2·w_i → w_i → w_i |
+| `up{j}.up`, j = 1 … L | transposed 2×2 convolution with stride 2, u_j → w_{L-j}; or bilinear |
+| `up{j}.conv.double_conv` | of the skip (w_i) and, after it, the result of `up`: → m_j → u_{j+1} |
 | `outc.conv` | 1×1 convolution, w₀ → classes |
 
 In each `double_conv`, `0` and `3` are the convolutions (with or without bias), `1` and `4` the
-norms, each followed by ReLU.
+norms, each followed by ReLU. All widths are read from the weights. `mask_values`, which training
+there saves beside them, is left out: regions are all classes but the first.
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +28,10 @@ from torch.nn import functional
 from hica.errors import WeightsError
 from hica.images.cache import file_sha256
 from hica.regions.base import Mask, Pixels, components
-from hica.towers.weights import load_weights, read_weights
+from hica.towers.reading import load_weights, read_weights
+
+FIRST = "inc.double_conv.0.weight"
+"""A weight that every one of them has."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class UNet:
     are ordered by the mean probability of their class. The network is loaded at first use and kept.
 
     Attributes:
-        checkpoint: State dict, `.safetensors` or what `torch.load(weights_only=True)` reads.
+        checkpoint: Weights, as `hica.towers.reading` reads them.
         device: Where the network runs, `cpu` or `cuda`.
         min_area: Smaller components, as a share of the image, are dropped.
 
@@ -79,18 +83,20 @@ class UNet:
     @cached_property
     def _network(self) -> "Network":
         self._require_checkpoint()
-        state = read_weights(self.checkpoint)
+        state = read_weights(self.checkpoint, own=[FIRST])
         shapes = _shapes(state)
         if shapes is None:
             raise WeightsError(
                 f"{self.checkpoint}: not a plain U-Net of grey or RGB images; regions.checkpoint "
                 'must have the weights of github.com/milesial/Pytorch-UNet, "inc.double_conv.0" to '
-                '"outc.conv" (bilinear=False)'
+                '"outc.conv"'
             )
-        channels, widths, classes, has_bias = shapes
         with torch.random.fork_rng(devices=[]):  # its random start must not move the caller's seed
-            network = Network(channels, widths, classes, has_bias)
-        name = f"a U-Net of widths {widths}, {channels} channels and {classes} classes"
+            network = Network(shapes)
+        name = (
+            f"a U-Net of widths {list(shapes.widths)}, {shapes.channels} channels and "
+            f"{shapes.classes} classes"
+        )
         load_weights(network, state, self.checkpoint, name)
         return network.eval().to(self.device)
 
@@ -103,15 +109,39 @@ class UNet:
             )
 
 
+@dataclass(frozen=True)
+class Shapes:
+    """Everything that is different from one plain U-Net to another."""
+
+    channels: int
+    widths: tuple[int, ...]
+    """w₀ … w_L, of the way down."""
+    middles: tuple[int, ...]
+    """m₁ … m_L: between the two convolutions of each step up."""
+    ups: tuple[int, ...]
+    """u₂ … u_{L+1}: of the result of each step up."""
+    classes: int
+    has_bias: bool
+    bilinear: bool
+
+    @classmethod
+    def usual(
+        cls, channels: int, widths: list[int], classes: int, has_bias: bool = False
+    ) -> "Shapes":
+        """With transposed convolutions, and widths that are halved in every step up."""
+        back = tuple(widths[-2::-1])
+        return cls(channels, tuple(widths), back, back, classes, has_bias, bilinear=False)
+
+
 class DoubleConv(nn.Module):
     """Two convolutions, each with batch norm and ReLU."""
 
-    def __init__(self, inputs: int, outputs: int, has_bias: bool) -> None:
+    def __init__(self, inputs: int, middle: int, outputs: int, has_bias: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for width in (inputs, outputs):
-            conv = nn.Conv2d(width, outputs, 3, padding=1, bias=has_bias)
-            layers += [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
+        for before, after in ((inputs, middle), (middle, outputs)):
+            conv = nn.Conv2d(before, after, 3, padding=1, bias=has_bias)
+            layers += [conv, nn.BatchNorm2d(after), nn.ReLU()]
         self.double_conv = nn.Sequential(*layers)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -123,19 +153,26 @@ class DoubleConv(nn.Module):
 class Network(nn.Module):
     """The U-Net of the module's table."""
 
-    def __init__(self, channels: int, widths: list[int], classes: int, has_bias: bool) -> None:
+    def __init__(self, shapes: Shapes) -> None:
         super().__init__()
-        self.channels = channels
+        widths, bias = shapes.widths, shapes.has_bias
+        self.channels = shapes.channels
         self.depth = len(widths) - 1
-        self.inc = DoubleConv(channels, widths[0], has_bias)
+        self.inc = DoubleConv(self.channels, widths[0], widths[0], bias)
+        below = widths[-1]
         for i in range(1, len(widths)):
-            down = nn.Sequential(nn.MaxPool2d(2), DoubleConv(widths[i - 1], widths[i], has_bias))
+            double = DoubleConv(widths[i - 1], widths[i], widths[i], bias)
+            down = nn.Sequential(nn.MaxPool2d(2), double)
             self.add_module(f"down{i}", nn.ModuleDict({"maxpool_conv": down}))
-            above, below = widths[-i - 1], widths[-i]
-            up = nn.ConvTranspose2d(below, above, 2, stride=2)
-            conv = DoubleConv(2 * above, above, has_bias)
+            skip, middle, out = widths[-i - 1], shapes.middles[i - 1], shapes.ups[i - 1]
+            up: nn.Module = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+            if not shapes.bilinear:
+                up = nn.ConvTranspose2d(below, skip, 2, stride=2)
+            inputs = skip + (below if shapes.bilinear else skip)
+            conv = DoubleConv(inputs, middle, out, bias)
             self.add_module(f"up{i}", nn.ModuleDict({"up": up, "conv": conv}))
-        self.outc = nn.ModuleDict({"conv": nn.Conv2d(widths[0], classes, 1)})
+            below = out
+        self.outc = nn.ModuleDict({"conv": nn.Conv2d(below, shapes.classes, 1)})
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, channels, H, W] to logits [B, classes, H, W]."""
@@ -155,14 +192,30 @@ class Network(nn.Module):
         return logits
 
 
-def _shapes(state: dict[str, Tensor]) -> tuple[int, list[int], int, bool] | None:
-    """Channels, widths, classes and whether convolutions have a bias; None if it is no U-Net."""
-    names = ["inc.double_conv.0.weight"]
-    while (name := f"down{len(names)}.maxpool_conv.1.double_conv.0.weight") in state:
-        names.append(name)
-    weights = [state.get(name) for name in (*names, "outc.conv.weight")]
-    kernels = [weight for weight in weights if weight is not None and weight.ndim == 4]
-    if len(kernels) < len(weights) or kernels[0].shape[1] not in (1, 3):
+def _shapes(state: dict[str, Tensor]) -> Shapes | None:
+    """What the weights' shapes say; None if it is no U-Net."""
+    downs, firsts, seconds = [FIRST], list[str](), list[str]()
+    while (name := f"down{len(downs)}.maxpool_conv.1.double_conv.0.weight") in state:
+        firsts.append(f"up{len(downs)}.conv.double_conv.0.weight")
+        seconds.append(f"up{len(downs)}.conv.double_conv.3.weight")
+        downs.append(name)
+    kernels = [state.get(name) for name in (*downs, *firsts, *seconds, "outc.conv.weight")]
+    if any(kernel is None or kernel.ndim != 4 for kernel in kernels):
         return None
-    *widths, classes = (len(kernel) for kernel in kernels)
-    return kernels[0].shape[1], widths, classes, "inc.double_conv.0.bias" in state
+    widths, middles, ups = (
+        tuple(len(state[name]) for name in names) for names in (downs, firsts, seconds)
+    )
+    channels = state[FIRST].shape[1]
+    return (
+        None
+        if channels not in (1, 3)
+        else Shapes(
+            channels,
+            widths,
+            middles,
+            ups,
+            len(state["outc.conv.weight"]),
+            has_bias=FIRST.replace("weight", "bias") in state,
+            bilinear="up1.up.weight" not in state and "up1.up.bias" not in state,
+        )
+    )

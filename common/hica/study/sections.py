@@ -48,16 +48,18 @@ class ModelSection(Section):
     """`[model]`: the towers and what of the image tower is trained."""
 
     image: str = "tiny"
-    """`tiny`, `timm/NAME`, or what open_clip takes (`ViT-B-16`, `hf-hub:…`, `local-dir:…`)."""
+    """`tiny`, `timm/NAME`, `hf:FOLDER` (a model as it is on the hub), or what open_clip takes
+    (`ViT-B-16`, `hf-hub:…`, `local-dir:…`); what to write of which weights: `docs/weights.md`."""
     text: str = "tiny"
-    """`tiny` (built in, trained on the study's texts), `same` (the image tower's own pair), or
-    what open_clip takes."""
+    """`tiny` (built in, trained on the study's texts), `same` (the image tower's own pair),
+    `hf:FOLDER`, or what open_clip takes."""
     pretrained: str | None = None
     """timm's or open_clip's tag of weights of `image`, for example `openai`; needs `sha256`."""
     checkpoint: str | None = None
     """Weights on disk, found below the site's own data or checkpoint folder."""
     sha256: Sha256 | None = None
-    """Hash of `checkpoint` or of the tag's file, so that all sites start from the same weights."""
+    """Hash of `checkpoint`, of the tag's file or of the folder of `hf:` and `local-dir:`, so that
+    all sites start from the same weights."""
     pad_type: Literal["", "same"] = ""
     """timm's `pad_type`: `same` for weights converted from TensorFlow."""
     image_size: PositiveInt | None = None

@@ -6,8 +6,10 @@
 | `timm/NAME` | timm's | – |
 | `same` | – | the text side of the image tower |
 | `ViT-B-16`, `hf-hub:…`, `local-dir:…` | open_clip's | open_clip's |
+| `hf:…` | transformers', open_clip's or timm's, as the folder has it | likewise |
 
-timm and open_clip are imported only when one of theirs is asked for.
+timm, open_clip and transformers are imported only when one of theirs is asked for.
+What users have and what they write: `docs/weights.md`.
 """
 
 from pathlib import Path
@@ -38,17 +40,18 @@ def load_image_tower(
     """Build an image tower; the same arguments give the same weights on every machine.
 
     Args:
-        image: `tiny`, `timm/NAME`, or a name open_clip takes.
+        image: `tiny`, `timm/NAME`, `hf:…`, or a name open_clip takes.
         pretrained: Tag of weights that timm or open_clip know; needs `sha256`.
         checkpoint: Weights on disk; goes before `pretrained`.
-        sha256: Expected hash of `checkpoint`, or of the file of `pretrained`, in hex.
+        sha256: Expected hash of `checkpoint`, of the file of `pretrained`, or of a folder
+            (`hica.towers.folders.folder_sha256`), in hex.
         pad_type: timm's; `same` for weights converted from TensorFlow.
         image_size: Side S in pixels; default the model's own.
         mean: Mean of the colours in 0..1; default the weights' own (`hica.towers.preprocessing`).
         std: Their standard deviation; default the weights' own.
         seed: What weights are drawn from where neither `pretrained` nor `checkpoint` gives them;
             only `train = "full"` makes sense of drawn weights.
-        weights: Folder below which a `local-dir:` lies.
+        weights: Folder below which a `local-dir:` or `hf:` lies.
         hubs: Whether what is pinned may be fetched from a hub.
 
     Raises:
@@ -79,6 +82,10 @@ def load_image_tower(
         from hica.towers.timm_tower import load_timm
 
         return load_timm(image.removeprefix("timm/"), wanted)
+    if image.startswith("hf:"):
+        from hica.towers import hub_layouts
+
+        return hub_layouts.load_image(image, wanted)
     if wanted.pad_type:
         raise ConfigurationError(
             f'model.pad_type = "{wanted.pad_type}": only timm/… towers have one; remove it'
@@ -100,7 +107,7 @@ def load_text_tower(
     weights: Path = Path(),
     hubs: bool = False,
 ) -> TextTower:
-    """Build a text tower: `tiny`, `same` (the text side of `image`), or a name open_clip takes.
+    """Build a text tower: `tiny`, `same` (the text side of `image`), `hf:…`, or one of open_clip.
 
     `pretrained` is open_clip's tag of the weights; `checkpoint`, with `same` only, are weights on
     disk of the whole pair, and `sha256` the hash in hex of either; without them weights are drawn
@@ -121,8 +128,6 @@ def load_text_tower(
             f'model.text = "{text}": {image if text == "same" else text} has no text side; '
             'use model.text = "tiny", or a name open_clip takes'
         )
-    from hica.towers.openclip import load_text
-
     same = text == "same"
     wanted = Wanted(
         pretrained,
@@ -136,4 +141,11 @@ def load_text_tower(
         weights=weights,
         hubs=hubs,
     )
-    return load_text(image if same else text, wanted)
+    name = image if same else text
+    if name.startswith("hf:"):
+        from hica.towers import hub_layouts
+
+        return hub_layouts.load_text(name, wanted)
+    from hica.towers.openclip import load_text
+
+    return load_text(name, wanted)

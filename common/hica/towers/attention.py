@@ -21,20 +21,25 @@ class SplitAttention(nn.Module):
         """Take over the weights.
 
         Raises:
-            ValueError: The attention adds keys (`bias_k`, `add_zero_attn`) or differs in the width
-                of queries and keys; no tower here does.
+            ValueError: The attention adds keys (`bias_k`, `add_zero_attn`); no tower here does.
         """
         super().__init__()
-        adds_keys = attention.bias_k is not None or attention.add_zero_attn
-        if adds_keys or attention.in_proj_weight is None:
-            raise ValueError("only nn.MultiheadAttention of one width without added keys is split")
+        if attention.bias_k is not None or attention.add_zero_attn:
+            raise ValueError("only nn.MultiheadAttention without added keys is split")
         self.num_heads = attention.num_heads
         self.batch_first = attention.batch_first
         self.dropout = attention.dropout
         biases: Any = (None, None, None)
         if attention.in_proj_bias is not None:
             biases = attention.in_proj_bias.chunk(3)
-        weights = attention.in_proj_weight.chunk(3)
+        if attention.in_proj_weight is None:  # keys of another width, as in CoCa's pooling
+            weights: Any = (
+                attention.q_proj_weight,
+                attention.k_proj_weight,
+                attention.v_proj_weight,
+            )
+        else:
+            weights = attention.in_proj_weight.chunk(3)
         self.q, self.k, self.v = (_linear(*pair) for pair in zip(weights, biases, strict=True))
         self.out = _linear(attention.out_proj.weight, attention.out_proj.bias)
 

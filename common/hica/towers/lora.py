@@ -67,13 +67,18 @@ Place = tuple[nn.Module, str, nn.Linear | nn.Conv2d]
 
 
 def _attention_layers(tower: nn.Module) -> list[Place]:
-    """Linear layers directly inside an attention: a module that knows its number of heads."""
+    """Linear layers directly inside an attention: a module that knows its number of heads.
+
+    Left out is one whose weight the attention takes out of it: EVA's and BEiT's, to which a bias of
+    queries alone is added.
+    """
     return [
         (module, name, child)
         for module in tower.modules()
         if hasattr(module, "num_heads")
         for name, child in module.named_children()
         if isinstance(child, nn.Linear)
+        and not (name == "qkv" and getattr(module, "q_bias", None) is not None)
     ]
 
 

@@ -1,139 +1,49 @@
-"""Towers of open_clip's contrastive pairs: built-in names, `hf-hub:…` and `local-dir:…`.
+"""Loading open_clip's contrastive pairs: built-in names, `hf-hub:…` and `local-dir:…`.
 
 The transform comes with the weights (`visual.preprocess_cfg`), so that the two cannot drift apart.
 Nothing that comes with a model runs code: see `hica.towers.openclip_config`.
 """
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import open_clip
 import torch
-from open_clip.hf_model import HFTextEncoder
+from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
-from torch import Tensor, nn
 
 from hica import hub
-from hica.below import below
 from hica.errors import ConfigurationError, WeightsError
-from hica.hub import stay_offline
 from hica.images.preprocess import Preprocess
-from hica.model_folder import look_through, read_json
-from hica.towers.base import Encoded, ImageTower, TextTower
-from hica.towers.openclip_config import CONFIG, read_config
-from hica.towers.preprocessing import transform
-from hica.towers.timm_tower import TimmTower
-from hica.towers.weights import Wanted, check_hash, draw_weights, fingerprint
-
-LOCAL, HUB = "local-dir:", "hf-hub:"
-_TEXTS = ("*.json", "*.txt", "*.model")
-FILES = (
-    (*_TEXTS, "open_clip_model.safetensors"),
-    (*_TEXTS, "open_clip_pytorch_model.bin"),
+from hica.towers.base import ImageTower
+from hica.towers.folders import check_pin, weights_in
+from hica.towers.openclip_checkpoint import load_pair
+from hica.towers.openclip_config import CONFIG
+from hica.towers.openclip_source import (
+    LOCAL,
+    WEIGHTS,
+    Source,
+    find_source,
+    load_tokenizer,
 )
-"""What is fetched of a model on a hub: the second where there is none of the first."""
+from hica.towers.openclip_towers import (
+    OpenCLIPImageTower,
+    OpenCLIPResNetTower,
+    OpenCLIPTextTower,
+)
+from hica.towers.preprocessing import transform
+from hica.towers.reading import check_hash
+from hica.towers.text_config import write_text_config
+from hica.towers.timm_tower import TimmTower
+from hica.towers.weights import Wanted, draw_weights
+
 OF_A_TAG = ("mean", "std", "interpolation", "resize_mode")
 """What open_clip takes of a tag's own settings for the transform."""
-
-
-class OpenCLIPImageTower(ImageTower):
-    """open_clip's own ViT. Its patch tokens, which it leaves unprojected, go the image token's way.
-
-    The projection, a raw parameter there, becomes a Linear layer, which LoRA and DP-SGD can handle.
-    """
-
-    def __init__(self, visual: VisionTransformer, name: str, preprocess: Preprocess) -> None:
-        """Wrap a ViT that holds its weights already.
-
-        Raises:
-            ConfigurationError: It pools by attention (CoCa), so that its patches have no place in
-                the joint space, or its patches form no square.
-        """
-        super().__init__()
-        rows, columns = visual.grid_size
-        if visual.attn_pool is not None or visual.proj is None or rows != columns:
-            raise ConfigurationError(
-                f'model.image = "{name}": patches of a CoCa tower, of one without projection or of '
-                "one that is not square cannot be placed beside its images; use a CLIP model"
-            )
-        self.name = name
-        self.preprocess = preprocess
-        self.grid = rows
-        width, self.dim = visual.proj.shape
-        self.projection = nn.Linear(width, self.dim, bias=False, device="meta")
-        self.projection.weight = nn.Parameter(visual.proj.detach().T.contiguous())
-        visual.proj = None
-        self.visual = visual.eval()
-        self.fingerprint = fingerprint(f"{name} {preprocess}", self)
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The transformer's layers."""
-        return list(self.visual.transformer.resblocks)
-
-    def stem(self, images: Tensor) -> Tensor:
-        """[B, 3, S, S] to tokens [B, 1 + N, width]."""
-        tokens: Tensor = self.visual._embeds(images)
-        return tokens
-
-    def head(self, hidden: Tensor) -> Encoded:
-        """[B, 1 + N, width] to pooled and patches."""
-        pooled, _ = self.visual._pool(hidden)
-        patches = self.visual.ln_post(hidden[:, 1:])
-        return Encoded(self.projection(pooled), self.projection(patches))
-
-    def head_modules(self) -> list[nn.Module]:
-        """The last norm and the projection."""
-        return [self.visual.ln_post, self.projection]
-
-
-class OpenCLIPTextTower(TextTower):
-    """The text side of a pair: CLIP's transformer, or a Hugging Face encoder (BiomedCLIP)."""
-
-    text: Any
-
-    def __init__(self, text: Any, tokenizer: Any, name: str) -> None:
-        super().__init__()
-        self.text = text.eval()
-        self.tokenizer = tokenizer
-        self.name = name
-        self.dim = text.output_dim
-        self.hugging_face = isinstance(text, HFTextEncoder)
-        self.pad_id = text.config.pad_token_id if self.hugging_face else text.pad_id
-        self.causal = not self.hugging_face and text.attn_mask is not None
-
-    @property
-    def token_embedding(self) -> Tensor:
-        """[vocabulary, width]."""
-        if self.hugging_face:
-            weight: Tensor = self.text.transformer.get_input_embeddings().weight
-        else:
-            weight = self.text.token_embedding.weight
-        return weight
-
-    def tokenize(self, texts: list[str]) -> Tensor:
-        """The pair's own tokens, padded to its context length; long [B, L]."""
-        tokens: Tensor = self.tokenizer(texts)
-        return tokens
-
-    def token_states(self, tokens: Tensor) -> Tensor:
-        """[B, L, width]."""
-        if self.hugging_face:
-            attended = (tokens != self.pad_id).long()
-            states: Tensor = self.text.transformer(
-                input_ids=tokens, attention_mask=attended
-            ).last_hidden_state
-            return states
-        hidden, mask = self.text._embeds(tokens)
-        states = self.text.ln_final(self.text.transformer(hidden, attn_mask=mask))
-        return states[:, : tokens.shape[1]]
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """[B, dim]."""
-        sentences: Tensor = self.text(tokens)
-        return sentences
 
 
 def load_image(name: str, wanted: Wanted) -> ImageTower:
@@ -143,14 +53,18 @@ def load_image(name: str, wanted: Wanted) -> ImageTower:
         WeightsError: Weights that are missing, of another hash or of another model.
         ConfigurationError: open_clip does not know the model, or its patches cannot be used.
     """
-    source = _source(name, wanted, "model.image")
+    source = find_source(name, wanted, "model.image")
     visual: Any = _create(source, wanted).visual
     preprocess, sources = _preprocess(visual.preprocess_cfg, source, wanted)
     tower: ImageTower
     if isinstance(visual, VisionTransformer):
-        tower = OpenCLIPImageTower(visual, name, preprocess)
+        tower = OpenCLIPImageTower(visual, name, preprocess, source.identity)
+    elif isinstance(visual, ModifiedResNet):
+        tower = OpenCLIPResNetTower(visual, name, preprocess, source.identity)
     elif isinstance(visual, TimmModel) and "pool" not in dict(visual.head.named_children()):
-        tower = TimmTower(visual.trunk, name, preprocess, projection=visual.head)
+        tower = TimmTower(
+            visual.trunk, name, preprocess, projection=visual.head, identity=source.identity
+        )
     else:
         raise ConfigurationError(
             f'model.image = "{name}": patches of a {type(visual).__name__} cannot be placed in the '
@@ -167,123 +81,78 @@ def load_text(name: str, wanted: Wanted) -> OpenCLIPTextTower:
         WeightsError: Weights or a tokenizer that are missing, or of another model.
         ConfigurationError: open_clip does not know the model.
     """
-    source = _source(name, wanted, "model.text")
+    source = find_source(name, wanted, "model.text")
     text = _create(source, wanted).text
-    return OpenCLIPTextTower(text, _tokenizer(source), name)
+    return OpenCLIPTextTower(text, load_tokenizer(source, wanted), name)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where a pair comes from: a folder that was looked through, or open_clip's own list."""
-
-    name: str
-    """As the study has it."""
-    key: str
-    """The setting that has it."""
-    folder: Path | None
-    model: dict[str, Any]
-    """Parameters of its constructor."""
-
-    @property
-    def says_colours(self) -> bool:
-        """Whether the folder's configuration has the mean and std of its weights."""
-        if self.folder is None:
-            return False
-        said = read_json(self.folder / CONFIG).get("preprocess_cfg", {})
-        return bool(said.get("mean") and said.get("std"))
-
-
-def _source(name: str, wanted: Wanted, key: str) -> _Source:
-    """Find a pair and read its configuration."""
-    stay_offline()
-    if name.startswith(LOCAL):
-        folder = below(wanted.weights, name.removeprefix(LOCAL), key)
-        if not (folder / CONFIG).is_file():
-            raise WeightsError(
-                f"{key}: {folder / CONFIG}: no such file; a local-dir:FOLDER below the folder of "
-                f"weights needs {CONFIG}, weights and a tokenizer"
-            )
-        look_through(folder, key)
-        return _Source(name, key, folder, read_config(folder, key))
-    if name.startswith(HUB):
-        folder = hub.model(name.removeprefix(HUB), FILES, wanted.hubs, key)
-        return _Source(name, key, folder, read_config(folder, key))
-    listed = name.replace("/", "-")
-    if listed not in open_clip.list_models():
-        raise ConfigurationError(
-            f'model: "{name}" is not a model that open_clip knows; use tiny, timm/NAME, a name '
-            f"from open_clip.list_models(), {HUB}OWNER/NAME@COMMIT or {LOCAL}FOLDER"
-        )
-    return _Source(name, key, None, open_clip.get_model_config(listed))
-
-
-def _tokenizer(source: _Source) -> Any:
-    """The pair's tokenizer, from its folder or from this machine; no code comes with it."""
-    closed: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
-    from_transformers = bool(source.model["text_cfg"].get("hf_tokenizer_name"))
-    try:
-        tokenizer = open_clip.get_tokenizer(
-            f"{LOCAL}{source.folder}" if source.folder else source.name,
-            **(closed if from_transformers else {}),
-        )
-        # transformers makes an empty tokenizer, to which all words are one, of a missing file.
-        one, two = tokenizer(["mass"]), tokenizer(["lungs"])
-        problem = "it takes different words for the same" if one.equal(two) else ""
-    except Exception as error:  # transformers and its hub raise many kinds
-        problem = str(error)
-    if problem:
-        raise WeightsError(
-            f"{source.name}: its tokenizer could not be loaded ({problem}); a {LOCAL}FOLDER needs "
-            f"tokenizer.json beside {CONFIG}; it is taken from nowhere else"
-        )
-    return tokenizer
-
-
-def _create(source: _Source, wanted: Wanted) -> Any:
+def _create(source: Source, wanted: Wanted) -> Any:
     """The pair; weights from the checkpoint, else the folder or the tag, else the seed."""
-    name, checkpoint = source.name, wanted.checkpoint
-    if checkpoint is not None:
-        check_hash(checkpoint, wanted.sha256)
+    name, file = source.name, wanted.checkpoint
+    settings: dict[str, Any] = {}
     tag: dict[str, Any] = {}
-    file: Path | None = None
-    if checkpoint is None and source.folder is None and wanted.pretrained is not None:
-        tag = open_clip.get_pretrained_cfg(name.replace("/", "-"), wanted.pretrained)
-        file = _file_of_tag(tag, source, wanted)
-    given = checkpoint is None and (source.folder is not None or file is not None)
-    settings = source.model
+    pin = wanted.sha256
     if source.folder is not None:
+        if file is None:
+            file, pin = weights_in(source.folder, WEIGHTS, source.key), None
+            check_pin(name.partition(":")[2], source.folder, file, wanted, source.key)
         # Nothing but what was checked: these go before what open_clip reads in the file again.
-        vision = {**settings["vision_cfg"], "timm_model_pretrained": False}
+        vision = {**source.model["vision_cfg"], "timm_model_pretrained": False}
         if wanted.image_size is not None:
             vision["image_size"] = wanted.image_size
-        settings = {**settings, "vision_cfg": vision}
+        settings = {**source.model, "vision_cfg": vision}
+    elif file is None and wanted.pretrained is not None:
+        tag = open_clip.get_pretrained_cfg(name.replace("/", "-"), wanted.pretrained)
+        file, pin = _file_of_tag(tag, source, wanted), None
+        settings = {"quick_gelu": bool(tag.get("quick_gelu"))}  # as its weights were trained
     try:
-        with torch.random.fork_rng(devices=[]):
+        with _untold(), torch.random.fork_rng(devices=[]), TemporaryDirectory() as texts:
+            if source.folder and file and settings["text_cfg"].get("hf_model_name"):
+                written = write_text_config(
+                    Path(texts), source.folder, settings["text_cfg"]["hf_model_name"], file
+                )
+                text = {**settings["text_cfg"], "hf_model_name": str(written)}
+                settings = {**settings, "text_cfg": {**text, "hf_model_pretrained": False}}
             pair = open_clip.create_model(
                 f"{LOCAL}{source.folder}" if source.folder else name,
-                pretrained=str(file) if file else None,
-                load_weights=given,
-                require_pretrained=given,
+                load_weights=False,
                 pretrained_text=False,
                 force_custom_text=True,
                 force_image_size=wanted.image_size,
                 force_preprocess_cfg={key: tag[key] for key in OF_A_TAG if key in tag},
-                **(settings if source.folder else {}),
+                **settings,
             )
-            if checkpoint is not None:
-                open_clip.load_checkpoint(pair, str(checkpoint), strict=True)
+    except WeightsError:
+        raise
     except Exception as error:  # open_clip, transformers and the hub raise many kinds
-        found = checkpoint or file or name
+        why = str(error).strip().partition("\n")[0]
         raise WeightsError(
-            f"{found}: no weights of {name} could be loaded ({error}); check {source.key}, or "
-            f"put the whole folder of the model below the folder of weights and use {LOCAL}FOLDER"
+            f"{name}: open_clip could not build the model ({why}); check {source.key}, or put the "
+            f"whole folder of the model below the folder of weights and use {LOCAL}FOLDER"
         ) from None
-    if checkpoint is None and not given:
+    if file is None:
         draw_weights(pair, wanted.seed)
+    else:
+        load_pair(pair, file, pin, name)
     return pair
 
 
-def _file_of_tag(tag: dict[str, Any], source: _Source, wanted: Wanted) -> Path:
+@contextmanager
+def _untold() -> Iterator[None]:
+    """Pass over open_clip's warning of random weights, in whose place others are put."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "initialized randomly" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(other)
+    try:
+        yield
+    finally:
+        root.removeFilter(other)
+
+
+def _file_of_tag(tag: dict[str, Any], source: Source, wanted: Wanted) -> Path:
     """The weights file of one of open_clip's tags, fetched if that is allowed, its hash checked."""
     owner_and_name, _, file = str(tag.get("hf_hub") or "").rpartition("/")
     if not owner_and_name:
@@ -291,7 +160,7 @@ def _file_of_tag(tag: dict[str, Any], source: _Source, wanted: Wanted) -> Path:
             f'model.pretrained = "{wanted.pretrained}": no weights of {source.name} on a hub; '
             "fetch them elsewhere and give model.checkpoint and model.sha256"
         )
-    files = [file] if file else [files[-1] for files in FILES]
+    files = [file] if file else [WEIGHTS[0], WEIGHTS[2]]
     if file.endswith((".bin", ".pth")):
         files = [f"{file[:-4]}.safetensors", file]
     key = f'model.pretrained = "{wanted.pretrained}"'
@@ -301,7 +170,7 @@ def _file_of_tag(tag: dict[str, Any], source: _Source, wanted: Wanted) -> Path:
 
 
 def _preprocess(
-    config: dict[str, Any], source: _Source, wanted: Wanted
+    config: dict[str, Any], source: Source, wanted: Wanted
 ) -> tuple[Preprocess, dict[str, str]]:
     """open_clip's transform at inference as ours, and who says what of it."""
     size, name = config["size"], source.name

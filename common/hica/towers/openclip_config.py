@@ -122,7 +122,8 @@ class Text(Attention):
     hf_tokenizer_name: Annotated[str, Field(max_length=1024)] | None = None
     """Not followed: where there is one, the tokenizer is that of the folder."""
     hf_model_name: Annotated[str, Field(max_length=1024)] | None = None
-    """Not followed: where there is one, the text side is what `config.json` of the folder says."""
+    """Not fetched: the text side is what `config.json` of the folder says, else what is known of a
+    model of this name (`hica.towers.text_config`)."""
     hf_model_pretrained: bool | None = None
     """Not followed: weights come from the folder alone."""
     hf_proj_type: Literal["linear", "mlp"] | None = None
@@ -131,12 +132,21 @@ class Text(Attention):
     ) = None
 
 
+class Captions(Text):
+    """`multimodal_cfg`: CoCa's decoder, which is built and not used."""
+
+    dim_head: Width | None = None
+    n_queries: Tokens | None = None
+    attn_pooler_heads: Depth | None = None
+
+
 class Model(Table):
     """`model_cfg`."""
 
     embed_dim: Width
     vision_cfg: Vision
     text_cfg: Text
+    multimodal_cfg: Captions | None = None
     quick_gelu: bool | None = None
     custom_text: bool | None = None
     """Not followed: image and text side are always apart."""
@@ -167,8 +177,7 @@ class File(Table):
 def read_config(folder: Path, key: str) -> dict[str, Any]:
     """What open_clip's constructors are given of the file, by parameter.
 
-    `key` is the setting that names the folder, which was looked through. A text side of
-    transformers is that of the folder.
+    `key` is the setting that names the folder, which was looked through.
 
     Raises:
         WeightsError: The file is missing, has a key that is not listed, or a value out of range;
@@ -188,8 +197,9 @@ def read_config(folder: Path, key: str) -> dict[str, Any]:
     model = file.model_cfg.model_dump(exclude_unset=True)
     model.pop("custom_text", None)
     if model["text_cfg"].get("hf_model_name"):
-        _check_text_model(folder / "config.json")
-        model["text_cfg"] |= {"hf_model_name": str(folder), "hf_model_pretrained": False}
+        model["text_cfg"] |= {"hf_model_pretrained": False}
+        if (folder / "config.json").is_file():
+            _check_text_model(folder / "config.json")
     return model
 
 

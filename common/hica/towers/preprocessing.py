@@ -39,6 +39,14 @@ IN_WORDS: dict[Any, str] = {
 """Values that do not speak for themselves, in words."""
 
 
+class UnknownTransformError(WeightsError):
+    """Nobody says the colours of weights; `source` has `own` for what it offers of `unsaid`."""
+
+    own: Mapping[str, Any]
+    source: str
+    unsaid: list[str]
+
+
 class Transform(Section):
     """`preprocess` of the JSON beside a weights file: how its images were prepared."""
 
@@ -52,6 +60,17 @@ class Transform(Section):
     """See `hica.images.preprocess.Preprocess`."""
     pad_type: Literal["", "same"] = ""
     """timm's: `same` for weights converted from TensorFlow."""
+
+
+class Options(Section):
+    """The same, said by somebody who brings weights; what is left out the library says."""
+
+    size: PositiveInt | None = None
+    mean: tuple[Fraction, Fraction, Fraction] | None = None
+    std: tuple[Spread, Spread, Spread] | None = None
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    resize: Literal["squash", "shortest", "longest"] | None = None
+    pad_type: Literal["", "same"] | None = None
 
 
 class Sidecar(BaseModel):
@@ -166,7 +185,9 @@ def _refuse_differences(wanted: Wanted, other: Mapping[str, Any], source: str) -
             )
 
 
-def _bare(wanted: Wanted, own: Mapping[str, Any], source: str, unsaid: list[str]) -> WeightsError:
+def _bare(
+    wanted: Wanted, own: Mapping[str, Any], source: str, unsaid: list[str]
+) -> UnknownTransformError:
     """Weights that nobody says the colours of."""
     missing = " and ".join(f"model.{key}" for key in unsaid)
     guess = ", ".join(f"{key} = {list(own[key])}" for key in unsaid)
@@ -177,11 +198,13 @@ def _bare(wanted: Wanted, own: Mapping[str, Any], source: str, unsaid: list[str]
             '{"preprocess": {"size": ..., "mean": [...], "std": [...], "interpolation": ..., '
             '"resize": ..., "pad_type": ...}}'
         )
-    return WeightsError(
+    error = UnknownTransformError(
         f"{wanted.checkpoint or source}: nothing says how images are prepared for these weights, "
         f"and a wrong guess trains badly without a word. Write {missing} into the study{beside}. "
         f"The values are those that the weights were trained with; {source} has {guess}"
     )
+    error.own, error.source, error.unsaid = own, source, unsaid
+    return error
 
 
 def _words(value: Any) -> str:

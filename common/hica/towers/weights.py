@@ -1,22 +1,14 @@
-"""Weights of a tower: drawn from a seed, read from a file, checked and hashed."""
+"""Weights of a tower: what is wanted, drawn from a seed, hashed. Files: `hica.towers.reading`."""
 
 import hashlib
 import math
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
-
-from hica.errors import WeightsError
-from hica.images.cache import file_sha256
-from hica.printable import listed
+from torch import nn
 
 Colour = tuple[float, float, float]
 
@@ -70,79 +62,3 @@ def fingerprint(description: str, module: nn.Module) -> str:
         digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def check_hash(path: Path, sha256: str | None) -> None:
-    """Check that a weights file exists and, where a hash is pinned, that it is the one meant.
-
-    Raises:
-        WeightsError: Names the file, both hashes and the remedy.
-    """
-    if not path.is_file():
-        raise WeightsError(
-            f"{path}: no such weights file; put it there or correct model.checkpoint"
-        )
-    found = file_sha256(path)
-    if sha256 is not None and found != sha256:
-        raise WeightsError(
-            f"{path}: these are other weights than the study's\n"
-            f"  expected sha256 {sha256}\n  found sha256    {found}\n"
-            "ask the coordinator for the file, or correct model.sha256 in the study"
-        )
-
-
-def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """Read a state dict, floating point as float32.
-
-    From `.safetensors`, or anything `torch.load(weights_only=True)` reads; a state dict under the
-    key `state_dict` or `model`, and names that start with `module.`, are unwrapped. `sha256` is the
-    expected hash of the file, in hex.
-
-    Raises:
-        WeightsError: The file is missing, of another hash, or not a state dict.
-    """
-    check_hash(path, sha256)
-    try:
-        state: Any = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise WeightsError(
-            f"{path}: not a weights file that can be read ({error}); "
-            "save a plain state dict as .safetensors, .pth or .pt"
-        ) from None
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    tensors = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
-    if not tensors:
-        raise WeightsError(f"{path}: holds no state dict; save model.state_dict() instead")
-    return {
-        name.removeprefix("module."): value.float() if value.is_floating_point() else value
-        for name, value in state.items()
-    }
-
-
-def load_weights(module: nn.Module, state: dict[str, Tensor], source: Path, name: str) -> None:
-    """Load a state dict whole: nothing missing, nothing left over.
-
-    Raises:
-        WeightsError: Names the file, the model and the first keys or shapes that do not match.
-    """
-    own = module.state_dict()
-    both = own.keys() & state.keys()
-    differing = {
-        # Old checkpoints lack BatchNorm's step counters, which nothing here reads.
-        "missing": {key for key in own if not key.endswith("num_batches_tracked")} - both,
-        "unexpected": state.keys() - both,
-        "of another shape": {key for key in both if own[key].shape != state[key].shape},
-    }
-    problems = [f"{kind}: {listed(sorted(keys))}" for kind, keys in differing.items() if keys]
-    if problems:
-        raise WeightsError(
-            f"{source}: not weights of {name}\n  " + "\n  ".join(problems) + "\n"
-            "use the model these weights were made for, or other weights"
-        )
-    module.load_state_dict(state, strict=False)

@@ -36,7 +36,7 @@ def load(name: str) -> ImageTower:
         return load_image_tower(name, image_size=64)
     import open_clip
 
-    from hica.towers.openclip import OpenCLIPImageTower
+    from hica.towers.openclip_towers import OpenCLIPImageTower
 
     half = (0.5, 0.5, 0.5)
     with torch.random.fork_rng(devices=[]):

@@ -128,6 +128,12 @@ def test_weights_that_would_be_fetched_are_told(toy_study, changes, words):
             f"ViT-B-32, weights openai: {OF_A_HUB}",
         ),
         (["model.image=hf-hub:a/b"], f"hf-hub:a/b, weights of that name: {OF_A_HUB}"),
+        (["model.image=hf:clip"], "hf:clip, weights of that folder"),
+        (["model.image=local-dir:clip"], "local-dir:clip, weights of that folder"),
+        (
+            [f"model.image=hf:a/b@{'0' * 40}"],
+            f"hf:a/b@{'0' * 40}, weights of that name: {OF_A_HUB}",
+        ),
     ],
 )
 def test_weights_of_the_tower_that_would_be_fetched_are_told(toy_study, changes, words):

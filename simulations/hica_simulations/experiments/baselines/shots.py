@@ -135,5 +135,7 @@ def for_prevalence(test: Doubles, rest: Doubles, shares: Doubles) -> Doubles:
 
 def runnable(study: Study, names: Sequence[str]) -> list[str]:
     """Those of `names` that can be run; with a tower of drawn weights only those on pixels."""
-    pretrained = study.model.checkpoint is not None or study.model.pretrained is not None
+    model = study.model
+    brings = model.image.startswith(("hf:", "hf-hub:", "local-dir:"))
+    pretrained = brings or model.checkpoint is not None or model.pretrained is not None
     return [name for name in names if name in registry.ON_PIXELS or pretrained]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hica.regions.unet import Network
+from hica.regions.unet import Network, Shapes
 
 SIDE = 64
 
@@ -152,7 +152,7 @@ def bright_unet(channels: int = 3, classes: int = 1, widths: tuple[int, ...] = (
 
     Of more than one class, the last is the foreground and x > ½ wins against the background.
     """
-    state = Network(channels, list(widths), classes, has_bias=False).state_dict()
+    state = Network(Shapes.usual(channels, list(widths), classes)).state_dict()
     for name, value in state.items():
         is_norm = name.endswith(("1.weight", "4.weight")) and value.ndim == 1
         value.fill_(1 if is_norm or name.endswith("running_var") else 0)

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from hica.errors import CheckpointError
 from hica.regions.sam import Sam
@@ -82,14 +83,18 @@ def test_missing_checkpoint_names_the_path_and_the_remedy(tmp_path, images):
 def test_unreadable_checkpoint_names_the_file(tiny_sam, tmp_path, images, content):
     path = tmp_path / "broken.pth"
     path.write_bytes(tiny_sam.read_bytes()[:5000] if content == b"cut short" else content)
-    with pytest.raises(CheckpointError, match=r"broken\.pth: not a PyTorch state dict"):
+    with pytest.raises(
+        CheckpointError, match=r"broken\.pth: (not a weights file|holds no state dict)"
+    ):
         Sam(path)(images["noise"], None, 1)
 
 
 def test_a_file_that_holds_no_state_dict_is_refused(tiny_sam, tmp_path, images):
     path = tmp_path / "tensor.pth"
     torch.save(torch.zeros(3), path)
-    with pytest.raises(CheckpointError, match=r"tensor\.pth: not a PyTorch state dict"):
+    with pytest.raises(
+        CheckpointError, match=r"tensor\.pth: (not a weights file|holds no state dict)"
+    ):
         Sam(path)(images["noise"], None, 1)
 
 
@@ -109,6 +114,39 @@ def test_weights_of_no_sam_at_all_are_refused(tiny_sam, tmp_path, images):
         CheckpointError, match=r"vit_b model \(regions\.model\); set regions\.check"
     ):
         Sam(path)(images["noise"], None, 1)
+
+
+@pytest.mark.parametrize("kind", ["module", "model", "half", "lightning", "safetensors"])
+def test_a_retrained_sam_as_programs_save_it(tiny_sam, tmp_path, images, sam, kind):
+    """MedSAM's training saves {"model": …}; DataParallel and Lightning put words before names."""
+    plain = torch.load(tiny_sam, weights_only=True)
+    path = tmp_path / "medsam.pth"
+    stored = {
+        "module": {f"module.{name}": value for name, value in plain.items()},
+        "model": {"model": plain, "optimizer": {"state": {}}, "epoch": 3},
+        "half": {"model": {f"module.{name}": value.bfloat16() for name, value in plain.items()}},
+        "lightning": {"state_dict": {f"model.{name}": value for name, value in plain.items()}},
+        "safetensors": plain,
+    }[kind]
+    if kind == "safetensors":
+        path = path.with_suffix(".safetensors")
+        save_file(plain, path)
+    else:
+        torch.save(stored, path)
+    expected = {
+        name: value.bfloat16().float() if kind == "half" else value for name, value in plain.items()
+    }
+    loaded = replace(sam, checkpoint=path)._generator.predictor.model.state_dict()
+    assert loaded.keys() == expected.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in expected.items())
+
+
+def test_a_sam_with_a_weight_that_is_nan(tiny_sam, tmp_path, images):
+    plain = torch.load(tiny_sam, weights_only=True)
+    plain["mask_decoder.iou_token.weight"][0, 0] = torch.nan
+    torch.save(plain, tmp_path / "nan.pth")
+    with pytest.raises(CheckpointError, match=r"nan\.pth: mask_decoder\.iou_token\.weight: NaN or"):
+        Sam(tmp_path / "nan.pth")(images["noise"], None, 1)
 
 
 def test_the_registrys_own_vit_b_loads_and_gives_masks(tmp_path, images):

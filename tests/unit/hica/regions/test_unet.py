@@ -4,17 +4,22 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from torch.nn import functional
 
 from hica.errors import CheckpointError
-from hica.regions.unet import Network, UNet
+from hica.regions.unet import Network, Shapes, UNet
 
 from .conftest import bright_unet
 
 
 def random_unet(channels, widths, classes, has_bias):
     """Every weight and statistic drawn, so that none can be forgotten unseen."""
-    state = Network(channels, widths, classes, has_bias).state_dict()
+    return drawn(Network(Shapes.usual(channels, widths, classes, has_bias)))
+
+
+def drawn(network):
+    state = network.state_dict()
     for name, value in state.items():
         if name.endswith("running_var"):
             value.uniform_(0.5, 2)
@@ -47,6 +52,61 @@ def slow_unet(state, image, depth):
         x = functional.conv_transpose2d(x, weight, bias, stride=2)
         x = double_conv(torch.cat([skips[-1 - j], x], dim=1), f"up{j}.conv.double_conv")
     return functional.conv2d(x, state["outc.conv.weight"], state["outc.conv.bias"])
+
+
+class MilesialDouble(nn.Sequential):
+    """A double convolution as github.com/milesial/Pytorch-UNet has it (GPL: described, not copied).
+
+    Conv3×3(in → mid), norm, ReLU, conv3×3(mid → out), norm, ReLU, below `double_conv`.
+    """
+
+    def __init__(self, inputs, outputs, middle=None):
+        super().__init__()
+        middle = middle or outputs
+        layers = []
+        for before, after in ((inputs, middle), (middle, outputs)):
+            conv = nn.Conv2d(before, after, 3, padding=1, bias=False)
+            layers += [conv, nn.BatchNorm2d(after), nn.ReLU()]
+        self.add_module("double_conv", nn.Sequential(*layers))
+
+
+def bilinear_unet(first):
+    """Parts of its `UNet(3, 2, bilinear=True)` of `first` channels, in place of 64, by name."""
+    a, b, c = first, 2 * first, 4 * first  # the last step down is halved: 4 · first → 2 · first
+    parts = {
+        "inc": MilesialDouble(3, a),
+        "down1": nn.ModuleDict(
+            {"maxpool_conv": nn.Sequential(nn.MaxPool2d(2), MilesialDouble(a, b))}
+        ),
+        "down2": nn.ModuleDict(
+            {"maxpool_conv": nn.Sequential(nn.MaxPool2d(2), MilesialDouble(b, c // 2))}
+        ),
+        "up1": nn.ModuleDict({"conv": MilesialDouble(c, b // 2, c // 2)}),
+        "up2": nn.ModuleDict({"conv": MilesialDouble(b, a, b // 2)}),
+        "outc": nn.ModuleDict({"conv": nn.Conv2d(a, 2, 1)}),
+    }
+    return nn.ModuleDict(parts).eval()
+
+
+def run_bilinear(parts, image):
+    """Its forward pass, written out."""
+    one = parts["inc"](image)
+    two = parts["down1"]["maxpool_conv"](one)
+    x = parts["down2"]["maxpool_conv"](two)
+    for step, skip in (("up1", two), ("up2", one)):
+        x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        x = parts[step]["conv"](torch.cat([skip, x], dim=1))
+    return parts["outc"]["conv"](x)
+
+
+@torch.no_grad()
+def test_bilinear_with_mask_values_as_the_training_there_saves_it(tmp_path):
+    parts = bilinear_unet(4)
+    drawn(parts)
+    state = {**parts.state_dict(), "mask_values": [0, 255]}
+    network = saved(state, tmp_path / "bilinear.pth")._network
+    image = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(network(image), run_bilinear(parts, image), rtol=1e-4, atol=1e-4)
 
 
 def saved(state, path):
@@ -123,7 +183,9 @@ def test_safetensors_and_wrapped_state_dicts_are_read(tmp_path, images):
     save_file(state, tmp_path / "w.safetensors")
     torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "w.pt")
     assert len(expected) == 4
-    for name in ("w.safetensors", "w.pt"):
+    torch.save({"model": {f"_orig_mod.module.{k}": v for k, v in state.items()}}, tmp_path / "m.pt")
+    torch.save({**state, "mask_values": [0, 1]}, tmp_path / "v.pth")
+    for name in ("w.safetensors", "w.pt", "m.pt", "v.pth"):
         assert np.array_equal(UNet(tmp_path / name)(images["noise"], None, 4), expected)
 
 
@@ -164,7 +226,7 @@ def test_torchscript_which_is_code_is_not_run(tmp_path, images):
 
 
 def test_a_pickled_network_is_not_unpickled(tmp_path, images):
-    torch.save(Network(3, [2, 3], 1, False), tmp_path / "whole.pt")
+    torch.save(Network(Shapes.usual(3, [2, 3], 1)), tmp_path / "whole.pt")
     with pytest.raises(CheckpointError, match=r"whole\.pt: not a weights file"):
         UNet(tmp_path / "whole.pt")(images["noise"], None, 1)
 
@@ -179,7 +241,7 @@ def test_a_pickled_network_is_not_unpickled(tmp_path, images):
     ids=["resnet", "flat", "four channels"],
 )
 def test_weights_of_another_network_are_refused(tmp_path, images, state):
-    with pytest.raises(CheckpointError, match=r"other\.pth: not a plain U-Net.*bilinear=False"):
+    with pytest.raises(CheckpointError, match=r"other\.pth: not a plain U-Net.*Pytorch-UNet"):
         saved(state, tmp_path / "other.pth")(images["noise"], None, 1)
 
 

@@ -18,7 +18,7 @@ def build(name: str) -> ImageTower:
     import open_clip
 
     from hica.images.preprocess import Preprocess
-    from hica.towers.openclip import OpenCLIPImageTower
+    from hica.towers.openclip_towers import OpenCLIPImageTower
 
     visual = open_clip.transformer.VisionTransformer(64, 16, 32, 2, 2, 4.0, output_dim=24)
     half = (0.5, 0.5, 0.5)

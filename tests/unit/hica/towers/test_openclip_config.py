@@ -38,25 +38,17 @@ def written(folder: Path, table: object, text: object = None) -> Path:
 
 
 def test_all_pairs_of_open_clip_can_be_read(tmp_path):
-    """But those with a decoder, whose patches have no place in the joint space."""
-    refused = []
     for path in OWN:
         table = json.loads(path.read_text())
         text = {"model_type": "roberta"}
-        try:
-            found = read_config(written(tmp_path, {"model_cfg": table}, text), "model.image")
-        except WeightsError as error:
-            assert "multimodal_cfg: unknown key" in str(error)
-            refused.append(path.stem)
-            continue
+        found = read_config(written(tmp_path, {"model_cfg": table}, text), "model.image")
         vision = {**table["vision_cfg"]}
         assert found["vision_cfg"] == vision and found["embed_dim"] == table["embed_dim"]
-    assert len(OWN) > 100 and all("coca" in name for name in refused)
+    assert len(OWN) > 100
 
 
 def test_text_side_and_weights_are_those_of_the_folder(tmp_path):
     found = read_config(written(tmp_path, BIOMED_CLIP), "model.image")
-    assert found["text_cfg"]["hf_model_name"] == str(tmp_path)
     assert found["text_cfg"]["hf_model_pretrained"] is False
     assert "custom_text" not in found
 

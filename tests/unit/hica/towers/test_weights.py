@@ -5,7 +5,8 @@ from torch import nn
 
 from hica.errors import CheckpointError
 from hica.images.cache import file_sha256
-from hica.towers.weights import draw_weights, fingerprint, load_weights, read_weights
+from hica.towers.reading import load_weights, read_weights
+from hica.towers.weights import draw_weights, fingerprint
 
 
 def network() -> nn.Module:
@@ -89,7 +90,9 @@ def test_file_that_holds_no_weights(tmp_path, suffix) -> None:
 def test_file_that_holds_something_else(tmp_path) -> None:
     path = tmp_path / "weights.pth"
     torch.save([1, 2], path)
-    with pytest.raises(CheckpointError, match=r"holds no state dict; save model\.state_dict"):
+    with pytest.raises(
+        CheckpointError, match=r"holds no state dict but a list; save model\.state_dict"
+    ):
         read_weights(path)
 
 
