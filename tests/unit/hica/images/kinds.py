@@ -151,7 +151,9 @@ KINDS = {
     "DICOM, cut short": lambda: dicom(DEEP)[:-20],
     "NIfTI-1": lambda: nifti(np.arange(60.0).reshape(3, 4, 5)),
     "NIfTI-2": lambda: nifti(np.arange(60.0).reshape(3, 4, 5), nibabel.Nifti2Image),
-    "NIfTI, packed by gzip": lambda: gzip.compress(nifti(np.arange(60.0).reshape(3, 4, 5)), mtime=0),
+    "NIfTI, packed by gzip": lambda: gzip.compress(
+        nifti(np.arange(60.0).reshape(3, 4, 5)), mtime=0
+    ),
     "NIfTI, a series": lambda: nifti(np.arange(120.0).reshape(3, 4, 5, 2)),
     "NIfTI, one sagittal slice": lambda: nifti(np.arange(20.0).reshape(1, 4, 5)),
     "NIfTI, RGB24": lambda: nifti(np.zeros((3, 4, 5), [(name, "u1") for name in "RGB"])),
