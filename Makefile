@@ -16,8 +16,8 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export HF_HUB_OFFLINE ?= 1
 
 DATA ?= ../shared/data
-# Three at a time on two cores: some tests wait for processes or the network.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+# Four at a time on two cores: some tests wait for processes or the network.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo federation results reference test test-matrix test-all lint bench hashes clean
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -377,15 +379,27 @@ print("stopped by", stop.signal.name, flush=True)
 """
 
 
-def supervisor_process(folder: Path, code: str) -> subprocess.Popen:
+@contextmanager
+def supervisor_process(folder: Path, code: str) -> Iterator[subprocess.Popen]:
+    """A process that supervises one service; gone at the end, also where a test fails."""
     command = [sys.executable, "-c", SUPERVISOR, str(folder), code]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as supervisor:
+        try:
+            yield supervisor
+        finally:
+            supervisor.kill()
+
+
+def pid_of_service(folder: Path) -> int:
+    """Its first word may be heard before it is written down."""
+    wait_until((folder / "processes.json").exists)
+    return json.loads((folder / "processes.json").read_text())["a"]["pid"]
 
 
 def test_nothing_outlives_a_killed_supervisor(tmp_path):
     with supervisor_process(tmp_path, STUBBORN) as supervisor:
         assert supervisor.stdout.readline() == "ready\n"
-        pid = json.loads((tmp_path / "processes.json").read_text())["a"]["pid"]
+        pid = pid_of_service(tmp_path)
         assert is_running(pid)
         supervisor.kill()
         supervisor.wait()
@@ -396,7 +410,7 @@ def test_nothing_outlives_a_killed_supervisor(tmp_path):
 def test_a_signal_is_a_clean_end(number, tmp_path):
     with supervisor_process(tmp_path, SLEEPS) as supervisor:
         assert supervisor.stdout.readline() == "ready\n"
-        pid = json.loads((tmp_path / "processes.json").read_text())["a"]["pid"]
+        pid = pid_of_service(tmp_path)
         supervisor.send_signal(number)
         assert supervisor.stdout.read() == f"stopped by {number.name}\n"
         assert supervisor.wait() == 0
