@@ -26,7 +26,7 @@ from hica.errors import CheckpointError
 from hica.images.cache import TensorCache
 from hica.images.manifest import Record
 from hica.method.examples import Examples
-from hica.method.local_training import Batch, embed_all
+from hica.method.local_training import EMBEDDED, Batch, embed_all
 from hica.method.model import AlignmentModel
 from hica.method.pseudo_labels import Vector
 from hica.steps.alone import adapted, adapting, alone, learnt_alone
@@ -280,7 +280,9 @@ class Session:
         key = hashlib.sha256(b"".join(w.detach().cpu().numpy().tobytes() for w in weights))
         if self._embedded.get(part, ("", None))[0] != key.hexdigest():
             examples = self.examples(part).first_views(self.test_views)
-            self._embedded[part] = (key.hexdigest(), embed_all(model, examples))
+            # Metrics leave, and must not tell of images of a hidden class in their last digits.
+            together = 1 if part == "test" else EMBEDDED
+            self._embedded[part] = (key.hexdigest(), embed_all(model, examples, together))
         return self._embedded[part][1]
 
     def positives(self, part: Part, rows: Tensor, labels: Tensor) -> Tensor:

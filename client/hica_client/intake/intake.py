@@ -81,7 +81,10 @@ def import_folder(site: Site, source: Path, wishes: Wishes) -> Summary:
 
 def _check_apart(source: Path, pictures: Path) -> None:
     """Check that what is imported is not what was imported."""
-    full, own = source.resolve(), pictures.resolve()
+    try:
+        full, own = source.resolve(), pictures.resolve()
+    except (OSError, RuntimeError):  # a link to itself, which reading it will tell
+        return
     if own == full or own in full.parents or full in own.parents:
         raise ConfigurationError(
             f"{source}: lies in or holds {pictures}, into which is imported; name the folder of "

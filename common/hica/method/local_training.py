@@ -178,11 +178,15 @@ def embed_batch(model: AlignmentModel, examples: Examples, index: Tensor, view: 
 
 
 @torch.no_grad()
-def embed_all(model: AlignmentModel, examples: Examples) -> Batch:
-    """Embed every image, averaging its views on the sphere; the result lies on the CPU."""
+def embed_all(model: AlignmentModel, examples: Examples, together: int = EMBEDDED) -> Batch:
+    """Embed every image, averaging its views on the sphere; the result lies on the CPU.
+
+    `together` images are computed at a time. The last digits of one depend on how many others are:
+    with 1 they do not, and tell nothing of the others.
+    """
     model.eval()
     parts: list[Batch] = []
-    for index in torch.split(torch.arange(len(examples)), EMBEDDED):
+    for index in torch.split(torch.arange(len(examples)), together):
         views = [
             embed_batch(model, examples, index, torch.full_like(index, view))
             for view in range(examples.hidden.shape[1])

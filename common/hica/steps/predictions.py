@@ -47,16 +47,24 @@ def class_scores(data: SiteData, part: Part, model: AlignmentModel) -> Tensor:
 
 
 def scores_of(study: Study, batch: Batch, model: AlignmentModel) -> Tensor:
-    """Scores over temperature [n, C] of embedded images, without intercepts; on the CPU."""
+    """Scores over temperature [n, C] of embedded images, without intercepts; on the CPU.
+
+    Each image by itself: computed together, the last digits of one depend on how many others are,
+    and metrics of a shown class would tell how many images are of a hidden one.
+    """
     import torch
 
     stage, device = study.alignment, model.centre.device
-    with torch.no_grad():
-        scores = model.scores(
-            batch.images.to(device),
-            batch.regions.to(device),
-            batch.valid.to(device),
+
+    def scores(row: slice) -> Tensor:
+        return model.scores(
+            batch.images[row].to(device),
+            batch.regions[row].to(device),
+            batch.valid[row].to(device),
             model.finding_classes,
             stage.region_blend,
         )
-    return (scores / stage.temperature).cpu()
+
+    with torch.no_grad():
+        rows = [scores(slice(row, row + 1)) for row in range(len(batch.images))]
+    return (torch.cat(rows) / stage.temperature).cpu()
