@@ -23,6 +23,7 @@ TABLES = {
     "training": "hica_simulations.experiments.tables.training_table",
     "gain": "hica_simulations.experiments.tables.gain_table",
     "joined": "hica_simulations.experiments.tables.joined_table",
+    "coverage": "hica_simulations.experiments.tables.coverage_table",
     "privacy": "hica_simulations.experiments.tables.privacy",
 }
 

@@ -80,6 +80,7 @@ PARTS = (
         "gain", "gain", (CHEST, BREAST, TUBERCULOSIS, PNEUMONIA, LESIONS), (4, 20), methods=(AS_IS,)
     ),
     Part("joined", "joined", (CHEST,), (4, 20)),
+    Part("coverage", "coverage", (CHEST, LESIONS), (4, 20)),
     Part("unlike", "gain", (LESIONS,), (4,)),
     Part("spoilt", "gain", (CHEST,)),
     Part("prevalence", "prevalence", (LESIONS,)),
