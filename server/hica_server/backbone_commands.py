@@ -2,7 +2,7 @@
 
 import typer
 
-from hica.towers.backbone_options import (
+from hica.deployment.backbone_options import (
     Architecture,
     Interpolation,
     Json,
