@@ -2,7 +2,7 @@
 
 import typer
 
-from hica.deployment.backbone_options import (
+from hica.backbone_options import (
     Architecture,
     Interpolation,
     Json,
