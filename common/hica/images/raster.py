@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hica.images.deep import PNG, TIFF, TRANSPARENT, Deep, first_of, stored
+from hica.images.dicom_codestream import jpeg_kind
 from hica.images.geometry import aspect_of, tiff_aspect, turned_note, upright
 from hica.images.grey import OWN_RANGE, Array
-from hica.images.refusals import MOST_PIXELS, damaged, too_large
+from hica.images.refusals import MOST_PIXELS, RefusedError, damaged, too_large, unsupported
 from hica.images.shown import Marked, Shown, marked
 
 MAGIC: dict[str, tuple[bytes, ...]] = {
@@ -104,7 +105,16 @@ def _opened(data: bytes) -> Image.Image | None:
         except UnidentifiedImageError:
             if data[:4] in TIFF:
                 return None
-            raise damaged("its header is broken") from None
+            raise _unknown_form(data) from None
+
+
+def _unknown_form(data: bytes) -> RefusedError:
+    """Why Pillow does not know a file that begins like one of its formats."""
+    kind = jpeg_kind(data) if data[:2] == b"\xff\xd8" else ""
+    if kind:
+        remedy = "convert it to PNG, or put it into a DICOM file"
+        return unsupported(f"is a JPEG of a kind that is not read by itself ({kind})", remedy)
+    return damaged("its header is broken")
 
 
 def _deep(image: Image.Image | None, data: bytes) -> Deep | None:

@@ -1,7 +1,9 @@
 """PNG, JPEG, TIFF and their kin."""
 
 import zlib
+from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -9,7 +11,7 @@ from PIL import Image, ImageFile
 from tests.unit.hica.images.made import RAMP, grey, notes, own_range, pillow_file, way
 
 from hica.errors import DataError
-from hica.images.decode import read_image
+from hica.images.decode import decode_picture, read_image
 
 
 def test_8_bit_grey_is_left_as_it_is(tmp_path):
@@ -306,3 +308,17 @@ def test_the_way_to_8_bits_is_told(tmp_path, mode, told):
     path = tmp_path / "a.png"
     Image.new(mode, (4, 3)).save(path)
     assert way(path) == told
+
+
+@pytest.mark.parametrize(
+    ("encode", "kind"),
+    [
+        (imagecodecs.jpegls_encode, "JPEG-LS"),
+        (imagecodecs.ljpeg_encode, "lossless JPEG"),
+        (lambda values: imagecodecs.jpeg8_encode(values // 16, bitspersample=12), "12 bits"),
+    ],
+)
+def test_a_jpeg_that_is_not_read_by_itself_is_no_damage(encode, kind):
+    values = (np.arange(32 * 32, dtype=np.uint16) * 60).reshape(32, 32)
+    with pytest.raises(DataError, match=f"kind that is not read by itself .{kind}.; convert"):
+        decode_picture(bytes(encode(values)), Path("a.jpg"))
