@@ -24,7 +24,7 @@ from hica.images.cache import file_sha256
 from hica.progress import track
 from hica.storage import cannot_be_written, replacing, write_atomically
 from hica.towers import ImageTower, load_image_tower
-from hica.towers.backbone_checks import check_embeddings, text_problem
+from hica.towers.backbone_checks import check_embeddings, text_line
 from hica.towers.folders import TEXTS, folder_sha256
 from hica.towers.hub_layouts import FILES, has_text_side, weights_of
 from hica.towers.preprocessing import (
@@ -108,8 +108,8 @@ def import_file(
     write_atomically(beside, text)
     model: dict[str, Any] = {"image": architecture, "checkpoint": target.name, "sha256": sha256}
     if has_text_side(architecture):
-        problem = text_problem(architecture, checkpoint=target, sha256=sha256)
-        model |= _text_line(problem, notes, 'then write text = "same" into [model]')
+        then = 'then write text = "same" into [model]'
+        model |= text_line(architecture, notes, then, checkpoint=target, sha256=sha256)
     loaded = load_image_tower(architecture, checkpoint=target, sha256=sha256)
     return Backbone(target, model, loaded, notes)
 
@@ -190,9 +190,8 @@ def import_folder(
     model: dict[str, Any] = {"image": f"hf:{target.name}", "sha256": sha256, **options}
     notes: list[str] = []
     if has_text_side(model["image"], source):
-        problem = text_problem(place, weights=source.parent, sha256=pin)
-        again = "then import the folder again, under another --name"
-        model |= _text_line(problem, notes, again)
+        then = "then import the folder again, under another --name"
+        model |= text_line(place, notes, then, weights=source.parent, sha256=pin)
     return Backbone(target, model, tower, notes)
 
 
@@ -216,14 +215,6 @@ def fetch(
 def toml_lines(model: Mapping[str, Any]) -> str:
     """The lines of `[model]`, to be pasted into `study.toml`."""
     return "\n".join(["[model]", *(f"{key} = {json.dumps(value)}" for key, value in model.items())])
-
-
-def _text_line(problem: str, notes: list[str], then: str) -> dict[str, str]:
-    """The line of the text side; where that has a problem a note in its place."""
-    if not problem:
-        return {"text": "same"}
-    notes.append(f'no text = "same", for its text side cannot be used: {problem}; {then}')
-    return {}
 
 
 def _checked(name: str) -> str:

@@ -29,15 +29,21 @@ def check_embeddings(tower: ImageTower, source: Path) -> None:
         )
 
 
-@torch.no_grad()
-def text_problem(
-    image: str, *, sha256: str, checkpoint: Path | None = None, weights: Path = Path()
-) -> str:
-    """Why `text = "same"` does not go with an image tower, in words; "" if it does.
+def text_line(image: str, notes: list[str], then: str, **named: Any) -> dict[str, str]:
+    """The line `text = "same"`, where the pair's text side can be used; else a note in its place.
 
-    The arguments are those of `hica.towers.load_text_tower`.
+    `named` is for `hica.towers.load_text_tower`; `then` is what to do once the fault is mended.
     """
-    named: Mapping[str, Any] = {"sha256": sha256, "checkpoint": checkpoint, "weights": weights}
+    problem = _text_problem(image, named)
+    if not problem:
+        return {"text": "same"}
+    notes.append(f'no text = "same", for its text side cannot be used: {problem}; {then}')
+    return {}
+
+
+@torch.no_grad()
+def _text_problem(image: str, named: Mapping[str, Any]) -> str:
+    """Why a pair embeds no sentence, in words; "" if it does."""
     try:
         text = load_text_tower("same", image=image, vocabulary=[], **named)
         found = text(text.tokenize([SENTENCE]))
