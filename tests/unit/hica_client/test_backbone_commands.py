@@ -188,6 +188,31 @@ def test_a_pair_without_a_tokenizer_says_which_files_to_add(site, clip, capsys) 
     assert again["model"]["text"] == "same"
 
 
+@pytest.mark.parametrize("tokenizer", [{}, {"hf_tokenizer_name": "owner/nowhere"}])
+def test_a_checkpoint_of_a_pair_has_its_text_side_tried(site, tmp_path, capsys, tokenizer) -> None:
+    import open_clip
+
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
+    text = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    config = {"embed_dim": 8, "vision_cfg": vision, "text_cfg": {**text, **tokenizer}}
+    (tmp_path / "import-mini.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path)
+    state = open_clip.create_model("import-mini", load_weights=False).state_dict()
+    torch.save(state, tmp_path / "pair.pt")
+    words = [tmp_path / "pair.pt", "--architecture", "import-mini", *COLOURS]
+    found = brought(capsys, "import", site, *words)
+    if not tokenizer:
+        assert found["model"]["text"] == "same"
+        return
+    assert "text" not in found["model"]
+    (note,) = [note for note in found["notes"] if note.startswith("no text")]
+    assert "its tokenizer could not be loaded" in note
+    assert "beside the file of model.checkpoint; they are taken from nowhere else; then" in note
+    assert note.endswith('then write text = "same" into [model]')
+    add_tokenizer(site.parent / "weights", words=4)
+    assert brought(capsys, "import", site, *words)["model"]["text"] == "same"
+
+
 def test_a_tokenizer_of_another_model_is_no_text_side(site, clip, capsys) -> None:
     add_tokenizer(clip, words=40)
     found = brought(capsys, "import", site, clip, *COLOURS)
