@@ -24,6 +24,7 @@ from hica.images.cache import file_sha256
 from hica.progress import track
 from hica.storage import cannot_be_written, replacing, write_atomically
 from hica.towers import ImageTower, load_image_tower
+from hica.towers.backbone_checks import check_embeddings, text_line
 from hica.towers.folders import TEXTS, folder_sha256
 from hica.towers.hub_layouts import FILES, has_text_side, weights_of
 from hica.towers.preprocessing import (
@@ -48,7 +49,7 @@ class Backbone:
     """The lines of `[model]`."""
     tower: ImageTower
     notes: list[str]
-    """What of the checkpoint was taken or left out."""
+    """What was taken or left out."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -95,6 +96,7 @@ def import_file(
     tower.preprocess = replace(
         tower.preprocess, **{key: said[key] for key in ("interpolation", "resize") if key in said}
     )
+    check_embeddings(tower, source)
     notes: list[str] = []
     _write(target, read_weights(source, notes=notes))
     sha256 = file_sha256(target)
@@ -106,7 +108,8 @@ def import_file(
     write_atomically(beside, text)
     model: dict[str, Any] = {"image": architecture, "checkpoint": target.name, "sha256": sha256}
     if has_text_side(architecture):
-        model["text"] = "same"
+        then = 'then write text = "same" into [model]'
+        model |= text_line(architecture, notes, then, checkpoint=target, sha256=sha256)
     loaded = load_image_tower(architecture, checkpoint=target, sha256=sha256)
     return Backbone(target, model, loaded, notes)
 
@@ -164,6 +167,7 @@ def import_folder(
     pin = folder_sha256(source, found)
     place = f"hf:{hubs or source.name}"
     tower = load_image_tower(place, weights=source.parent, sha256=pin, **options)
+    check_embeddings(tower, source)
     weights.mkdir(parents=True, exist_ok=True)
     part = weights / f".{uuid.uuid4().hex}.part"
     try:
@@ -184,9 +188,11 @@ def import_folder(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     model: dict[str, Any] = {"image": f"hf:{target.name}", "sha256": sha256, **options}
+    notes: list[str] = []
     if has_text_side(model["image"], source):
-        model["text"] = "same"
-    return Backbone(target, model, tower, [])
+        then = "then import the folder again, under another --name"
+        model |= text_line(place, notes, then, weights=source.parent, sha256=pin)
+    return Backbone(target, model, tower, notes)
 
 
 def fetch(

@@ -10,10 +10,10 @@ from hica.errors import ConfigurationError, WeightsError
 from hica.hub import stay_offline
 from hica.printable import plain
 from hica.towers.folders import TEXTS, check_pin, has_words, model_folder, weights_in
-from hica.towers.hugging_face_config import PROCESSORS, read_kind, read_transform
+from hica.towers.hugging_face_config import CONFIG, read_kind, read_transform, refuse_unsaid
 from hica.towers.hugging_face_towers import HuggingFaceImageTower, HuggingFaceTextTower
-from hica.towers.preprocessing import transform
-from hica.towers.reading import names, refuse_not_finite
+from hica.towers.preprocessing import AS_BUILT, transform
+from hica.towers.reading import names, refuse_broken
 from hica.towers.weights import Wanted
 
 PREFIX = "hf:"
@@ -56,23 +56,19 @@ def load_image(name: str, folder: Path, weights: Path, wanted: Wanted) -> Huggin
     size = (
         int(config.num_patches**0.5) * config.patch_size if kind == "siglip2" else config.image_size
     )
-    said = read_transform(folder, size, name)
+    said, file = read_transform(folder, size, name)
     if said and said["size"] != size and wanted.image_size is None:
         raise ConfigurationError(
-            f'model.image = "{name}": its images have {said["size"]} pixels by {PROCESSORS[0]}, '
-            f"and {size} by config.json; correct one of the two, or set model.image_size"
+            f'model.image = "{name}": its images have {said["size"]} pixels by {file}, '
+            f"and {size} by {CONFIG}; correct one of the two, or set model.image_size"
         )
-    half = (0.5, 0.5, 0.5)
-    own = said or {
-        "size": size,
-        "mean": half,
-        "std": half,
-        "interpolation": "bicubic",
-        "resize": "squash",
-    }
-    preprocess, sources = transform(
-        wanted, own, f"{PROCESSORS[0]} of {name}", known=bool(said), drawn=False
-    )
+    if not said:
+        refuse_unsaid(folder, wanted)
+    own = said or {"size": size, "interpolation": "bicubic", "resize": "squash"}
+    source = f"{file} of {name}" if said else AS_BUILT
+    preprocess, sources = transform(wanted, own, source, known=bool(said), drawn=False)
+    if not said and wanted.image_size is None:
+        sources["size"] = f"{CONFIG} of {name}"
     projection = pair.visual_projection if kind == "clip" else nn.Identity()
     tower = HuggingFaceImageTower(pair.vision_model, projection, name, kind, preprocess)
     tower.sources = sources
@@ -136,7 +132,7 @@ def _pair(folder: Path, kind: str, weights: Path) -> Any:
             + "\n  ".join(problems)
             + "\nfetch the whole folder anew"
         )
-    refuse_not_finite(pair.state_dict(), weights)
+    refuse_broken(pair.state_dict(), weights)
     return pair
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from hica.errors import ConfigurationError, WeightsError
 from hica.model_folder import read_json
+from hica.towers.weights import Wanted
 
 CONFIG = "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -43,10 +44,11 @@ def read_kind(folder: Path, key: str) -> str:
     return str(kind)
 
 
-def read_transform(folder: Path, size: int, name: str) -> dict[str, Any]:
-    """How the folder says that images are prepared, by the names of `Transform`; may be empty.
+def read_transform(folder: Path, size: int, name: str) -> tuple[dict[str, Any], str]:
+    """How the folder says that images are prepared, by the names of `Transform`, and in which file.
 
-    `size` is the side of the model's images, where the processor cuts images into patches itself.
+    Empty where no file says it. `size` is the side of the model's images, where the processor cuts
+    images into patches itself.
 
     Raises:
         WeightsError: A file that cannot be read.
@@ -59,8 +61,27 @@ def read_transform(folder: Path, size: int, name: str) -> dict[str, Any]:
         if isinstance(table, dict):
             table = table.get("image_processor", table)
         if isinstance(table, dict) and "image_mean" in table:
-            return _transform(table, size, f"{file} of {name}")
-    return {}
+            return _transform(table, size, f"{file} of {name}"), file
+    return {}, ""
+
+
+def refuse_unsaid(folder: Path, wanted: Wanted) -> None:
+    """Refuse a folder that says no colours where the study does not say them either.
+
+    Raises:
+        WeightsError: Says which file to add; no values, since there are none to go by.
+    """
+    unsaid = [key for key in ("mean", "std") if getattr(wanted, key) is None]
+    if not unsaid:
+        return
+    there = [file for file in PROCESSORS if (folder / file).is_file()]
+    fault = f"{there[0]} has no image_mean" if there else f"has no {PROCESSORS[0]}"
+    raise WeightsError(
+        f"{folder}: {fault}, so nothing says how images are prepared for these weights; put "
+        f"{'the whole file' if there else 'it'} there from the model's page, or write "
+        f"{' and '.join(f'model.{key}' for key in unsaid)} into the study "
+        f"(in backbone import: {' and '.join(f'--{key}' for key in unsaid)})"
+    )
 
 
 def _transform(table: Mapping[str, Any], size: int, source: str) -> dict[str, Any]:

@@ -193,10 +193,16 @@ def _preprocess(
     }
     of_tag = wanted.pretrained is not None and source.folder is None and wanted.checkpoint is None
     tag = f", {wanted.pretrained}" if of_tag else ""
-    return transform(
+    whose = f"open_clip's {name}{tag}"
+    if source.folder:
+        whose = f"{CONFIG} of {name}" if source.says_colours else "open_clip's default"
+    preprocess, sources = transform(
         wanted,
         own,
-        f"{CONFIG} of {name}" if source.folder else f"open_clip's {name}{tag}",
+        whose,
         known=of_tag or source.says_colours,
         drawn=source.folder is None and wanted.checkpoint is None and not of_tag,
     )
+    if source.folder and wanted.image_size is None:
+        sources["size"] = f"{CONFIG} of {name}"
+    return preprocess, sources

@@ -30,11 +30,14 @@ STUDY = "study"
 KEYS = {"size": "image_size", "mean": "mean", "std": "std", "pad_type": "pad_type"}
 """What a study may say of a transform, by its key in `[model]`."""
 
+AS_BUILT = "as built"
+"""What nobody says of weights, and is as HiCA builds it."""
+
 IN_WORDS: dict[Any, str] = {
     "squash": "squash, which loses the aspect ratio",
     "shortest": "shortest side, the middle is cut out",
     "longest": "longest side, the rest is black",
-    "": "as built",
+    "": AS_BUILT,
 }
 """Values that do not speak for themselves, in words."""
 

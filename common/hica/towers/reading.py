@@ -6,7 +6,6 @@ Read are safetensors (whole, or in parts with their index) and what PyTorch save
 
 import hashlib
 import logging
-import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from hica.errors import WeightsError
 from hica.images.cache import file_sha256
 from hica.model_folder import WEIGHT_MAP, read_json
 from hica.printable import plain
-from hica.towers.unwrapping import fitted, unwrapped
+from hica.towers.pickled import why_not_read
+from hica.towers.unwrapping import fitted, inside, unwrapped
 
 logger = logging.getLogger("hica")
 
@@ -160,6 +160,8 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], source: Path, name
         "of another shape": {key for key in both if own[key].shape != state[key].shape},
     }
     problems = [f"{kind}: {names(sorted(keys))}" for kind, keys in differing.items() if keys]
+    if problems and (remedy := inside(state, differing["missing"] | both)):
+        raise WeightsError(f"{source}: not weights of {name} as they are: {remedy}")
     if problems:
         raise WeightsError(
             f"{source}: not weights of {name}\n  " + "\n  ".join(problems) + "\n"
@@ -173,12 +175,12 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], source: Path, name
             f"{source}: {names(sorted(turned))}: whole numbers in place of weights, as in a "
             "quantised model; take its weights in float32, float16 or bfloat16"
         )
-    refuse_not_finite({key: state[key] for key in both}, source)
+    refuse_broken({key: state[key] for key in both}, source)
     module.load_state_dict(state, strict=False)
 
 
-def refuse_not_finite(state: dict[str, Tensor], source: Path) -> None:
-    """Raise where a weight is NaN or infinite: the training that made it has failed.
+def refuse_broken(state: dict[str, Tensor], source: Path) -> None:
+    """Raise where a weight is NaN or infinite, or a variance negative: its training has failed.
 
     Raises:
         WeightsError: Names the file and the first keys.
@@ -192,6 +194,12 @@ def refuse_not_finite(state: dict[str, Tensor], source: Path) -> None:
         raise WeightsError(
             f"{source}: {names(sorted(bad))}: NaN or infinite, so these weights are broken; take "
             "an earlier checkpoint, or fetch the file anew"
+        )
+    below = [key for key in state if key.endswith("running_var") and bool((state[key] < 0).any())]
+    if below:
+        raise WeightsError(
+            f"{source}: {names(sorted(below))}: negative, which no variance is, so these weights "
+            "are broken; take an earlier checkpoint, or fetch the file anew"
         )
 
 
@@ -220,7 +228,9 @@ def _stored(path: Path) -> Any:
         with torch.serialization.safe_globals(inert):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torn files raise nearly anything: OSError, IndexError, KeyError, …
-        raise WeightsError(f"{path}: not a weights file that can be read{_why(error)}") from None
+        raise WeightsError(
+            f"{path}: not a weights file that can be read{why_not_read(path, error)}"
+        ) from None
 
 
 def _start(path: Path) -> bytes:
@@ -232,24 +242,6 @@ def _start(path: Path) -> bytes:
         raise WeightsError(
             f"{path}: cannot be read: {error.strerror}; give this user the right to read it"
         ) from None
-
-
-def _why(error: Exception) -> str:
-    """The cause in words, with its remedy."""
-    said = str(error)
-    if "TorchScript" in said:
-        return (
-            ": a TorchScript archive, which is code, and code is never run; take the weights as "
-            "safetensors, or save model.state_dict()"
-        )
-    if found := re.search(r"(?:GLOBAL|allowlist|class) ([A-Za-z_][\w.]*)", said):
-        return (
-            f": it holds {found[1]}, an object with code of its own, which is never loaded. Save "
-            "the plain weights anew where you trust who made the file: import torch; c = "
-            "torch.load('FILE', weights_only=False); torch.save(c['state_dict'], 'plain.pth')"
-        )
-    first = plain(said.strip().partition("\n")[0][:200]) or type(error).__name__
-    return f" ({first}); save a plain state dict as .safetensors, .pth or .pt"
 
 
 def _name(path: Path) -> str:

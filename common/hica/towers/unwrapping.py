@@ -6,12 +6,13 @@ off, for towers, SAM and U-Nets. What is taken where there are several, and what
 told in words.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
 
-from hica.printable import listed
+from hica.printable import listed, plain
 
 WRAPPERS = (
     "state_dict_ema",
@@ -110,6 +111,24 @@ def fitted(
         notes.append(f"{listed(beside)}: a head that is not used, left out")
         state = {key: value for key, value in state.items() if key not in beside}
     return state, notes
+
+
+def inside(state: Mapping[str, Tensor], own: Collection[str]) -> str:
+    """How to save the part of `state` that has all names of `own`, in words; "" if none has."""
+    some = min(own, default="")
+    starts = (key.removesuffix(some) for key in sorted(state) if some and key.endswith(f".{some}"))
+    for start in starts:
+        # It becomes a part of a program that people copy.
+        if re.fullmatch(r"[\w.]+", start) and all(f"{start}{key}" in state for key in own):
+            beside = [plain(key[:120]) for key in sorted(state) if not key.startswith(start)]
+            others = f", and beside them is {listed(beside)}" if beside else ""
+            return (
+                f"the names below {start} fit this model{others}. Save only those: "
+                'python -c "import torch, pathlib; from hica.towers.reading import read_weights; '
+                "c = read_weights(pathlib.Path('FILE')); torch.save({k.partition("
+                f"'{start}')[2]: v for k, v in c.items() if '{start}' in k}}, 'plain.pth')\""
+            )
+    return ""
 
 
 def _wrappers(stored: Mapping[Any, Any]) -> Iterator[str]:

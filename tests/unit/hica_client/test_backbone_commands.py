@@ -1,6 +1,8 @@
 """`hica-client backbone`: what is brought loads by the lines that are printed."""
 
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -128,7 +130,9 @@ def test_a_folder_of_the_hub_becomes_safe_and_loads(site, tmp_path, capsys, safe
     assert not list((site.parent / "weights").glob(".*"))
 
 
-def test_a_pair_in_a_folder_brings_its_text_side(site, tmp_path, capsys) -> None:
+@pytest.fixture
+def clip(tmp_path) -> Path:
+    """What `CLIPModel.save_pretrained` writes: no tokenizer, nothing of how images are prepared."""
     import transformers
 
     small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
@@ -138,17 +142,151 @@ def test_a_pair_in_a_folder_brings_its_text_side(site, tmp_path, capsys) -> None
         vision_config={**small, "image_size": 16, "patch_size": 8},
         projection_dim=4,
     )
-    folder = tmp_path / "clip"
-    model = transformers.CLIPModel(config)
-    model.save_pretrained(folder, max_shard_size="2kB")
-    assert len(list(folder.glob("model-*.safetensors"))) > 1
-    found = brought(capsys, "import", site, folder, "--mean", *HALF, "--std", *HALF)
+    transformers.CLIPModel(config).save_pretrained(tmp_path / "clip", max_shard_size="2kB")
+    return tmp_path / "clip"
+
+
+def add_tokenizer(folder: Path, words: int) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    names = ["<pad>", "<s>", "</s>", "<unk>", "mass", "bone", *map(str, range(words))]
+    names[-3:] = ["a", "round", "lung"]
+    made = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, "<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", **special).save_pretrained(
+        folder
+    )
+
+
+def test_a_pair_in_a_folder_brings_its_text_side(site, clip, capsys) -> None:
+    add_tokenizer(clip, words=4)
+    assert len(list(clip.glob("model-*.safetensors"))) > 1
+    found = brought(capsys, "import", site, clip, *COLOURS)
     assert found["model"]["text"] == "same" and found["model"]["mean"] == [0.5] * 3
+    assert found["notes"] == []
     files = sorted(path.name for path in (site.parent / "weights" / "clip").iterdir())
-    assert files == ["config.json", "model.safetensors"]
+    assert files == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     assert tower_of(site, found["model"]).fingerprint == found["fingerprint"]
-    assert run("import", site, folder, "--name", "two") == 4
-    assert "Write model.mean and model.std into the study" in capsys.readouterr().err
+
+
+def test_a_pair_without_a_tokenizer_says_which_files_to_add(site, clip, capsys) -> None:
+    found = brought(capsys, "import", site, clip, *COLOURS)
+    assert "text" not in found["model"]
+    (note,) = found["notes"]
+    assert note.startswith('no text = "same", for its text side cannot be used: ')
+    assert f"{clip}: its tokenizer could not be loaded" in note
+    assert "put tokenizer.json and tokenizer_config.json there" in note
+    assert note.endswith("then import the folder again, under another --name")
+    assert run("import", site, clip, *COLOURS) == 0
+    printed = capsys.readouterr().out
+    assert 'note: no text = "same"' in printed
+    assert "text" not in tomllib.loads(printed.partition("For study.toml:")[2])["model"]
+    add_tokenizer(clip, words=4)
+    again = brought(capsys, "import", site, clip, *COLOURS, "--name", "whole")
+    assert again["model"]["text"] == "same"
+
+
+@pytest.mark.parametrize("tokenizer", [{}, {"hf_tokenizer_name": "owner/nowhere"}])
+def test_a_checkpoint_of_a_pair_has_its_text_side_tried(site, tmp_path, capsys, tokenizer) -> None:
+    import open_clip
+
+    vision = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
+    text = {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    config = {"embed_dim": 8, "vision_cfg": vision, "text_cfg": {**text, **tokenizer}}
+    (tmp_path / "import-mini.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path)
+    state = open_clip.create_model("import-mini", load_weights=False).state_dict()
+    torch.save(state, tmp_path / "pair.pt")
+    words = [tmp_path / "pair.pt", "--architecture", "import-mini", *COLOURS]
+    found = brought(capsys, "import", site, *words)
+    if not tokenizer:
+        assert found["model"]["text"] == "same"
+        return
+    assert "text" not in found["model"]
+    (note,) = [note for note in found["notes"] if note.startswith("no text")]
+    assert "its tokenizer could not be loaded" in note
+    assert "beside the file of model.checkpoint; they are taken from nowhere else; then" in note
+    assert note.endswith('then write text = "same" into [model]')
+    add_tokenizer(site.parent / "weights", words=4)
+    assert brought(capsys, "import", site, *words)["model"]["text"] == "same"
+
+
+def test_a_tokenizer_of_another_model_is_no_text_side(site, clip, capsys) -> None:
+    add_tokenizer(clip, words=40)
+    found = brought(capsys, "import", site, clip, *COLOURS)
+    assert "text" not in found["model"]
+    assert "its tokenizer has more words than the text side; put" in found["notes"][0]
+
+
+def test_a_folder_that_says_no_colours_is_asked_for_its_file_and_offered_no_values(
+    site, clip, capsys
+) -> None:
+    assert run("import", site, clip) == 4
+    words = capsys.readouterr().err
+    assert f"{clip}: has no preprocessor_config.json" in words
+    assert "put it there from the model's page, or write model.mean and model.std" in words
+    assert "(in backbone import: --mean and --std)" in words
+    assert "0.5" not in words and "of hf:clip" not in words
+    assert run("import", site, clip, "--mean", *HALF) == 4
+    assert (
+        "or write model.std into the study (in backbone import: --std)" in capsys.readouterr().err
+    )
+    (clip / "preprocessor_config.json").write_text('{"size": 16}')
+    assert run("import", site, clip) == 4
+    words = capsys.readouterr().err
+    assert "preprocessor_config.json has no image_mean" in words and "put the whole file" in words
+
+
+def test_what_no_file_says_is_told_as_built(site, clip, capsys) -> None:
+    told = brought(capsys, "import", site, clip, *COLOURS)["preprocess"]
+    assert told["size"] == "16 (config.json of hf:clip)"
+    assert told["mean"] == "0.5 0.5 0.5 (study)"
+    assert told["interpolation"] == "bicubic (as built)"
+    assert told["resize"] == "squash, which loses the aspect ratio (as built)"
+    processor = {"image_mean": [0.1] * 3, "image_std": [0.2] * 3, "size": 16, "crop_size": 16}
+    (clip / "processor_config.json").write_text(json.dumps({"image_processor": processor}))
+    told = brought(capsys, "import", site, clip, "--name", "newer")["preprocess"]
+    assert told["mean"] == "0.1 0.1 0.1 (processor_config.json of hf:clip)"
+
+
+@pytest.mark.parametrize("form", ["file", "folder"])
+def test_weights_whose_embeddings_are_not_finite_are_refused(site, tmp_path, capsys, form) -> None:
+    model = timm.create_model("test_vit", num_classes=3)
+    with torch.no_grad():
+        model.norm.weight.fill_(3e38)  # finite, but not times the features
+    if form == "file":
+        torch.save(model.state_dict(), tmp_path / "broken")
+        more = ["--architecture", "timm/test_vit", *COLOURS]
+    else:
+        save_for_hf(model, tmp_path / "broken", safe_serialization=True)
+        more = []
+    assert run("import", site, tmp_path / "broken", *more) == 4
+    words = capsys.readouterr().err
+    assert "broken: a test image of grey noise becomes NaN or infinite, so these weights" in words
+    assert not (site.parent / "weights").exists()
+
+
+def test_a_projection_beside_a_backbone_is_told_with_a_line_that_works(
+    site, donor, tmp_path, capsys
+) -> None:
+    state = timm.create_model("test_vit", num_classes=0).state_dict()
+    before = "module._orig_mod."
+    mixed = {f"{before}backbone.{key}": value for key, value in state.items()}
+    torch.save({"model": {**mixed, f"{before}proj.weight": torch.ones(1)}}, tmp_path / "FILE")
+    architecture = ["--architecture", "timm/test_vit", *COLOURS]
+    assert run("import", site, tmp_path / "FILE", *architecture) == 4
+    words = capsys.readouterr().err
+    assert (
+        "the names below backbone. fit this model, and beside them is proj.weight. Save only"
+        in words
+    )
+    assert "missing" not in words
+    line = words.partition('python -c "')[2].partition('"')[0]
+    subprocess.run([sys.executable, "-c", line], cwd=tmp_path, check=True)
+    assert torch.load(tmp_path / "plain.pth").keys() == state.keys()
+    brought(capsys, "import", site, tmp_path / "plain.pth", *architecture)
 
 
 @pytest.mark.parametrize(

@@ -115,9 +115,16 @@ def test_transform_is_the_pairs_own_and_the_study_says_no_other(pair, tmp_path) 
 def test_a_folder_that_does_not_say_its_colours(pair, tmp_path) -> None:
     path = tmp_path / "pair" / "open_clip_config.json"
     path.write_text(json.dumps({"model_cfg": CONFIGS["mini-vit"]}))
-    with pytest.raises(CheckpointError, match=r"Write model\.mean and model\.std into the study"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"Write model\.mean and model\.std into the study.*open_clip's default",
+    ) as error:
         load_image_tower(pair[0], **pin(pair[0]))
-    assert load_image_tower(pair[0], **pin(pair[0]), mean=HALF, std=HALF).preprocess.mean == HALF
+    assert "open_clip_config.json" not in str(error.value)
+    tower = load_image_tower(pair[0], **pin(pair[0]), mean=HALF, std=HALF)
+    assert tower.preprocess.mean == HALF and tower.sources["mean"] == "study"
+    assert tower.sources["size"] == f"open_clip_config.json of {pair[0]}"
+    assert tower.sources["resize"] == "open_clip's default"
 
 
 def test_a_border_that_is_not_black(pair, tmp_path) -> None:

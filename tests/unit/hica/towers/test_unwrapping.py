@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hica.errors import WeightsError
 from hica.images.cache import file_sha256
 from hica.towers.reading import load_weights, read_weights, weights_sha256
-from hica.towers.unwrapping import OF_TORCH, PREFIXES, WRAPPERS, fitted, unwrapped
+from hica.towers.unwrapping import OF_TORCH, PREFIXES, WRAPPERS, fitted, inside, unwrapped
 
 PLAIN = {
     "stem.weight": torch.arange(4.0),
@@ -176,6 +176,49 @@ def test_a_file_of_another_user(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(type(path), "open", refuse)
     with pytest.raises(WeightsError, match=r"closed\.pth: cannot be read: Permission denied; give"):
         read_weights(path)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"_use_new_zipfile_serialization": False}],
+    ids=["as now", "before PyTorch 1.6"],
+)
+@pytest.mark.parametrize(
+    ("stored", "remedy"),
+    [
+        (torch.nn.Linear(1, 1), "torch.save(c.state_dict(), 'plain.pth')"),
+        (torch.nn.DataParallel(torch.nn.Linear(1, 1)), "torch.save(c.state_dict(), 'plain.pth')"),
+        ({"state_dict": PLAIN, "x": torch.nn.Linear(1, 1)}, "torch.save(c['state_dict'], "),
+        (OrderedDict(state_dict=PLAIN, x=torch.nn.Linear(1, 1)), "torch.save(c['state_dict'], "),
+    ],
+    ids=["module", "parallel", "table", "ordered table"],
+)
+def test_the_remedy_for_a_whole_model_is_another_than_for_a_table(
+    tmp_path, how, stored, remedy
+) -> None:
+    torch.save(stored, tmp_path / "whole.pth", **how)
+    with pytest.raises(WeightsError) as error:
+        read_weights(tmp_path / "whole.pth")
+    assert remedy in str(error.value)
+
+
+def test_a_part_that_fits_is_told_by_names_that_are_safe_to_copy() -> None:
+    own = {"a.weight", "b.weight"}
+    state = {f"trunk.{key}": torch.ones(1) for key in own}
+    assert inside(state, own).startswith("the names below trunk. fit this model. Save only those")
+    beside = {f"x{i}": torch.ones(1) for i in range(9)}
+    assert "beside them is x0, x1, x2, x3 and 5 more. Save" in inside({**state, **beside}, own)
+    assert inside({"trunk.a.weight": torch.ones(1)}, own) == ""
+    assert inside({f"it's.{key}": torch.ones(1) for key in own}, own) == ""
+    assert inside(state, set()) == ""
+
+
+def test_a_negative_variance_is_named(tmp_path) -> None:
+    module = torch.nn.Sequential(torch.nn.BatchNorm2d(2))
+    state = {**module.state_dict(), "0.running_var": torch.tensor([1.0, -0.5])}
+    words = r"x\.pth: 0\.running_var: negative, which no variance is, so these weights are broken"
+    with pytest.raises(WeightsError, match=words):
+        load_weights(module, state, tmp_path / "x.pth", "net")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
