@@ -66,9 +66,12 @@ def _in_one_piece(name: str) -> Iterator[str]:
 
 
 def _is_known(piece: str, known: Callable[[str], bool]) -> bool:
-    """Whether a piece of text is known as it is, or without its ending."""
-    if any(map(known, writings(piece))):
+    """Whether a piece of text is known as it is, or a word without its ending."""
+    word = WORD.fullmatch(piece)  # else in `Anna e Maria` the e would be of Anna
+    if any(map(known, writings(piece, loosely=bool(word)))):
         return True
+    if not word:
+        return False
     least = 3 if piece[:1].isupper() else 4
     stem = piece
     while (ending := ENDING.search(stem)) and ending.start() >= least:

@@ -22,16 +22,17 @@ def without_format(text: str) -> str:
     return unicodedata.normalize("NFC", seen)
 
 
-def writings(text: str) -> frozenset[str]:
+def writings(text: str, loosely: bool = True) -> frozenset[str]:
     """The ways to write letters and digits of `text` without case, marks and signs.
 
-    Two texts mean the same where they have one in common.
+    Two texts mean the same where they have one in common. `loosely`: of long words with `u` for
+    `ue` also, as in `Muller`.
     """
     small = unicodedata.normalize("NFC", without_format(text).casefold())
     bare = _bare(small)
     found = {bare, _bare(small.translate(SPELT))}
-    if len(bare) >= LONG:
-        found.add(re.sub("([aou])e|a(?=a)", r"\1", bare))
+    if loosely and len(bare) >= LONG:
+        found.add(re.sub("([aou])e", r"\1", bare))
     return frozenset(found)
 
 

@@ -53,6 +53,8 @@ def test_names_in_any_case_and_numbers_as_a_whole_or_in_parts():
         ("Huber, Hans", "HansHuber", "[removed]"),
         ("Noe^Th", "No mass at Th12. Noe", "No mass at Th12. [removed]"),
         ("Mas^I", "a mass", "a mass"),
+        ("Sentinela^Anna", "Anna e Sentinela: a mass", "[removed] e [removed]: a mass"),
+        ("Sentinela^Anna", "Sentinela, N stage 1", "[removed], N stage 1"),
     ],
 )  # fmt: skip
 def test_a_name_is_found_in_another_writing_than_that_of_the_header(name, text, left):
