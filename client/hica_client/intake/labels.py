@@ -5,6 +5,7 @@ Its keys are turned into handles as they are read; nothing of them is kept or pr
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +66,8 @@ class LabelFile:
         if self.unknown:
             said.append(
                 f"{_lines(self.unknown)} of the labels: no picture of this import has this key. Is "
-                "it another export? Did a spreadsheet take zeros away that a key began with?"
+                "it another export? Did a spreadsheet take zeros away that a key began with? Are "
+                "capitals or accents written otherwise?"
             )
         if self.conflicts:
             said.append(
@@ -85,7 +87,8 @@ class LabelFile:
 def handle_of(pseudonyms: Pseudonyms, kind: str, value: str) -> str:
     """The handle of a key, the same for a table and for a header; empty where there is none."""
     if kind == "path":
-        value = value.strip().replace("\\", "/").removeprefix("./")
+        path = value.strip().replace("\\", "/").removeprefix("./")
+        value = unicodedata.normalize("NFC", path)
     else:
         value = same_writing(value)
     return pseudonyms.handle(kind, value) if value else ""
@@ -110,7 +113,10 @@ def read_labels(path: Path, register: Register, pseudonyms: Pseudonyms) -> Label
             continue
         handle = handle_of(pseudonyms, kind, keys[kind])
         for each in ("path", "name") if kind == "path" else (kind,):
-            values = (each, handle, line, told.label, told.findings, told.split, told.report)
+            meant = handle
+            if kind == "path":
+                meant = _as_spelt(register, each, handle, loose_handle(pseudonyms, keys[kind]))
+            values = (each, meant, line, told.label, told.findings, told.split, told.report)
             register.change("INSERT INTO told VALUES (?, ?, ?, ?, ?, ?, ?)", *values)
     for kind in ("path", "name", "instance"):
         register.change(
@@ -130,6 +136,29 @@ def prepare(register: Register) -> None:
     register.change("CREATE TEMP TABLE told (kind, handle, line, label, findings, split, report)")
     register.change("CREATE INDEX temp.of_handle ON told (kind, handle)")
     register.change("CREATE TEMP TABLE asked_for (key PRIMARY KEY)")
+    register.change(
+        "CREATE TEMP TABLE spelt (kind, loose, handle, PRIMARY KEY (kind, loose, handle))"
+    )
+
+
+def see_spelling(register: Register, pseudonyms: Pseudonyms, path: str, name: str) -> None:
+    """Note how a file of this import is spelt, for a table that spells it in other capitals."""
+    for kind, value in (("path", path), ("name", name)):
+        handle = handle_of(pseudonyms, "path", value)
+        loose = loose_handle(pseudonyms, value)
+        register.change("INSERT OR IGNORE INTO spelt VALUES (?, ?, ?)", kind, loose, handle)
+
+
+def loose_handle(pseudonyms: Pseudonyms, path: str) -> str:
+    """The handle of a path in whichever capitals."""
+    return handle_of(pseudonyms, "path", unicodedata.normalize("NFC", path).casefold())
+
+
+def _as_spelt(register: Register, kind: str, handle: str, loose: str) -> str:
+    """The handle of the file that is meant: spelt just so, else the only one in other capitals."""
+    handles = register.rows("SELECT handle FROM spelt WHERE kind = ? AND loose = ?", kind, loose)
+    files = [file for (file,) in handles]
+    return files[0] if len(files) == 1 else handle
 
 
 def told_of(register: Register, key: str, found: LabelFile) -> Told:

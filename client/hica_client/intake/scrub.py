@@ -90,7 +90,7 @@ def _pieces(text: str) -> Iterator[Span]:
         for start in range(*found.span()):
             for end in range(start + 2, min(start + MOST_SIGNS, found.end()) + 1):
                 yield start, end
-    parts = []
+    parts: list[Span] = []
     for found in WORD.finditer(text):
         yield found.span()
         parts += _parts(text, *found.span())
