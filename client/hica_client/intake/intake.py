@@ -12,6 +12,7 @@ from hica.deployment.kit import read_kit
 from hica.deployment.lockfile import hold
 from hica.errors import ConfigurationError, HicaError
 from hica_client.intake import reasons
+from hica_client.intake.counts import Summary
 from hica_client.intake.duplicates import groups_of
 from hica_client.intake.labels import LabelFile, prepare, read_labels
 from hica_client.intake.layout import classes_of, name_owners
@@ -22,7 +23,7 @@ from hica_client.intake.register import CHOSEN, Register, opened
 from hica_client.intake.rows import FOLDER, OURS, RowMaker, image_of
 from hica_client.intake.scan import not_taken, scan
 from hica_client.intake.selection import select
-from hica_client.intake.summary import Summary, summary_of
+from hica_client.intake.summary import summary_of
 from hica_client.intake.taking import Taker
 from hica_client.site import Site
 from hica_client.withdrawals import withdrawn

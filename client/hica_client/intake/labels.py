@@ -5,7 +5,6 @@ Its keys are turned into handles as they are read; nothing of them is kept or pr
 
 import csv
 import io
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,8 @@ from hica.errors import DataError
 from hica.images.manifest import SPLITS
 from hica.printable import listed
 from hica.storage import read_file
-from hica_client.intake.pseudonyms import Pseudonyms, same_writing
+from hica_client.intake.keys import as_spelt, handle_of, loose_handle
+from hica_client.intake.pseudonyms import Pseudonyms
 from hica_client.intake.register import PICTURE, Register
 
 KEYS = {
@@ -76,22 +76,12 @@ class LabelFile:
             )
         if self.ambiguous:
             said.append(
-                f"{_lines(self.ambiguous)} of the labels name a file that lies in several folders, "
-                "and label none: write its path below the folder that is imported"
+                f"{_lines(self.ambiguous)} of the labels: a file of this name lies in several folders, "
+                "and none is labelled: write its path below the folder that is imported"
             )
         if self.without_key:
-            said.append(f"{_lines(self.without_key)} of the labels have no key: fill it in")
+            said.append(f"{_lines(self.without_key)} of the labels: the key is empty; fill it in")
         return said
-
-
-def handle_of(pseudonyms: Pseudonyms, kind: str, value: str) -> str:
-    """The handle of a key, the same for a table and for a header; empty where there is none."""
-    if kind == "path":
-        path = value.strip().replace("\\", "/").removeprefix("./")
-        value = unicodedata.normalize("NFC", path)
-    else:
-        value = same_writing(value)
-    return pseudonyms.handle(kind, value) if value else ""
 
 
 def read_labels(path: Path, register: Register, pseudonyms: Pseudonyms) -> LabelFile:
@@ -115,7 +105,7 @@ def read_labels(path: Path, register: Register, pseudonyms: Pseudonyms) -> Label
         for each in ("path", "name") if kind == "path" else (kind,):
             meant = handle
             if kind == "path":
-                meant = _as_spelt(register, each, handle, loose_handle(pseudonyms, keys[kind]))
+                meant = as_spelt(register, each, handle, loose_handle(pseudonyms, keys[kind]))
             values = (each, meant, line, told.label, told.findings, told.split, told.report)
             register.change("INSERT INTO told VALUES (?, ?, ?, ?, ?, ?, ?)", *values)
     for kind in ("path", "name", "instance"):
@@ -139,26 +129,6 @@ def prepare(register: Register) -> None:
     register.change(
         "CREATE TEMP TABLE spelt (kind, loose, handle, PRIMARY KEY (kind, loose, handle))"
     )
-
-
-def see_spelling(register: Register, pseudonyms: Pseudonyms, path: str, name: str) -> None:
-    """Note how a file of this import is spelt, for a table that spells it in other capitals."""
-    for kind, value in (("path", path), ("name", name)):
-        handle = handle_of(pseudonyms, "path", value)
-        loose = loose_handle(pseudonyms, value)
-        register.change("INSERT OR IGNORE INTO spelt VALUES (?, ?, ?)", kind, loose, handle)
-
-
-def loose_handle(pseudonyms: Pseudonyms, path: str) -> str:
-    """The handle of a path in whichever capitals."""
-    return handle_of(pseudonyms, "path", unicodedata.normalize("NFC", path).casefold())
-
-
-def _as_spelt(register: Register, kind: str, handle: str, loose: str) -> str:
-    """The handle of the file that is meant: spelt just so, else the only one in other capitals."""
-    handles = register.rows("SELECT handle FROM spelt WHERE kind = ? AND loose = ?", kind, loose)
-    files = [file for (file,) in handles]
-    return files[0] if len(files) == 1 else handle
 
 
 def told_of(register: Register, key: str, found: LabelFile) -> Told:

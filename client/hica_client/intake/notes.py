@@ -1,16 +1,11 @@
 """What of an import may not be meant, each in words, with what to do about it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
+from hica_client.intake.counts import Summary
 from hica_client.intake.meant import Folders
 from hica_client.intake.rows import RowMaker
 from hica_client.intake.scan import Scanned
-
-if TYPE_CHECKING:
-    from hica_client.intake.summary import Summary
 
 
 def notes_of(
@@ -34,9 +29,9 @@ def notes_of(
     notes += _of_folders(summary, maker, scanned, meant)
     notes += _of_pictures(summary)
     notes += _of_patients(summary, maker)
-    if summary.lonely_reports:
+    if summary.reports_without_picture:
         notes.append(
-            f"{many(summary.lonely_reports, 'report', 'has', 'have')} no picture of its study in "
+            f"{many(summary.reports_without_picture, 'report', 'has', 'have')} no picture of its study in "
             "this export: its text is left out"
         )
     if edited := summary.rows["edited"]:
@@ -81,7 +76,7 @@ def _of_pictures(summary: Summary) -> Iterator[str]:
     """What text may be burned in."""
     if summary.burned_in or summary.lettered:
         yield (
-            f"text is burned into {many(summary.burned_in, 'picture')} by what the header says, "
+            f"text is burned into {many(summary.burned_in, 'picture')} as the header says, "
             f"and seems to be in {summary.lettered} more. It may name patients: look at them, or "
             "import with --skip-burned-in. What has not been found may still be there"
         )

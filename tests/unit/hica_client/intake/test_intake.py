@@ -388,7 +388,7 @@ def test_a_report_of_a_study_without_a_picture_is_counted(hospital, tmp_path):
             ContentSequence=[finding("A mass.")],
         )
     found = hospital.take(tmp_path / "x")
-    assert (found.reports, found.lonely_reports, found.reported) == (2, 1, 1)
+    assert (found.reports, found.reports_without_picture, found.reported) == (2, 1, 1)
     assert any("1 report has no picture of its study" in note for note in found.notes)
 
 

@@ -68,7 +68,7 @@ def test_lines_that_come_to_nothing_are_counted_and_keys_are_not_said(hospital, 
     notes = " ".join(found.notes)
     assert "2 lines (2, 7) of the labels: no picture of this import has this key" in notes
     assert "2 lines (3, 4) of the labels contradict each other: their pictures have no" in notes
-    assert "1 line (5) of the labels have no key: fill it in" in notes
+    assert "1 line (5) of the labels: the key is empty; fill it in" in notes
 
 
 def test_a_file_that_lies_in_several_folders_is_not_meant_by_its_name(hospital, tmp_path):
@@ -79,7 +79,7 @@ def test_a_file_that_lies_in_several_folders_is_not_meant_by_its_name(hospital, 
     found = hospital.take(tmp_path / "x", labels=table)
     assert (found.labels, found.unlabelled) == ({"benign": 2, "malignant": 1}, 2)
     [note] = [note for note in found.notes if "of the labels" in note]
-    assert note.startswith("1 line (2) of the labels name a file that lies in several folders")
+    assert note.startswith("1 line (2) of the labels: a file of this name lies in several")
 
 
 @pytest.mark.parametrize(
