@@ -76,8 +76,8 @@ class LabelFile:
             )
         if self.ambiguous:
             said.append(
-                f"{_lines(self.ambiguous)} of the labels: a file of this name lies in several folders, "
-                "and none is labelled: write its path below the folder that is imported"
+                f"{_lines(self.ambiguous)} of the labels: a file of this name lies in several "
+                "folders, and none is labelled: write its path below the folder that is imported"
             )
         if self.without_key:
             said.append(f"{_lines(self.without_key)} of the labels: the key is empty; fill it in")

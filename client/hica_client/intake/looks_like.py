@@ -26,7 +26,7 @@ BEGIN, END = r"(?<![^\W_])", r"(?![^\W_])"
 """Of a word; an underscore is none of it."""
 MORE_DIGITS = r"(?:[\s()/.–-]{0,3}\d){5,}"
 
-MAIL = r"\b[\w.+-]+@[\w.-]+\w"
+MAIL = r"\b[\w.+-]{1,64}@[\w.-]+\w"
 LOOKS_LIKE = re.compile(
     "|".join(
         (

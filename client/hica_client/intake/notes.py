@@ -29,10 +29,11 @@ def notes_of(
     notes += _of_folders(summary, maker, scanned, meant)
     notes += _of_pictures(summary)
     notes += _of_patients(summary, maker)
-    if summary.reports_without_picture:
+    if lonely := summary.reports_without_picture:
+        their = "its" if lonely == 1 else "their"
         notes.append(
-            f"{many(summary.reports_without_picture, 'report', 'has', 'have')} no picture of its study in "
-            "this export: its text is left out"
+            f"{many(lonely, 'report', 'has', 'have')} no picture of {their} study in this export: "
+            f"{their} text is left out"
         )
     if edited := summary.rows["edited"]:
         notes.append(

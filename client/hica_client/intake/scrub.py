@@ -11,7 +11,7 @@ COMPOUND = re.compile(rf"{WORD.pattern}(?:[-'’./_]{WORD.pattern})*")
 """Such as `PID-47/11`, which is known as a whole."""
 COMPONENT = re.compile(r"[\^,]")
 """What parts family name, given name and others."""
-ENDING = re.compile(r"(?:s|n|es|ns|ens)$", re.IGNORECASE)
+ENDINGS = ("s", "n", "es", "ns", "ens")
 """Of a genitive, say: `Müllers`."""
 BETWEEN = re.compile(r"[-–'’./_^,:# ]{0,2}")
 """What may stand between the parts of what is known as a whole: `P 5` is `P-5`."""
@@ -73,12 +73,8 @@ def _is_known(piece: str, known: Callable[[str], bool]) -> bool:
     if not word:
         return False
     least = 3 if piece[:1].isupper() else 4
-    stem = piece
-    while (ending := ENDING.search(stem)) and ending.start() >= least:
-        stem = stem[:-1]
-        if any(map(known, writings(stem))):
-            return True
-    return False
+    stems = (piece[: -len(ending)] for ending in ENDINGS if piece.lower().endswith(ending))
+    return any(known(writing) for stem in stems if len(stem) >= least for writing in writings(stem))
 
 
 def _pieces(text: str) -> Iterator[Span]:

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from functools import lru_cache
 
 MARKS = "".join(
     chr(sign) for sign in range(0x300, 0x10000) if unicodedata.category(chr(sign))[0] == "M"
@@ -22,6 +23,7 @@ def without_format(text: str) -> str:
     return unicodedata.normalize("NFC", seen)
 
 
+@lru_cache(maxsize=20_000)
 def writings(text: str, loosely: bool = True) -> frozenset[str]:
     """The ways to write letters and digits of `text` without case, marks and signs.
 
