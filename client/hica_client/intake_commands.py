@@ -40,7 +40,7 @@ def import_(
     folders: Annotated[
         Folders,
         typer.Option(
-            help="What the folders of the export are; auto: classes, where it looks like that."
+            help="What the folders of the export are; auto: classes, if no name may be a person's."
         ),
     ] = Folders.AUTO,
     class_names: Annotated[

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hica.deployment.kit import read_kit
 from hica.deployment.lockfile import hold
-from hica.errors import ConfigurationError
+from hica.errors import ConfigurationError, HicaError
 from hica_client.intake import reasons
+from hica_client.intake.counts import Summary
 from hica_client.intake.duplicates import groups_of
 from hica_client.intake.labels import LabelFile, prepare, read_labels
 from hica_client.intake.layout import classes_of, name_owners
@@ -21,7 +23,7 @@ from hica_client.intake.register import CHOSEN, Register, opened
 from hica_client.intake.rows import FOLDER, OURS, RowMaker, image_of
 from hica_client.intake.scan import not_taken, scan
 from hica_client.intake.selection import select
-from hica_client.intake.summary import Summary, summary_of
+from hica_client.intake.summary import summary_of
 from hica_client.intake.taking import Taker
 from hica_client.site import Site
 from hica_client.withdrawals import withdrawn
@@ -64,7 +66,8 @@ def import_folder(site: Site, source: Path, wishes: Wishes) -> Summary:
             labels = LabelFile()
             if wishes.labels is not None:
                 labels = read_labels(wishes.labels, register, pseudonyms)
-            classes = classes_of(register, scanned.tops, wishes.folders)
+            of_study = _classes_of_study(site)
+            classes = classes_of(register, scanned.tops, wishes.folders, of_study)
             name_owners(register, classes, wishes.folders)
             select(register)
             taker = Taker(pictures, register, pseudonyms, gone, wishes.skip_burned_in)
@@ -76,7 +79,18 @@ def import_folder(site: Site, source: Path, wishes: Wishes) -> Summary:
             if wishes.skipped is not None:
                 for path, reason in not_taken(source, register, pseudonyms):
                     wishes.skipped(path, reason)
-            return summary_of(register, maker, merged, scanned, taker.failures)
+            return summary_of(register, maker, merged, scanned, taker.failures, wishes.folders)
+
+
+def _classes_of_study(site: Site) -> list[str] | None:
+    """The classes of the study in the start kit; None where there is no kit that can be read.
+
+    What is wrong with a kit is told by `check`.
+    """
+    try:
+        return list(read_kit(site.federation.kit)[1].class_names)
+    except HicaError:
+        return None
 
 
 def _check_apart(source: Path, pictures: Path) -> None:

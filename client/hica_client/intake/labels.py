@@ -13,7 +13,8 @@ from hica.errors import DataError
 from hica.images.manifest import SPLITS
 from hica.printable import listed
 from hica.storage import read_file
-from hica_client.intake.pseudonyms import Pseudonyms, same_writing
+from hica_client.intake.keys import as_spelt, handle_of, loose_handle
+from hica_client.intake.pseudonyms import Pseudonyms
 from hica_client.intake.register import PICTURE, Register
 
 KEYS = {
@@ -65,7 +66,8 @@ class LabelFile:
         if self.unknown:
             said.append(
                 f"{_lines(self.unknown)} of the labels: no picture of this import has this key. Is "
-                "it another export? Did a spreadsheet take zeros away that a key began with?"
+                "it another export? Did a spreadsheet take zeros away that a key began with? Are "
+                "capitals or accents written otherwise?"
             )
         if self.conflicts:
             said.append(
@@ -74,21 +76,12 @@ class LabelFile:
             )
         if self.ambiguous:
             said.append(
-                f"{_lines(self.ambiguous)} of the labels name a file that lies in several folders, "
-                "and label none: write its path below the folder that is imported"
+                f"{_lines(self.ambiguous)} of the labels: a file of this name lies in several "
+                "folders, and none is labelled: write its path below the folder that is imported"
             )
         if self.without_key:
-            said.append(f"{_lines(self.without_key)} of the labels have no key: fill it in")
+            said.append(f"{_lines(self.without_key)} of the labels: the key is empty; fill it in")
         return said
-
-
-def handle_of(pseudonyms: Pseudonyms, kind: str, value: str) -> str:
-    """The handle of a key, the same for a table and for a header; empty where there is none."""
-    if kind == "path":
-        value = value.strip().replace("\\", "/").removeprefix("./")
-    else:
-        value = same_writing(value)
-    return pseudonyms.handle(kind, value) if value else ""
 
 
 def read_labels(path: Path, register: Register, pseudonyms: Pseudonyms) -> LabelFile:
@@ -110,7 +103,10 @@ def read_labels(path: Path, register: Register, pseudonyms: Pseudonyms) -> Label
             continue
         handle = handle_of(pseudonyms, kind, keys[kind])
         for each in ("path", "name") if kind == "path" else (kind,):
-            values = (each, handle, line, told.label, told.findings, told.split, told.report)
+            meant = handle
+            if kind == "path":
+                meant = as_spelt(register, each, handle, loose_handle(pseudonyms, keys[kind]))
+            values = (each, meant, line, told.label, told.findings, told.split, told.report)
             register.change("INSERT INTO told VALUES (?, ?, ?, ?, ?, ?, ?)", *values)
     for kind in ("path", "name", "instance"):
         register.change(
@@ -130,6 +126,9 @@ def prepare(register: Register) -> None:
     register.change("CREATE TEMP TABLE told (kind, handle, line, label, findings, split, report)")
     register.change("CREATE INDEX temp.of_handle ON told (kind, handle)")
     register.change("CREATE TEMP TABLE asked_for (key PRIMARY KEY)")
+    register.change(
+        "CREATE TEMP TABLE spelt (kind, loose, handle, PRIMARY KEY (kind, loose, handle))"
+    )
 
 
 def told_of(register: Register, key: str, found: LabelFile) -> Told:

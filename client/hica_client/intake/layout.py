@@ -1,13 +1,17 @@
 """What the folders of an export stand for: splits, classes, patients, or nothing.
 
 In an archive's export folders are often named after patients. Their names are therefore read as
-classes only where the tree looks like one folder a class, and nowhere are they written otherwise.
+classes only where the tree looks like one folder a class and no name may be a person's, and nowhere
+are they written otherwise.
 """
 
 import re
+import unicodedata
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from hica_client.intake import reasons
+from hica_client.intake.class_words import are_classes
 from hica_client.intake.meant import Folders
 from hica_client.intake.register import PICTURE, Register
 from hica_client.intake.walk import Found
@@ -20,8 +24,6 @@ SPLITS = {
 MOST_CLASSES = 20
 MASK = re.compile(r"[_-](mask|seg|segmentation)s?(_?\d+)?(\.\w+)*$", re.IGNORECASE)
 MASK_FOLDER = re.compile(r"^(masks?|labels?(tr|ts)?|segmentations?)$", re.IGNORECASE)
-NO_CLASS = re.compile(r"\d{4}|[\^,=]")
-"""In the name of a folder: a year, a number or a UID, or as DICOM writes a person's name."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,17 @@ class Tops:
     def see(self, handle: str, name: str) -> None:
         """Note a folder; of more than can be classes, the first ones."""
         if name and len(self.names) <= MOST_CLASSES:
-            self.names[handle] = name.encode(errors="replace").decode()
+            plain = name.encode(errors="replace").decode()
+            self.names[handle] = unicodedata.normalize("NFC", plain)
 
 
-def classes_of(register: Register, tops: Tops, meant: Folders) -> dict[str, str]:
-    """The classes by the handles of their folders; none where folders are no classes."""
+def classes_of(
+    register: Register, tops: Tops, meant: Folders, of_study: Collection[str] | None
+) -> dict[str, str]:
+    """The classes by the handles of their folders; none where folders are no classes.
+
+    `of_study`: the classes of the site's study, if it has one.
+    """
     if meant not in (Folders.AUTO, Folders.CLASSES):
         return {}
     of_pictures = {
@@ -84,7 +92,7 @@ def classes_of(register: Register, tops: Tops, meant: Folders) -> dict[str, str]
         and 2 <= len(classes) <= MOST_CLASSES
         and 2 * dicom <= pictures
         and not any(told for _, _, told in of_pictures.values())
-        and not any(map(NO_CLASS.search, classes.values()))
+        and are_classes(classes.values(), of_study)
     )
     return classes if looks_like else {}
 

@@ -33,6 +33,8 @@ SCHEMA = f"""
     CREATE TABLE facts (name PRIMARY KEY, value);
 """
 VERSION = 1
+READING = 2
+"""Of a file, which is read anew where this is another: reports are scrubbed as they are read."""
 PICTURE = "reason = '' AND text = ''"
 """Of sources: a picture that could be taken; what else has no reason is a report."""
 CHOSEN = f"{PICTURE} AND left_out = ''"
@@ -80,7 +82,7 @@ class Register:
 
     def stamp(self, file: str) -> str:
         """What is another as soon as a file is, or the program that read it."""
-        return f"{file}:{self._reader}"
+        return f"{file}:{self._reader}:{READING}"
 
     def is_known(self, key: str, stamp: str) -> bool:
         """Whether a file was read before as it is now; it is then of this import, too."""

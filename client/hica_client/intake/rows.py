@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 
@@ -16,6 +17,8 @@ from hica_client.intake.taking import UNKNOWN
 
 FOLDER = "images"
 """Beside the manifest: what imports have written."""
+
+WORDS = "SELECT word FROM words WHERE patient = ?"
 
 OURS = re.compile(rf"{FOLDER}/(p[0-9a-f]{{16}}|{UNKNOWN})/[0-9a-f]{{24}}\.png")
 """What the column `image` of an import looks like."""
@@ -107,10 +110,11 @@ class RowMaker:
             )
         ]
         if told.report:
-            texts.append(scrubbed(told.report, lambda word: self._names(owner, word)))
+            theirs = self._words(owner)
+            known = partial(self.pseudonyms.handle, "word")
+            texts.append(scrubbed(told.report, lambda word: bool(theirs) and known(word) in theirs))
         return " ".join(texts)
 
-    def _names(self, owner: str, word: str) -> bool:
-        """Whether a word is of the name or the numbers of a patient."""
-        is_known = "SELECT count(*) FROM words WHERE patient = ? AND word = ?"
-        return bool(self.register.value(is_known, owner, self.pseudonyms.handle("word", word)))
+    def _words(self, owner: str) -> set[str]:
+        """The handles of the words of a patient's name and numbers."""
+        return {word for (word,) in self.register.rows(WORDS, owner)}

@@ -9,8 +9,8 @@ from typing import Any
 from hica.progress import track
 from hica_client.intake import reasons
 from hica_client.intake.dicom import Header, read_header
+from hica_client.intake.keys import handle_of, see_spelling
 from hica_client.intake.kinds import kind_of
-from hica_client.intake.labels import handle_of
 from hica_client.intake.layout import Tops, mask_reason, place_of
 from hica_client.intake.medmnist import is_medmnist, listed
 from hica_client.intake.pseudonyms import NAMELESS, Pseudonyms, same_writing
@@ -59,6 +59,7 @@ def scan(folder: Path, register: Register, pseudonyms: Pseudonyms) -> Scanned:
     for found in track(walk(folder), "reading headers"):
         top = place_of(found).top
         scanned.tops.see(top_handle(pseudonyms, top), top)
+        see_spelling(register, pseudonyms, found.relative, found.name)
         if not register.is_known(key_of(found, pseudonyms), stamp_of(found)):
             scanned.missing += _read(found, register, pseudonyms)
     register.commit()

@@ -2,54 +2,18 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from hica.printable import printable
+from hica_client.intake.counts import Summary
+from hica_client.intake.meant import Folders
 from hica_client.intake.merge import Merged
+from hica_client.intake.notes import notes_of
 from hica_client.intake.register import CHOSEN, PICTURE, Register
 from hica_client.intake.rows import RowMaker
 from hica_client.intake.scan import Scanned
-
-
-@dataclass
-class Summary:
-    """The counts of an import; nothing of it names a patient or a file."""
-
-    read: int = 0
-    """Files, and pictures of MedMNIST files: `taken`, `reports` and `skipped` add up to it."""
-    taken: int = 0
-    reports: int = 0
-    """Structured reports and documents whose text was read."""
-    skipped: dict[str, int] = field(default_factory=dict)
-    """By reason."""
-    rows: dict[str, int] = field(default_factory=dict)
-    """Of the manifest: `added`, `updated`, and `edited`: left as a person has written them."""
-    patients: int = 0
-    without_patient: int = 0
-    """Pictures of which nothing says whose they are."""
-    by_study: int = 0
-    """Pictures whose patient is known by the study, as the PatientID is empty."""
-    by_folder: int = 0
-    labels: dict[str, int] = field(default_factory=dict)
-    unlabelled: int = 0
-    reported: int = 0
-    """Pictures with the text of a report."""
-    near_duplicates: int = 0
-    burned_in: int = 0
-    """Pictures taken of which the header says that text is burned in."""
-    lettered: int = 0
-    """Others that seem to hold text."""
-    decoded: dict[str, int] = field(default_factory=dict)
-    """Pictures by the way they came to 8 bits."""
-    notes: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For `--json`."""
-        return asdict(self)
 
 
 def summary_of(
@@ -58,6 +22,7 @@ def summary_of(
     merged: Merged,
     scanned: Scanned,
     failures: Mapping[str, int],
+    meant: Folders,
 ) -> Summary:
     """Count what came of an import."""
 
@@ -81,6 +46,12 @@ def summary_of(
         read=register.value("SELECT count(*) FROM sources WHERE run = ?", register.run),
         taken=taken,
         reports=sum(counts("''", "text != ''").values()),
+        reports_without_picture=register.value(
+            "SELECT count(*) FROM sources AS report WHERE run = ? AND text != '' AND NOT EXISTS "
+            "(SELECT 1 FROM sources WHERE run = ? AND study != '' AND study = report.study AND "
+            f"picture != '' AND {CHOSEN})",
+            *(register.run, register.run),
+        ),
         skipped=dict(skipped.most_common()),
         rows={
             "added": merged.added,
@@ -107,70 +78,8 @@ def summary_of(
         lettered=count("sum(lettered AND NOT burned)"),
         decoded=counts("way", CHOSEN),
     )
-    summary.notes += _notes(summary, maker, scanned, failures)
+    summary.notes += notes_of(summary, maker, scanned, failures, meant)
     return summary
-
-
-def _notes(
-    summary: Summary, maker: RowMaker, scanned: Scanned, failures: Mapping[str, int]
-) -> list[str]:
-    """What may not be meant, each with what to do about it."""
-    register = maker.register
-    notes = [f"{count} × {words}" for words, count in failures.items()]
-    if not summary.taken:
-        notes.append("no picture was taken: is this the folder of the export?")
-    if scanned.missing:
-        notes.append(
-            f"{scanned.missing} files that a DICOMDIR lists are not here: the export is not whole; "
-            "copy it again"
-        )
-    notes += maker.labels.notes()
-    if maker.contradictions:
-        notes.append(
-            f"{maker.contradictions} pictures lie in several classes and have no label: keep each "
-            "in one folder"
-        )
-    if summary.burned_in or summary.lettered:
-        notes.append(
-            f"text is burned into {summary.burned_in} pictures as their headers say, and seems to "
-            f"be in {summary.lettered} more. It may name patients: look at them, or import with "
-            "--skip-burned-in. What has not been found may still be there"
-        )
-    if summary.without_patient:
-        notes.append(
-            f"{summary.without_patient} pictures say nothing of their patient: fill in patient_id "
-            "where you know it, or give each patient's files a folder, and --folders patients"
-        )
-    if summary.by_study:
-        notes.append(
-            f"{summary.by_study} pictures have no PatientID: whoever has two studies counts as two "
-            "patients"
-        )
-    if summary.by_folder:
-        notes.append(
-            f"{summary.by_folder} pictures have no PatientID: each folder counts as a patient "
-            "(--folders ignore: as nobody's)"
-        )
-    issuers = register.value(
-        "SELECT count(*) FROM (SELECT bare FROM sources WHERE run = ? AND bare != '' GROUP BY bare "
-        "HAVING count(DISTINCT patient) > 1)",
-        register.run,
-    )
-    if issuers:
-        notes.append(
-            f"{issuers} PatientIDs are of several issuers, and count as a patient for each issuer"
-        )
-    if not maker.classes and scanned.tops.names and summary.unlabelled == summary.taken:
-        notes.append(
-            "folders were not taken for classes, as they may be named after patients: give "
-            "--folders classes if they are classes, or a table of labels (--labels)"
-        )
-    if summary.rows["edited"]:
-        notes.append(
-            f"{summary.rows['edited']} rows of the manifest are left as you have written them, "
-            "though this import would write them otherwise"
-        )
-    return notes
 
 
 def show(summary: Summary, console: Console) -> None:

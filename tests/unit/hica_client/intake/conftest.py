@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from hica_client.intake.counts import Summary
 from hica_client.intake.intake import Wishes, import_folder
-from hica_client.intake.summary import Summary
 from hica_client.site import Site, load_site
 
 SECRET = "5" * 64

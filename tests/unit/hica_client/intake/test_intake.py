@@ -130,7 +130,7 @@ def test_the_files_of_one_patient_are_one_patient(hospital, tmp_path):
         for patient in {row["patient_id"] for row in hospital.rows}
     )
     assert counts == [1, 1, 8]
-    assert any("1 PatientIDs are of several issuers" in note for note in found.notes)
+    assert any("1 PatientID is of several issuers, and counts" in note for note in found.notes)
 
 
 def test_a_patient_keeps_the_pseudonym_next_month(hospital, tmp_path):
@@ -205,7 +205,7 @@ def test_the_same_import_adds_nothing_and_rows_that_were_edited_stay(hospital, t
     kept = hospital.manifest.read_text().splitlines(keepends=True)
     assert kept[1:3] == lines[1:3]
     assert [row["label"] for row in hospital.rows] == ["mine", "  theirs", *["benign"] * 3]
-    assert any("1 rows of the manifest are left as you have written them" in n for n in found.notes)
+    assert any("1 row of the manifest is left as you have written it" in n for n in found.notes)
     assert hospital.take(tmp_path / "x").rows["updated"] == 0  # labels are not taken away again
 
 
@@ -377,6 +377,21 @@ def test_the_text_of_reports_stands_in_the_rows_of_their_study(hospital, tmp_pat
     ]
 
 
+def test_a_report_of_a_study_without_a_picture_is_counted(hospital, tmp_path):
+    write_dicom(tmp_path / "x" / "1", blob(1), StudyInstanceUID="1.1")
+    for number in range(2):
+        write_dicom(
+            tmp_path / "x" / f"sr{number}",
+            None,
+            SOPClassUID=TEXT_REPORT,
+            StudyInstanceUID=f"1.{number + 1}",
+            ContentSequence=[finding("A mass.")],
+        )
+    found = hospital.take(tmp_path / "x")
+    assert (found.reports, found.reports_without_picture, found.reported) == (2, 1, 1)
+    assert any("1 report has no picture of its study" in note for note in found.notes)
+
+
 def test_files_that_a_dicomdir_lists_and_that_are_away(hospital, tmp_path):
     from pydicom.fileset import FileSet
 
@@ -404,7 +419,7 @@ def test_files_that_a_dicomdir_lists_and_that_are_away(hospital, tmp_path):
     for _ in range(2):
         found = hospital.take(tmp_path / "cd")
         assert (found.taken, found.skipped[reasons.DIRECTORY]) == (2, 1)
-        assert any("1 files that a DICOMDIR lists are not here" in note for note in found.notes)
+        assert any("1 file that a DICOMDIR lists is not here" in note for note in found.notes)
 
 
 def test_a_second_import_at_the_same_time_is_refused(hospital, tmp_path, hold_elsewhere):

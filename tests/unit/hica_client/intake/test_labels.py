@@ -68,7 +68,7 @@ def test_lines_that_come_to_nothing_are_counted_and_keys_are_not_said(hospital, 
     notes = " ".join(found.notes)
     assert "2 lines (2, 7) of the labels: no picture of this import has this key" in notes
     assert "2 lines (3, 4) of the labels contradict each other: their pictures have no" in notes
-    assert "1 line (5) of the labels have no key: fill it in" in notes
+    assert "1 line (5) of the labels: the key is empty; fill it in" in notes
 
 
 def test_a_file_that_lies_in_several_folders_is_not_meant_by_its_name(hospital, tmp_path):
@@ -79,7 +79,38 @@ def test_a_file_that_lies_in_several_folders_is_not_meant_by_its_name(hospital, 
     found = hospital.take(tmp_path / "x", labels=table)
     assert (found.labels, found.unlabelled) == ({"benign": 2, "malignant": 1}, 2)
     [note] = [note for note in found.notes if "of the labels" in note]
-    assert note.startswith("1 line (2) of the labels name a file that lies in several folders")
+    assert note.startswith("1 line (2) of the labels: a file of this name lies in several")
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "in_table"),
+    [
+        ("Fu\u0308r/IM1", "F\u00fcr/IM1"),
+        ("F\u00fcr/IM1", "Fu\u0308r/IM1"),
+        ("a/IM1.DCM", "A/im1.dcm"),
+        ("a/IM1.DCM", "im1.dcm"),
+        ("Stra\u00dfe/IM1", "STRASSE/IM1"),
+    ],
+)
+def test_a_file_in_another_unicode_form_or_other_capitals(hospital, tmp_path, on_disk, in_table):
+    write_dicom(tmp_path / "x" / on_disk, blob(1), PatientID="P")
+    table = tmp_path / "labels.csv"
+    table.write_text(f"file,label\n{in_table},benign\n", encoding="utf-8")
+    assert hospital.take(tmp_path / "x", labels=table).labels == {"benign": 1}
+    assert hospital.take(tmp_path / "x", labels=table).labels == {"benign": 1}
+
+
+def test_capitals_tell_files_apart_where_there_are_both(hospital, tmp_path):
+    for number, name in enumerate(("im1", "IM1")):
+        write_dicom(tmp_path / "x" / name, blob(number), PatientID=name)
+    if len(list((tmp_path / "x").iterdir())) < 2:
+        pytest.skip("this disk takes them for the same")
+    table = tmp_path / "labels.csv"
+    table.write_text("file,label\nim1,benign\nIm1,malignant\n")
+    found = hospital.take(tmp_path / "x", labels=table)
+    assert found.labels == {"benign": 1}
+    [note] = [note for note in found.notes if "of the labels" in note]
+    assert note.startswith("1 line (3)") and "capitals or accents" in note
 
 
 def test_of_many_lines_the_first_are_named(hospital, source, tmp_path):

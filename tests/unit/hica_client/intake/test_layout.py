@@ -1,12 +1,46 @@
 """What folders are taken for."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 from tests.unit.hica_client.intake.exports import blob, write_dicom
 
-from hica_client.intake import reasons
+from hica_client.intake import intake, reasons
+from hica_client.intake.class_words import are_classes
 from hica_client.intake.meant import Folders
+
+PERSONS = [
+    tuple(f"{name}/1.png" for name in names)
+    for names in (
+        ("Huber Hans", "Meier Karl", "Schmidt Anna"),
+        ("Huber_Hans", "Meier-Karl"),
+        ("huber", "meier"),
+        ("huber hans", "meier karl"),
+        ("HUBER", "MEIER"),
+        ("HuberHans", "MeierKarl"),
+        ("Huber, H", "Meier, K"),
+        ("benign", "Huber"),
+        ("normal", "h m"),
+        ("train/Huber", "train/Meier"),
+        ("1", "2", "3"),
+        ("P1", "P2"),
+        ("Normal Benign", "Mass Cyst"),  # two words with capitals
+        ("王小东", "李雷"),
+    )
+]
+CLASSES = [
+    ("benign", "malignant", "normal"),
+    ("NORMAL", "PNEUMONIA"),
+    ("COVID", "normal"),
+    ("COVID-19", "non-covid"),
+    ("no_finding", "mass"),
+    ("gutartig", "bösartig"),
+    ("0", "1", "2"),
+    ("a", "b"),
+    ("grade 1", "grade 2b", "birads4"),
+]
 
 
 def draw(folder, *names):
@@ -22,10 +56,10 @@ def rows_of(hospital, *columns):
 
 
 def test_one_folder_a_class(hospital, tmp_path):
-    source = draw(tmp_path / "x", "benign/1.png", "benign/7/2.png", "benign/7/3.png", "a b/4.jpg",
-                  "a b/8/5.png")  # fmt: skip
+    source = draw(tmp_path / "x", "benign/1.png", "benign/7/2.png", "benign/7/3.png",
+                  "no mass/4.jpg", "no mass/8/5.png")  # fmt: skip
     found = hospital.take(source)
-    assert found.labels == {"a b": 2, "benign": 3}
+    assert found.labels == {"benign": 3, "no mass": 2}
     assert (found.patients, found.without_patient) == (2, 2)
 
 
@@ -47,9 +81,10 @@ def test_without_a_test_validation_is_the_test(hospital, tmp_path):
     [
         ("Smith^John/1.png", "Miller^Ann/2.png"),
         ("20240101/1.png", "20240102/2.png"),
-        ("only/1.png", "only/2.png"),
+        ("benign/1.png", "benign/2.png"),
         ("a/1.png", "b/2.png", "beside.png"),
-        tuple(f"p{number}/1.png" for number in range(21)),
+        tuple(f"grade {number}/1.png" for number in range(21)),
+        *PERSONS,
     ],
 )
 def test_folders_that_may_be_named_after_patients_are_no_classes(hospital, tmp_path, names):
@@ -58,19 +93,60 @@ def test_folders_that_may_be_named_after_patients_are_no_classes(hospital, tmp_p
     assert any("folders were not taken for classes" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("names", CLASSES)
+def test_folders_of_known_words_are_classes_and_are_named(hospital, tmp_path, names):
+    found = hospital.take(draw(tmp_path / "x", *(f"train/{name}/1.png" for name in names)))
+    assert found.labels == dict.fromkeys(sorted(names), 1)
+    said = f"folders were taken for classes: {', '.join(sorted(names))}. If one of these is a pat"
+    assert any(note.startswith(said) for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("of_study", "names", "classes"),
+    [
+        (["spiculated", "round"], ("Spiculated", "round"), True),
+        (["spiculated", "round"], ("spiculated", "benign"), False),
+        (["a", "b", "c"], ("a", "b"), True),
+        (["Huber Hans", "x"], ("Huber Hans", "x"), False),
+    ],
+)
+def test_with_a_study_all_folders_are_classes_of_it(of_study, names, classes):
+    assert are_classes(names, of_study) is classes
+
+
+def test_the_study_is_that_of_the_start_kit(hospital, tmp_path, monkeypatch):
+    source = draw(tmp_path / "x", "foo/1.png", "bar/2.png")
+    study = SimpleNamespace(class_names=["foo", "bar"])
+    assert not hospital.take(source).labels
+    monkeypatch.setattr(intake, "read_kit", lambda folder: (None, study))
+    assert hospital.take(source).labels == {"bar": 1, "foo": 1}
+
+
+def test_what_the_folders_are_may_be_said(hospital, tmp_path):
+    source = draw(tmp_path / "x", "Huber Hans/1.png", "Meier Karl/2.png")
+    [note] = [note for note in hospital.take(source).notes if "not taken for classes" in note]
+    assert "--folders classes" in note and "--folders patients" in note
+    assert "Huber" not in note and b"Huber" not in hospital.manifest.read_bytes()
+    found = hospital.take(source, folders=Folders.PATIENTS)
+    assert not any("not taken for classes" in note for note in found.notes)
+    found = hospital.take(source, folders=Folders.CLASSES)
+    assert found.labels == {"Huber Hans": 1, "Meier Karl": 1}
+    assert any("taken for classes: Huber Hans, Meier Karl." in note for note in found.notes)
+
+
 def test_folders_of_dicom_are_no_classes_unless_that_is_said(hospital, tmp_path):
     for number in range(6):
-        path = tmp_path / "x" / ("Smith", "Miller")[number % 2] / f"{number}"
+        path = tmp_path / "x" / ("benign", "malignant")[number % 2] / f"{number}"
         write_dicom(path, blob(number), PatientID=f"{number % 2}")
-    draw(tmp_path / "x", "Smith/screen.png")
+    draw(tmp_path / "x", "benign/screen.png")
     assert not hospital.take(tmp_path / "x").labels
     found = hospital.take(tmp_path / "x", folders=Folders.CLASSES)
-    assert found.labels == {"Miller": 3, "Smith": 4}
+    assert found.labels == {"benign": 4, "malignant": 3}
 
 
 def test_a_folder_with_a_patients_name_is_no_class(hospital, tmp_path):
-    draw(tmp_path / "x", "smith/1.png", "smith/2.png", "b/3.png")
-    write_dicom(tmp_path / "x" / "smith" / "4", blob(9), PatientName="SMITH^JOHN", PatientID="1")
+    draw(tmp_path / "x", "benign/1.png", "benign/2.png", "normal/3.png")
+    write_dicom(tmp_path / "x" / "benign" / "4", blob(9), PatientName="BENIGN^JOHN", PatientID="1")
     assert not hospital.take(tmp_path / "x").labels
 
 
@@ -86,7 +162,7 @@ def test_the_same_picture_in_two_classes_has_no_label(hospital, tmp_path):
     found = hospital.take(tmp_path / "x")
     assert (found.taken, found.labels) == (3, {"b": 2})
     assert found.skipped == {reasons.AGAIN: 1}
-    assert any("1 pictures lie in several classes" in note for note in found.notes)
+    assert any("1 picture lies in several classes and has no label" in note for note in found.notes)
 
 
 def test_masks_are_not_taken_for_pictures(hospital, tmp_path):

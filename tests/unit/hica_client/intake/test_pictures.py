@@ -109,7 +109,7 @@ def test_burned_in_text_is_counted_and_left_out_where_that_is_wished(hospital, t
     write_dicom(tmp_path / "x" / "none", blob(2, 256) // 2, BurnedInAnnotation="NO")
     found = hospital.take(tmp_path / "x")
     assert (found.taken, found.burned_in, found.lettered) == (4, 1, 2)
-    assert any("text is burned into 1 pictures as their headers say" in n for n in found.notes)
+    assert any("text is burned into 1 picture as the header says" in n for n in found.notes)
     hospital.manifest.unlink()
     for path in hospital.pictures:
         path.unlink()
