@@ -9,6 +9,7 @@ from PIL import Image
 
 from hica.errors import CheckpointError, FederationError
 from hica.steps.personal import ALONE_MODEL, PERSONAL_MODEL
+from hica.steps.predictions import probabilities_of
 from hica.wire.checkpoint import load_state, save_state
 from hica_client.cli import main
 from hica_client.prediction.models import SiteModels
@@ -48,15 +49,15 @@ def test_held_out_images_get_the_predictions_of_the_evaluation(finished):
     expected = models.held_out().logits
     found = models.seen(models.examples(models.session.roles.test)).logits
     np.testing.assert_allclose(found, expected, atol=1e-4)
-    kept = Session(load_site(site_file), study).kept("predictions")["probabilities"]
-    np.testing.assert_array_equal(found.argmax(axis=1), kept.argmax(axis=1))
+    kept = Session(load_site(site_file), study).kept("predictions")
+    np.testing.assert_allclose(probabilities_of(found), kept["probabilities"], atol=1e-5)
+    again = models.seen(models.examples(models.session.roles.test)).logits  # its own came between
+    np.testing.assert_array_equal(again, found)
     shared = SiteModels(load_site(site_file), study, own=False)
     assert shared.weight is None
-    np.testing.assert_allclose(
-        shared.seen(shared.examples(shared.session.roles.test)).logits,
-        shared.held_out().logits,
-        atol=1e-4,
-    )
+    said = shared.seen(shared.examples(shared.session.roles.test)).logits
+    np.testing.assert_allclose(probabilities_of(said), kept["shared"], atol=1e-5)
+    np.testing.assert_allclose(said, shared.held_out().logits, atol=1e-4)
 
 
 def test_a_folder_becomes_a_table_and_a_page(kit, tmp_path, capsys, monkeypatch):

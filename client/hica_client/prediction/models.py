@@ -1,8 +1,7 @@
 """The models that a site predicts with: the shared one, and its own two where it has them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from hica.steps.personal import (
     OTHERS,
     OWN,
     PERSONAL_MODEL,
+    arrays_of_model,
     kept_logits,
     load_own,
     mixed,
@@ -38,6 +38,7 @@ from hica_client.session import Session
 from hica_client.site import Site, load_site
 
 Matrix = NDArray[np.floating[Any]]
+SHARED = "shared"
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,17 @@ class SiteModels:
             )
         self.model_sha256 = str(kept_result(site, study)["model_sha256"])
         self.session = Session(site, study, site_roles(site, study, keep=False))
-        self._learnt = load_model(model_path(site.study_folder(study.sha256)).parent)
-        self._current = ""
+        learnt = load_model(model_path(site.study_folder(study.sha256)).parent)
+        self._model = self.session.model(learnt)
+        self._kept: dict[str, Mapping[str, NDArray[Any]]] = {SHARED: arrays_of_model(self._model)}
+        self._current = SHARED
+        self._known_intercepts: dict[str, Any] = {}
         self.weight = own_weight(self.session) if own else None
         if self.weight is not None:
-            self._kept = {name: self.session.kept(name) for name in (PERSONAL_MODEL, ALONE_MODEL)}
             self._own_intercepts = self.session.kept(OWN)["intercepts"]
-            for name, arrays in self._kept.items():
-                if not set(OTHERS) <= arrays.keys():
+            for name in (PERSONAL_MODEL, ALONE_MODEL):
+                self._kept[name] = self.session.kept(name)
+                if not set(OTHERS) <= self._kept[name].keys():
                     raise CheckpointError(
                         f"{self.session.state / name}: is of an earlier version of hica, which "
                         "kept too little to predict with; predict with --model shared"
@@ -92,31 +96,13 @@ class SiteModels:
         """The study that the models are of."""
         return self.session.study
 
-    @cached_property
-    def _model(self) -> AlignmentModel:
-        return self.session.model(self._learnt)
-
-    @cached_property
-    def _centre(self) -> Any:
-        """The shared model's centre at this site."""
-        return self._model.centre.clone()
-
     def _loaded(self, name: str) -> AlignmentModel:
-        """The tower as one of the models: `shared`, or one of the site's own."""
-        model, centre = self._model, self._centre
+        """The tower as one of the models: the shared one, or one of the site's own."""
         if name != self._current:
-            if name == "shared":
-                bank, learnt = self._learnt.bank, self._learnt
-                estimates = {"scale": learnt.scale, "bias": learnt.bias}
-                texts = {"classes": bank.classes, "findings": bank.findings}
-                load_own(
-                    model, {**learnt.shared, **estimates, **texts, "centre": centre.cpu().numpy()}
-                )
-            else:
-                load_own(model, self._kept[name])
-            model.eval()
+            load_own(self._model, self._kept[name])
             self._current = name
-        return model
+        self._model.eval()
+        return self._model
 
     def examples(self, records: Sequence[Record]) -> Examples:
         """Images prepared as the study's test images are.
@@ -132,7 +118,7 @@ class SiteModels:
 
     def seen(self, examples: Examples) -> Seen:
         """Logits and embeddings of prepared images."""
-        shared = self._loaded("shared")
+        shared = self._loaded(SHARED)
         embedded = embed_all(shared, examples)
         said = self._said(shared, embedded)
         if self.weight is None:
@@ -153,16 +139,12 @@ class SiteModels:
             self._known_intercepts[self._current] = intercepts(self.session, model)
         return self._known_intercepts[self._current]
 
-    @cached_property
-    def _known_intercepts(self) -> dict[str, Any]:
-        return {}
-
     def held_out(self) -> Seen:
         """What the models make of the site's held-out images.
 
         What its own said of them was kept when they were made.
         """
-        model = self._loaded("shared")
+        model = self._loaded(SHARED)
         said = logits(self.session, model)
         embedded = self.session.embedded("test", model)
         has_own = self.weight is not None and kept_logits(self.session) is not None
@@ -171,7 +153,7 @@ class SiteModels:
     @property
     def finding_texts(self) -> Matrix:
         """Unit rows [M, D], those of the shared model."""
-        return np.asarray(self._loaded("shared").unit_bank()[1].detach().cpu().numpy())
+        return np.asarray(self._loaded(SHARED).unit_bank()[1].detach().cpu().numpy())
 
     def class_map(self, record: Record, number: int) -> tuple[NDArray[np.uint8], Matrix]:
         """The square of pixels [S, S, 3] that the tower sees, and where it is like a class [g, g].
@@ -182,7 +164,7 @@ class SiteModels:
         Raises:
             DataError: The image cannot be read.
         """
-        model, pipeline = self._loaded("shared"), self.session.pipeline
+        model, pipeline = self._loaded(SHARED), self.session.pipeline
         pixels = pixels_of(record, pipeline.tower.tower.preprocess, pipeline.cache).pixels
         with torch.no_grad():
             patches = pipeline.tower.patch_features(pixels[None].to(self.session.device))[0]
@@ -195,7 +177,7 @@ class SiteModels:
     def learnt_from(self) -> Batch:
         """Embeddings of the images that the site's part of the study was learnt from."""
         part: Part = "unlabelled" if self.session.roles.pool else "labelled"
-        return self.session.embedded(part, self._loaded("shared"))
+        return self.session.embedded(part, self._loaded(SHARED))
 
 
 def site_models(site_file: Path, own: bool = True) -> SiteModels:
