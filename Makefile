@@ -1,6 +1,6 @@
 # make demo   install and run the built-in study (phantoms), about five minutes after install
 # make federation   the built-in study over real processes: a coordinator and three hospitals
-# make results   every table of docs/results.md from ../shared/data, 2 h 36 min on two cores
+# make results   every table of docs/results.md from ../shared/data, hours on two cores
 # make test   install what the tests need and run them: units, whole studies, one deployment over TLS
 # make test-all   those, and the matrix of crashes, faults and attacks that real processes go through
 # make hashes   requirements-hashes.txt for this platform: an install that takes no other files

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hica.errors import DataError
+from hica.images.folders import LEFT_BY_SYSTEMS
 from hica_client.intake import reasons
 
-SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", ".ds_store", "$recycle.bin"}
+SYSTEM = LEFT_BY_SYSTEMS | {".ds_store"}
 
 
 @dataclass(frozen=True)
