@@ -267,7 +267,8 @@ class PersonalSection(Section):
     model, and do not find out what joining gave."""
     weight: Fraction | None = None
     """Share of the site's own two models in the logits of its predictions. Left out: each site
-    measures by how much its class means differ from those of all sites."""
+    measures by how much its class means differ from those of all sites, and takes at least a
+    third."""
 
 
 class RegionsSection(Section):

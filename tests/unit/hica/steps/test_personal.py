@@ -5,7 +5,16 @@ import pytest
 
 from hica.method.shrinkage import ClassMeans, own_share
 from hica.steps.evaluation import EVALUATION
-from hica.steps.personal import LOGITS, OWN, PERSONAL, intercepts_of, mixed, predict, share_of
+from hica.steps.personal import (
+    LEAST,
+    LOGITS,
+    OWN,
+    PERSONAL,
+    intercepts_of,
+    mixed,
+    predict,
+    share_of,
+)
 from hica.steps.predictions import logits, probabilities_of
 from hica.steps.prototypes import MEANS
 from hica.steps.state import Bank
@@ -158,14 +167,23 @@ def test_own_models_weigh_what_the_class_means_say(new_site, toy_study, ask):
     own = ClassMeans(rows, np.array([4.0, 2.0]))
     site.state |= {MEANS: own._asdict()}
     expected = own_share(own, request.arrays["means"], 3)
-    assert 0 < expected < 1 and share_of(site, request) == expected
+    assert LEAST < expected < 1 and share_of(site, request) == expected
 
 
-def test_a_site_that_was_not_there_when_the_means_were_summed_uses_the_shared_model(
+def test_own_models_never_weigh_less_than_a_third_by_measure(new_site, toy_study, ask):
+    site = new_site(toy_study())
+    request = asked_to_adapt(site, ask)
+    own = ClassMeans(request.arrays["means"].astype(float), np.array([4.0, 2.0]))
+    site.state |= {MEANS: own._asdict()}
+    assert own_share(own, request.arrays["means"], 3) == 0.0
+    assert share_of(site, request) == LEAST == 1 / 3
+
+
+def test_a_site_that_was_not_there_when_the_means_were_summed_takes_the_least(
     new_site, toy_study, ask
 ):
     site = new_site(toy_study())
-    assert share_of(site, asked_to_adapt(site, ask)) == 0.0
+    assert share_of(site, asked_to_adapt(site, ask)) == LEAST
 
 
 def test_a_study_may_say_the_weight(new_site, toy_study, ask):
