@@ -65,6 +65,7 @@ class Classifier(nn.Module):
             "std": torch.tensor(self.preprocess.std).view(3, 1, 1),
         }.items():
             self.register_buffer(name, value.detach().cpu().clone())
+        self.eval()
 
     @property
     def preprocess(self) -> Preprocess:

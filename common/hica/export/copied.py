@@ -9,7 +9,7 @@ from typing import Any
 from hica.export.classifier import Exported
 
 PREPROCESSING = "preprocessing.json"
-INPUT, LOGITS, EMBEDDING = "image", "logits", "embedding"
+INPUT, LOGITS, EMBEDDING = "image", "logits", "image_embedding"
 """Names of what a graph takes and gives."""
 
 

@@ -3,8 +3,8 @@
     from preprocess import colours
     batch = colours(Image.open("image.png"))[None]      # float32 [1, 3, S, S] in 0..1
 
-The image is an 8-bit picture as a person sees it. Of DICOM files that is the picture after rescale
-and window; HiCA itself (`hica-client predict`) reads those.
+The image is an 8-bit picture as a person sees it. Of a DICOM file that is the picture after rescale
+and window; of one with more bits than 8, that brought to 8. `hica-client predict` reads such files.
 """
 
 import json
@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 FILE = "preprocessing.json"
+MODES = ("1", "L", "RGB")
+"""Pillow's names of pictures that need no decision before they are RGB."""
 
 
 def read_settings(folder: Path | None = None) -> dict:
@@ -24,10 +26,17 @@ def read_settings(folder: Path | None = None) -> dict:
 
 
 def colours(image: Image.Image, settings: dict | None = None) -> np.ndarray:
-    """Resize an image to the square that the model takes: RGB, float32 [3, S, S] in 0..1."""
+    """Resize an image to the square that the model takes: RGB, float32 [3, S, S] in 0..1.
+
+    Raises:
+        ValueError: It has more than 8 bits, a palette or transparency.
+    """
+    if image.mode not in MODES:
+        raise ValueError(f"a picture of mode {image.mode}: save it as 8-bit grey or RGB first")
     settings = settings or read_settings()
     resample = Image.Resampling[settings["interpolation"].upper()]
-    square = _square(image.convert("RGB"), settings["size"], settings["resize"], resample)
+    upright = ImageOps.exif_transpose(image).convert("RGB")
+    square = _square(upright, settings["size"], settings["resize"], resample)
     return (np.asarray(square, np.float32) / np.float32(255)).transpose(2, 0, 1)
 
 
