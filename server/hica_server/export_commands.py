@@ -51,14 +51,14 @@ def export(
     hashes is signed with the key that signs the study's requests: see `verify`.
     """
     if to.suffix in FILES:
-        from hica_server.export import export_model
+        from hica_server.export_trained import export_model
 
         described = export_model(run, to, force)
         both = {"model": str(to), "description": str(described)}
         print(json.dumps(both) if json_ else f"{to} and {described}")
         return
     from hica.export.words import exported_lines
-    from hica_server.export_folder import export_run
+    from hica_server.export_run import export_run
 
     card = export_run(run, to, data, hubs)
     print(json.dumps(card) if json_ else plain("\n".join(exported_lines(to, card))))

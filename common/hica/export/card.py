@@ -1,7 +1,8 @@
 """The model card: what the model is of, what it is worth where, what it costs, what it is not for.
 
 `facts` of an `Exported` are from who exports: `exported_by`, `model` (which one, in words),
-`data` and `measured` (a row a site), `approvals`, `warnings`, `audit` (files beside), `versions`.
+`made`, `data` and `measured` (a row a site), `versions`; and where there are any `approvals`,
+`audit` (names of files beside), `warnings`, `is_personal` (learnt at one site, without protection).
 """
 
 from collections.abc import Mapping
@@ -53,7 +54,7 @@ def card_of(exported: Exported) -> dict[str, Any]:
         "views": 2 if classifier.mirrored else 1,
         "data": facts.get("data", {}),
         "measured": facts.get("measured", []),
-        "privacy": privacy_of(study),
+        "privacy": privacy_of(study, facts.get("is_personal", False)),
         "approvals": facts.get("approvals", []),
         "leakage_audit": facts.get("audit", []),
         "not_here": exported.left_out,
@@ -61,15 +62,14 @@ def card_of(exported: Exported) -> dict[str, Any]:
     }
 
 
-def privacy_of(study: Study) -> dict[str, Any]:
+def privacy_of(study: Study, is_personal: bool) -> dict[str, Any]:
     """What is promised to a patient whose images were learnt from, and by which reckoning."""
     privacy = study.privacy
-    summed = privacy.secure_aggregation
     found: dict[str, Any] = {
-        "differential_privacy": privacy.is_private,
-        "secure_aggregation": summed,
+        "differential_privacy": privacy.is_private and not is_personal,
+        "secure_aggregation": privacy.secure_aggregation and not is_personal,
     }
-    if not privacy.is_private:
+    if not found["differential_privacy"]:
         return found
     return found | {
         "mechanism": privacy.mechanism,

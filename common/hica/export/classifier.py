@@ -24,7 +24,8 @@ class Classifier(nn.Module):
     """Colours float32 [B, 3, S, S] in 0..1 to class logits [B, C] and unit embeddings [B, D].
 
     `mirrored` images are seen once more, mirrored, and the two embeddings averaged on the sphere.
-    Low-rank factors are merged into the weights. The model that it is made of stays as it is.
+    Low-rank factors are merged into the weights; the model it is made of stays as it is. `bias`
+    are other intercepts [C] than its own.
 
     Attributes:
         tower: The image tower, in layers that its library knows.
@@ -44,7 +45,13 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: AlignmentModel, temperature: float, mirrored: bool) -> None:
+    def __init__(
+        self,
+        model: AlignmentModel,
+        temperature: float,
+        mirrored: bool,
+        bias: Tensor | None = None,
+    ) -> None:
         super().__init__()
         adapted = deepcopy(model.tower).cpu().eval().requires_grad_(False)
         merge(adapted.tower)
@@ -60,7 +67,7 @@ class Classifier(nn.Module):
             "gain": model.share / model.scale[0],
             "classes": classes,
             "findings": findings,
-            "bias": model.bias,
+            "bias": model.bias if bias is None else bias.float(),
             "mean": torch.tensor(self.preprocess.mean).view(3, 1, 1),
             "std": torch.tensor(self.preprocess.std).view(3, 1, 1),
         }.items():

@@ -1,4 +1,4 @@
-"""copied: what several forms have in common: how images are prepared, and code that needs no HiCA."""
+"""copied: what several forms hold: how images are prepared, and code that needs no HiCA."""
 
 import json
 from dataclasses import asdict

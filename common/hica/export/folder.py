@@ -50,6 +50,8 @@ FORMS = {
     "onnx": _Form(onnx_form.write, onnx_form.logits, 1e-4, True),
 }
 BUNDLE = "monai_bundle"
+VERSIONS = ("hica", "torch", "timm", "open_clip_torch", "transformers", "onnx", "onnxruntime")
+"""Packages whose versions the card names."""
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime", "monai", "ignite")
 
 
@@ -155,7 +157,9 @@ def _write_form(folder: Path, exported: Exported, form: _Form) -> None:
         expected = classifier(colours)[0] if form.views else one_view
         off = float((found - expected).abs().max())
         if not off <= form.close:
-            raise NotPossibleError(f"its logits were off by {off:.2g}, and {form.close:g} is allowed")
+            raise NotPossibleError(
+                f"its logits were off by {off:.2g}, and {form.close:g} is allowed"
+            )
     except NotPossibleError as why:
         exported.left_out[folder.name] = str(why)
         shutil.rmtree(folder)
@@ -168,7 +172,9 @@ def _write_texts(folder: Path, exported: Exported) -> None:
     classifier = exported.classifier
     folder.mkdir()
     rows = {"classes": classifier.classes, "findings": classifier.findings}
-    save_file({name: x.contiguous().clone() for name, x in rows.items()}, folder / "text.safetensors")
+    save_file(
+        {name: x.contiguous().clone() for name, x in rows.items()}, folder / "text.safetensors"
+    )
     names = {
         "classes": [each.model_dump(mode="json") for each in exported.study.classes],
         "findings": exported.findings,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hica.export.classifier import Classifier, Exported, NotPossibleError
+from hica.export.classifier import Exported, NotPossibleError
 from hica.export.copied import write_code, write_preprocessing
 
 LOADER = {"timm_wrapper": "AutoModel", "clip_vision_model": "CLIPVisionModelWithProjection"}
@@ -26,6 +26,8 @@ def write(folder: Path, exported: Exported) -> None:
     Raises:
         NotPossibleError: transformers has no such tower.
     """
+    import transformers
+
     from hica.towers.hugging_face_towers import HuggingFaceImageTower
     from hica.towers.openclip_towers import OpenCLIPImageTower
     from hica.towers.timm_tower import TimmTower
@@ -44,6 +46,7 @@ def write(folder: Path, exported: Exported) -> None:
         raise NotPossibleError(
             f"transformers has no image tower like {tower.name} ({type(tower).__name__})"
         )
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model.save_pretrained(folder)
     write_head(folder, exported, head)
     write_preprocessing(folder, exported)
@@ -113,11 +116,11 @@ def _of_timm(tower: Any) -> Any:
         "crop_pct": 1.0,
         "crop_mode": {"squash": "squash", "shortest": "center", "longest": "border"}[look.resize],
     }
+    settings: dict[str, Any] = {"num_labels": 0, "pretrained_cfg": said}
     config = TimmWrapperConfig(
         architecture=pair.get("timm_model_name") or built["architecture"],
         model_args=arguments or None,
-        num_labels=0,
-        pretrained_cfg=said,
+        **settings,
     )
     try:
         with torch.random.fork_rng(devices=[]):

@@ -167,15 +167,16 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
     for name in (MANIFEST, SIGNATURE):
         there.pop(name, None)
     for name in track(sorted(there.keys() | manifest.files.keys()), "checking"):
-        listed, path = manifest.files.get(name), there.get(name)
+        listed, found = manifest.files.get(name), there.get(name)
+        shown = plain(str(folder / name))
         if listed is None:
-            raise DataError(f"{plain(str(folder / name))}: was added; {ALIKE}")
-        if path is None:
-            raise DataError(f"{plain(str(folder / name))}: is missing; {ALIKE}")
-        if path.is_symlink() or not path.is_file():
-            raise DataError(f"{plain(str(path))}: is a link or no file; {ALIKE}")
-        if path.stat().st_size != listed.bytes or _sha256(path) != listed.sha256:
-            raise DataError(f"{plain(str(path))}: was changed; {ALIKE}")
+            raise DataError(f"{shown}: was added; {ALIKE}")
+        if found is None:
+            raise DataError(f"{shown}: is missing; {ALIKE}")
+        if found.is_symlink() or not found.is_file():
+            raise DataError(f"{shown}: is a link, or no file; {ALIKE}")
+        if found.stat().st_size != listed.bytes or _sha256(found) != listed.sha256:
+            raise DataError(f"{shown}: was changed; {ALIKE}")
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""merging: a tower in the layers of its library again: without low-rank factors, attention whole."""
+"""merging: a tower in its library's layers again: no low-rank factors, attention whole."""
 
 import torch
 from torch import Tensor, nn

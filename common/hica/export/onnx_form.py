@@ -60,7 +60,7 @@ def write_graph(path: Path, exported: Exported) -> None:
     onnx.checker.check_model(path)
 
 
-def logits(folder: Path, exported: Exported, colours: Tensor) -> Tensor:
+def logits(folder: Path, _: Exported, colours: Tensor) -> Tensor:
     """Logits [B, C] of images as the graph has them, in one view or two, by ONNX Runtime."""
     import onnxruntime
 

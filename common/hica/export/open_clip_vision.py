@@ -1,8 +1,8 @@
 """open_clip_vision: an image tower as open_clip's, centre and gain of its features in its weights.
 
 The last layer of a tower is linear, f = P·x + b. Then (f - c)·g = diag(g)·P·x + (b - c)·g is a
-linear layer, too. A ViT's projection has no b; the shift of the norm before it serves, β' = β - c·P⁺,
-where the features are no wider than the tokens.
+linear layer, too. A ViT's projection has no b; the shift β of the norm before it serves, made
+β - c·P⁺, where features are no wider than tokens.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ def vision_of(classifier: Classifier) -> Vision:
     tower = classifier.tower
     if classifier.adapter is not None:
         raise NotPossibleError(
-            'model.train = "adapter": its layer after the tower has no place in a model of open_clip'
+            'model.train = "adapter": the layer after the tower has no place in open_clip'
         )
     if classifier.unit_features and classifier.centre.any():
         raise NotPossibleError(

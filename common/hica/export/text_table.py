@@ -57,6 +57,7 @@ def write_tokenizer(folder: Path, texts: Sequence[str]) -> None:
     unknown = "[unknown]"
     words = {unknown: UNKNOWN} | {text: FIRST + number for number, text in enumerate(texts)}
     table = Tokenizer(WordLevel(words, unk_token=unknown))
-    PreTrainedTokenizerFast(
+    tokenizer: Any = PreTrainedTokenizerFast
+    tokenizer(
         tokenizer_object=table, unk_token=unknown, pad_token=unknown, model_max_length=1
     ).save_pretrained(folder)

@@ -59,7 +59,11 @@ class Head:
         scaled = functional.layer_norm(
             features, (width,), arrays["adapter.norm.weight"], arrays["adapter.norm.bias"]
         )
-        inner = functional.linear(scaled, arrays["adapter.down.weight"], arrays["adapter.down.bias"])
-        return size * functional.linear(
+        inner = functional.linear(
+            scaled, arrays["adapter.down.weight"], arrays["adapter.down.bias"]
+        )
+        outer = functional.linear(
             functional.gelu(inner), arrays["adapter.up.weight"], arrays["adapter.up.bias"]
         )
+        change: Tensor = size * outer
+        return change

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from scripts.preprocess import colours, read_settings
+from .preprocess import colours, read_settings
 
 
 class LoadPictured:

@@ -9,6 +9,7 @@ and window; of one with more bits than 8, that brought to 8. `hica-client predic
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -18,14 +19,14 @@ MODES = ("1", "L", "RGB")
 """Pillow's names of pictures that need no decision before they are RGB."""
 
 
-def read_settings(folder: Path | None = None) -> dict:
+def read_settings(folder: Path | None = None) -> dict[str, Any]:
     """What `preprocessing.json` says, by default that beside this file."""
     path = (folder or Path(__file__).parent) / FILE
-    settings: dict = json.loads(path.read_text(encoding="utf-8"))
+    settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return settings
 
 
-def colours(image: Image.Image, settings: dict | None = None) -> np.ndarray:
+def colours(image: Image.Image, settings: dict[str, Any] | None = None) -> np.ndarray:
     """Resize an image to the square that the model takes: RGB, float32 [3, S, S] in 0..1.
 
     Raises:
@@ -40,7 +41,7 @@ def colours(image: Image.Image, settings: dict | None = None) -> np.ndarray:
     return (np.asarray(square, np.float32) / np.float32(255)).transpose(2, 0, 1)
 
 
-def normalised(pixels: np.ndarray, settings: dict | None = None) -> np.ndarray:
+def normalised(pixels: np.ndarray, settings: dict[str, Any] | None = None) -> np.ndarray:
     """Colours [..., 3, S, S] less their mean, over their standard deviation."""
     settings = settings or read_settings()
     mean, std = (np.array(settings[key], np.float32)[:, None, None] for key in ("mean", "std"))

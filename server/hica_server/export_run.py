@@ -19,7 +19,6 @@ from hica_server.state import RunState
 
 AUDIT = ("audit.md", "audit.json")
 """What `hica-sim audit` leaves, where it was put beside the run."""
-VERSIONS = ("hica", "torch", "timm", "open_clip_torch", "transformers", "onnx", "onnxruntime")
 
 
 def export_run(run: Path, to: Path, data: Path | None = None, hubs: bool = False) -> dict[str, Any]:
@@ -36,7 +35,7 @@ def export_run(run: Path, to: Path, data: Path | None = None, hubs: bool = False
     """
     from hica.export.build import model_of
     from hica.export.classifier import Classifier, Exported
-    from hica.export.folder import check_free, check_libraries, export_folder
+    from hica.export.folder import VERSIONS, check_free, check_libraries, export_folder
     from hica.steps.model_file import load_model
 
     check_libraries()
@@ -99,7 +98,9 @@ def _measured(result: dict[str, Any]) -> list[dict[str, Any]]:
 def _approvals(folder: Folder | None, result: dict[str, Any]) -> list[str]:
     """Who took part: a client answers only what somebody there has approved."""
     sha = result["study_sha256"][:12]
-    keys = {} if folder is None else {name: each.fingerprint for name, each in let_in(folder).items()}
+    keys = (
+        {} if folder is None else {name: each.fingerprint for name, each in let_in(folder).items()}
+    )
     words = {name: f" (key {keys[name]})" if name in keys else "" for name in result["sites"]}
     return [
         f"{name}{key} took part in the study {sha}; its client asks for an approval there first"
