@@ -181,12 +181,18 @@ def _of_open_clip(tower: Any) -> Any:
     )
     with torch.random.fork_rng(devices=[]):
         model: Any = CLIPVisionModelWithProjection(config)
-    missing, unexpected = model.load_state_dict(_renamed(state, tower), strict=False)
-    surplus = [*unexpected, *(name for name in missing if not name.endswith("position_ids"))]
-    if surplus:
+    found, own = _renamed(state, tower), model.state_dict()
+    others = [
+        name
+        for name in sorted(own.keys() | found.keys())
+        if getattr(own.get(name), "shape", None) != getattr(found.get(name), "shape", None)
+        and not name.endswith("position_ids")
+    ]
+    if others:
         raise NotPossibleError(
-            f"transformers' CLIP has no place for this ViT ({', '.join(sorted(surplus)[:3])})"
+            f"transformers' CLIP has no place for this ViT ({', '.join(others[:3])})"
         )
+    model.load_state_dict(found, strict=False)
     return model
 
 

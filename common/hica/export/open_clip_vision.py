@@ -2,7 +2,7 @@
 
 The last layer of a tower is linear, f = P·x + b. Then (f - c)·g = diag(g)·P·x + (b - c)·g is a
 linear layer, too. A ViT's projection has no b; the shift β of the norm before it serves, made
-β - c·P⁺, where features are no wider than tokens.
+β - c·P⁺: c, a mean of features, is one that P can give.
 """
 
 from dataclasses import dataclass
@@ -128,5 +128,7 @@ def _resnet(tower: Any, classifier: Classifier) -> Vision:
 
 
 def _config(tower: Any) -> dict[str, Any]:
-    """`vision_cfg` at the size of images that the study has."""
-    return {**tower.built_from["vision_cfg"], "image_size": tower.preprocess.size}
+    """`vision_cfg` at the size of images that the study has, with the queries that are used."""
+    pool = getattr(tower.visual, "attn_pool", None)
+    queries = {} if pool is None else {"attn_pooler_queries": len(pool.query)}
+    return {**tower.built_from["vision_cfg"], "image_size": tower.preprocess.size, **queries}
