@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hica.deployment.path_arguments import A_PATH
+from hica.deployment.path_arguments import A_PATH, SITE_FILE
 from hica.errors import ConfigurationError
 from hica.printable import plain
 from hica_client.service_commands import Json, SiteFile
@@ -51,8 +51,8 @@ def verify(
         Path | None,
         typer.Option(
             metavar="SITE",
-            click_type=A_PATH,
-            help="site.toml: the coordinator of its start kit must have signed it.",
+            click_type=SITE_FILE,
+            help="Site file or its folder: the coordinator of its start kit must have signed it.",
         ),
     ] = None,
     unsigned: Annotated[

@@ -79,6 +79,11 @@ def _placed(classifier: Classifier, weight: Tensor, bias: Tensor | None) -> tupl
 
 def _timm(tower: Any, classifier: Classifier) -> Vision:
     """A model of timm, by itself or in a pair of open_clip, with a linear layer after it."""
+    if tower.pad_type and not tower.built_from.get("architecture", "").startswith("tf_"):
+        raise NotPossibleError(
+            f'model.pad_type = "{tower.pad_type}": open_clip builds timm\'s models with the padding '
+            "that their names stand for"
+        )
     state = {f"trunk.{name}": value for name, value in tower.trunk.state_dict().items()}
     if isinstance(tower.projection, nn.Identity):
         weight, bias = torch.eye(tower.dim), None

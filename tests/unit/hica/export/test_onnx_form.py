@@ -15,10 +15,7 @@ KINDS = [
             ("timm/test_efficientnet", "last-3", {"layers": 2}),
             ("timm/test_vit", "lora", {}),
             ("export-vit", "lora", {}),
-            ("export-coca", "lora", {}),
-            ("export-resnet", "last-1", {}),
             ("hf:clip", "lora", {}),
-            ("hf:siglip", "lora", {}),
         ]
     ),
 ]

@@ -59,6 +59,13 @@ def test_a_centre_that_is_no_mean_of_features_is_said(trained, tmp_path):
         open_clip_form.write(tmp_path, exported)
 
 
+def test_a_padding_that_open_clip_cannot_be_told_is_said(trained, tmp_path):
+    _, exported = trained("timm/test_efficientnet", "last-1")
+    exported.classifier.tower.pad_type = "same"
+    with pytest.raises(NotPossibleError, match='model.pad_type = "same"'):
+        open_clip_form.write(tmp_path, exported)
+
+
 def test_a_tower_that_open_clip_builds_otherwise_is_said(trained, tmp_path):
     _, exported = trained("timm/test_vit", "full")
     trunk = exported.classifier.tower.trunk
