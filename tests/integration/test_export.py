@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 
 from hica.deployment.keys import fingerprint, generate, parse_public
-from hica.export.card import card_of  # noqa: F401  what is exported must import without a study
 from hica.steps.predictions import intercepts
 from hica_client.cli import main as client
 from hica_client.prediction.models import SHARED, SiteModels
@@ -93,7 +92,9 @@ def said(folder: Path, code: str) -> list[float]:
     ("form", "folder", "close"),
     [("open_clip", ".", 1e-5), ("hugging_face", "hugging_face", 1e-4), ("onnx", "onnx", 1e-4)],
 )
-def test_the_code_of_a_readme_gives_hicas_logits(of_coordinator, finished, pictures, form, folder, close):
+def test_the_code_of_a_readme_gives_hicas_logits(
+    of_coordinator, finished, pictures, form, folder, close
+):
     from hica.export.classifier import Classifier
 
     _, study, site_file = finished
@@ -137,7 +138,7 @@ def test_monai_runs_and_verifies_the_bundle(of_coordinator, pictures, tmp_path):
 
 
 def test_a_hospital_exports_shared_and_personal_model(finished, tmp_path, capsys, monkeypatch):
-    root, study, site_file = finished
+    _, study, site_file = finished
     monkeypatch.setattr("hica_client.prediction.models.read_kit", lambda _: (None, study))
     public = generate(site_file.parent / "keys" / "site")
     shared, personal = tmp_path / "shared", tmp_path / "personal"
@@ -159,8 +160,9 @@ def test_a_hospital_exports_shared_and_personal_model(finished, tmp_path, capsys
     assert run(client, "verify", personal) == 3
     assert "onnx/model.onnx: is missing" in capsys.readouterr().err
     # The two differ: the personal one was trained on.
-    graphs = [json.loads((each / "manifest.json").read_text())["files"] for each in (shared, personal)]
-    assert graphs[0]["onnx/model.onnx"]["sha256"] != graphs[1]["onnx/model.onnx"]["sha256"]
+    lists = [json.loads((each / "manifest.json").read_text()) for each in (shared, personal)]
+    graphs = [each["files"]["onnx/model.onnx"]["sha256"] for each in lists]
+    assert graphs[0] != graphs[1]
 
 
 def test_a_personal_model_has_the_sites_own_intercepts(finished):
@@ -171,3 +173,30 @@ def test_a_personal_model_has_the_sites_own_intercepts(finished):
     expected = intercepts(models.session, model).numpy() + own
     np.testing.assert_allclose(bias.numpy(), expected)
     np.testing.assert_allclose(learnt.bias, expected)
+
+
+PRIVATE = (
+    "model.train=adapter",
+    "privacy.mechanism=dp-sgd",
+    "privacy.epsilon=3.0",
+    "privacy.delta=1e-5",
+    "calibration.rounds=0",
+    "personal.epochs=0",
+)
+LORA = ("model.image=timm/test_vit", "model.image_size=160", "model.train=lora")
+
+
+@pytest.mark.parametrize(("changes", "missing"), [(PRIVATE, {"open_clip"}), (LORA, set())])
+def test_a_private_study_and_one_of_lora(
+    federate_in, toy_study, draw_site_below, tmp_path, changes, missing
+):
+    study = toy_study(*CHANGES, *changes)
+    sites = [draw_site_below(tmp_path, name, images=24) for name in ("north", "south")]
+    for site in sites:
+        site.write_text(site.read_text() + "[policy]\nmin_count = 3\nmax_epsilon = 10.0\n")
+    federate_in(tmp_path / "run", study, sites)
+    assert run(server, "export", tmp_path / "run", "--to", tmp_path / "model") == 0
+    card = json.loads((tmp_path / "model" / "model_card.json").read_text())
+    assert card["not_here"].keys() == missing
+    assert card["privacy"]["differential_privacy"] == study.privacy.is_private
+    assert ("ε = 3.0" in (tmp_path / "model" / "model_card.md").read_text()) == bool(missing)

@@ -113,8 +113,8 @@ def check_libraries() -> None:
     for name in LIBRARIES:
         if find_spec(name) is None:
             raise ConfigurationError(
-                f"{name}: not installed, and an export needs it; install HiCA with its extra: "
-                "pip install 'hica[export]'"
+                f"{name}: not installed, and an export needs it; in the clone of HiCA run: "
+                "pip install -c constraints.txt '.[export]'"
             )
 
 

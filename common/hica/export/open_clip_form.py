@@ -54,8 +54,8 @@ def write(folder: Path, exported: Exported) -> None:
     )
     if others:
         raise NotPossibleError(
-            f"open_clip builds this tower with other weights ({', '.join(others[:3])}), for "
-            "example because the study gives it another image size or padding"
+            f"open_clip builds this tower with other weights ({', '.join(others[:3])}): for "
+            "another image size, or with another head"
         )
     save_file(
         {name: value.contiguous().clone() for name, value in {**own, **state}.items()},

@@ -81,8 +81,8 @@ def _timm(tower: Any, classifier: Classifier) -> Vision:
     """A model of timm, by itself or in a pair of open_clip, with a linear layer after it."""
     if tower.pad_type and not tower.built_from.get("architecture", "").startswith("tf_"):
         raise NotPossibleError(
-            f'model.pad_type = "{tower.pad_type}": open_clip builds timm\'s models with the padding '
-            "that their names stand for"
+            f'model.pad_type = "{tower.pad_type}": open_clip builds a model of timm with the '
+            "padding that its name stands for"
         )
     state = {f"trunk.{name}": value for name, value in tower.trunk.state_dict().items()}
     if isinstance(tower.projection, nn.Identity):

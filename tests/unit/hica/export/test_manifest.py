@@ -137,14 +137,14 @@ def test_another_signer_than_the_one_asked_for_is_named(folder, keys):
     for name in ("manifest.json", "manifest.sig"):
         (folder / name).unlink()
     write_manifest(folder, keys["other"], **SAID)
-    with pytest.raises(DataError, match="is signed by SHA256:.*, and not by") as error:
+    with pytest.raises(DataError, match=r"is signed by SHA256:.*, and not by") as error:
         verify(folder, own)
     assert own in str(error.value)
 
 
 def test_a_folder_that_nobody_signed_does_not_pass_unless_asked(folder):
     write_manifest(folder, None, **SAID)
-    with pytest.raises(DataError, match="nobody has signed it.*add --unsigned"):
+    with pytest.raises(DataError, match=r"nobody has signed it.*add --unsigned"):
         verify(folder)
     assert verify(folder, unsigned=True).signer is None
     with pytest.raises(DataError, match="signed by nobody, and not by SHA256:x"):

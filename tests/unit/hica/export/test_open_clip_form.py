@@ -62,7 +62,7 @@ def test_a_centre_that_is_no_mean_of_features_is_said(trained, tmp_path):
 def test_a_padding_that_open_clip_cannot_be_told_is_said(trained, tmp_path):
     _, exported = trained("timm/test_efficientnet", "last-1")
     exported.classifier.tower.pad_type = "same"
-    with pytest.raises(NotPossibleError, match='model.pad_type = "same"'):
+    with pytest.raises(NotPossibleError, match=r'model\.pad_type = "same"'):
         open_clip_form.write(tmp_path, exported)
 
 
