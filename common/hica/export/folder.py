@@ -133,7 +133,7 @@ def check_free(to: Path) -> None:
 @contextmanager
 def _replacing(to: Path) -> Iterator[Path]:
     """A folder to write, which takes its name once it is whole."""
-    part = to.with_name(f".{uuid.uuid4().hex}.part")
+    part = to.absolute().with_name(f".{uuid.uuid4().hex}.part")
     try:
         part.mkdir(parents=True)
         yield part

@@ -7,13 +7,9 @@ from hica.export.classifier import sample
 KINDS = [
     ("tiny", "full", {}),
     ("tiny", "adapter", {"unit": True}),
-    ("timm/test_efficientnet", "last-2", {}),
     ("timm/test_efficientnet", "lora", {}),
-    ("timm/test_vit", "lora", {}),
     ("timm/test_efficientnet", "last-3", {"layers": 2}),
     ("export-vit", "lora", {}),
-    ("export-coca", "lora", {}),
-    ("hf:clip", "lora", {}),
 ]
 
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -60,6 +62,14 @@ def test_an_empty_folder_is_filled_and_a_full_one_left_alone(exported, tmp_path)
     assert (to / "manifest.json").read_bytes() == before
     with pytest.raises(ConfigurationError, match="is a file and is left alone"):
         export_folder(to / "manifest.json", exported, LEARNT, None, {})
+
+
+def test_the_folder_one_is_in_can_be_named(exported, tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path / "model")
+    monkeypatch.setattr(module, "FORMS", {})
+    export_folder(Path(), exported, LEARNT, None, {})
+    assert verify(tmp_path / "model", unsigned=True).manifest.files
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])

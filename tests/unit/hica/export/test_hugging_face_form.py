@@ -15,11 +15,16 @@ POSSIBLE = [
     ("timm/test_efficientnet", "last-2", {}, "timm_wrapper"),
     ("timm/test_efficientnet", "adapter", {"unit": True}, "timm_wrapper"),
     ("timm/test_vit", "lora", {}, "timm_wrapper"),
-    ("export-timm", "last-1", {}, "timm_wrapper"),
     ("export-vit", "lora", {}, "clip_vision_model"),
     ("hf:clip", "adapter", {}, "clip_vision_model"),
-    ("hf:clip", "lora", {}, "clip_vision_model"),
-    ("hf:siglip", "lora", {}, "siglip_vision_model"),
+    *(
+        pytest.param(*each, marks=pytest.mark.matrix)
+        for each in [
+            ("export-timm", "last-1", {}, "timm_wrapper"),
+            ("hf:clip", "lora", {}, "clip_vision_model"),
+            ("hf:siglip", "lora", {}, "siglip_vision_model"),
+        ]
+    ),
 ]
 
 
