@@ -17,6 +17,7 @@ from hica.printable import plain
 from hica.storage import keep_private, write_atomically
 from hica.study import load_study
 from hica_server.backbone_commands import app as backbone_app
+from hica_server.export_commands import app as export_app
 from hica_server.findings.commands import app as findings_app
 from hica_server.findings.draft import refuse_existing
 from hica_server.folder_arguments import RUN_FOLDER, Root
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(findings_app, name="findings")
 app.add_typer(backbone_app, name="backbone")
+app.add_typer(export_app)
 
 
 @app.callback()
@@ -254,24 +256,6 @@ def report(run: Run, json_: Json = False) -> None:
 
     written = str(write_run_report(run))
     print(json.dumps({"report": written}) if json_ else written)
-
-
-@app.command(epilog="Example: hica-server export runs/demo --to breast.safetensors")
-def export(
-    run: Run,
-    to: Annotated[
-        Path,
-        typer.Option(click_type=A_PATH, help="A .safetensors file; a .json is written beside it."),
-    ],
-    force: Annotated[bool, typer.Option("--force", help="Write over existing files.")] = False,
-    json_: Json = False,
-) -> None:
-    """Write the trained weights, text bank and centre of a finished run, with their study."""
-    from hica_server.export import export_model
-
-    described = export_model(run, to, force)
-    both = {"model": str(to), "description": str(described)}
-    print(json.dumps(both) if json_ else f"{to} and {described}")
 
 
 def _lines(summary: dict[str, Any]) -> str:

@@ -129,6 +129,16 @@ def finished(content: str) -> Callable[[], object]:
     return do
 
 
+def changed_export() -> None:
+    from hica.export.manifest import write_manifest
+
+    Path("model").mkdir()
+    put("model/weights", "learnt")()
+    said = dict.fromkeys(("study", "study_sha256", "exported_by", "made", "hica"), "x")
+    write_manifest(Path("model"), None, **said)
+    put("model/weights", "others")()
+
+
 def draft() -> None:
     run("hica-server findings draft my-study --source template --out findings.toml")
 
@@ -185,6 +195,11 @@ WRONG: dict[str, Callable[[], object]] = {
     "a folder that is no run": NOTHING,
     "no such run": NOTHING,
     "another suffix of a model": finished("{}"),
+    "an exported folder that is not empty": NOTHING,
+    "a folder that is no export": NOTHING,
+    "two signers to verify by": NOTHING,
+    "an export before the study is over": NOTHING,
+    "an exported file that was changed": changed_export,
     "a log that there is not": NOTHING,
     "a hash of too few digits": NOTHING,
     "a hash of another study": NOTHING,

@@ -30,6 +30,7 @@ from hica.steps.personal import (
     own_weight,
 )
 from hica.steps.predictions import intercepts, logits, scores_of
+from hica.steps.state import Bank, State
 from hica.steps.step import Part
 from hica.study import Study
 from hica_client.draws import site_roles
@@ -103,6 +104,35 @@ class SiteModels:
             self._current = name
         self._model.eval()
         return self._model
+
+    def by_itself(self, name: str) -> tuple[AlignmentModel, State, Any]:
+        """One of the models, what was learnt of it, and its intercepts [C] in a prediction.
+
+        Of the shared model they are the federation's, also where the site knows its prevalence.
+
+        Raises:
+            FederationError: The site has no models of its own.
+        """
+        if name not in self._kept:
+            raise FederationError(
+                f"{self.session.name}: has no model of its own from the study "
+                f"{self.study.study.name!r}: the study trains none, or the site had no labelled "
+                "image; use the shared one"
+            )
+        model = self._loaded(name)
+        kept = dict(self._kept[name])
+        centre, scale, bias, classes, findings = (kept.pop(other) for other in OTHERS)
+        own = torch.from_numpy(bias)
+        if name != SHARED:
+            own = self._intercepts(model) + torch.from_numpy(self._own_intercepts)
+        learnt = State(
+            shared=kept,
+            bank=Bank(classes, findings),
+            centre=centre,
+            scale=scale,
+            bias=own.double().numpy(),
+        )
+        return model, learnt, own
 
     def examples(self, records: Sequence[Record]) -> Examples:
         """Images prepared as the study's test images are.

@@ -7,7 +7,7 @@ output of the frozen part before the cut is computed once and cached, the rest i
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -35,6 +35,7 @@ class ImageTower(nn.Module, ABC):
         preprocess: Its transform.
         pad_type: timm's padding of convolutions; empty: as the model has it.
         sources: Where each part of the transform comes from, in words; empty: all is built in.
+        built_from: What its library makes it from again, by that library's names.
         fingerprint: SHA-256 over name, transform and the weights it was built with.
     """
 
@@ -44,6 +45,7 @@ class ImageTower(nn.Module, ABC):
     preprocess: Preprocess
     pad_type: str = ""
     sources: Mapping[str, str] = MappingProxyType({})
+    built_from: Mapping[str, Any] = MappingProxyType({})
     fingerprint: str
 
     @property

@@ -80,12 +80,12 @@ class HuggingFaceImageTower(ImageTower):
 
     def _cut(self, images: Tensor) -> Tensor:
         """Patches as SigLIP 2 takes them: [B, 3, S, S] to [B, N, side · side · 3]."""
-        batch, side = len(images), self.vision.config.patch_size
+        batch, side = images.shape[0], self.vision.config.patch_size
         cells = images.reshape(batch, 3, self.grid, side, self.grid, side)
         return cells.permute(0, 2, 4, 3, 5, 1).reshape(batch, self.grid**2, -1)
 
     def _shapes(self, images: Tensor) -> Tensor:
-        return torch.tensor([[self.grid, self.grid]] * len(images))
+        return torch.full((images.shape[0], 2), self.grid)
 
 
 class _Layer(nn.Module):

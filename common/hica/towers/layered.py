@@ -145,7 +145,7 @@ def _on_grid(patches: Tensor, grid: int) -> Tensor:
     side = round(patches.shape[1] ** 0.5)
     if side == grid:
         return patches
-    maps = patches.transpose(1, 2).reshape(len(patches), -1, side, side)
+    maps = patches.transpose(1, 2).reshape(patches.shape[0], -1, side, side)
     if side > grid:
         maps = functional.adaptive_avg_pool2d(maps, grid)
     else:

@@ -54,7 +54,8 @@ def load_image(name: str, wanted: Wanted) -> ImageTower:
         ConfigurationError: open_clip does not know the model, or its patches cannot be used.
     """
     source = find_source(name, wanted, "model.image")
-    visual: Any = _create(source, wanted).visual
+    pair, settings = _create(source, wanted)
+    visual: Any = pair.visual
     preprocess, sources = _preprocess(visual.preprocess_cfg, source, wanted)
     tower: ImageTower
     if isinstance(visual, VisionTransformer):
@@ -71,6 +72,7 @@ def load_image(name: str, wanted: Wanted) -> ImageTower:
             "joint space; use a CLIP with a ViT, for example ViT-B-16"
         )
     tower.sources = sources
+    tower.built_from = {**source.model, **settings}
     return tower
 
 
@@ -82,12 +84,15 @@ def load_text(name: str, wanted: Wanted) -> OpenCLIPTextTower:
         ConfigurationError: open_clip does not know the model.
     """
     source = find_source(name, wanted, "model.text")
-    text = _create(source, wanted).text
+    text = _create(source, wanted)[0].text
     return OpenCLIPTextTower(text, load_tokenizer(source, wanted), name)
 
 
-def _create(source: Source, wanted: Wanted) -> Any:
-    """The pair; weights from the checkpoint, else the folder or the tag, else the seed."""
+def _create(source: Source, wanted: Wanted) -> tuple[Any, dict[str, Any]]:
+    """The pair, and what was set of it beside its configuration.
+
+    Weights are from the checkpoint, else the folder or the tag, else the seed.
+    """
     name, file = source.name, wanted.checkpoint
     settings: dict[str, Any] = {}
     tag: dict[str, Any] = {}
@@ -134,7 +139,7 @@ def _create(source: Source, wanted: Wanted) -> Any:
         draw_weights(pair, wanted.seed)
     else:
         load_pair(pair, file, pin, name)
-    return pair
+    return pair, settings
 
 
 @contextmanager

@@ -192,6 +192,7 @@ def _built(
         sources["resize"] = "HiCA's, for timm"
     tower = TimmTower(trunk, name, preprocess, variant=f"pad_type={wanted.pad_type}")
     tower.pad_type, tower.sources = wanted.pad_type, sources
+    tower.built_from = {"architecture": model, "arguments": arguments}
     return tower
 
 

@@ -313,7 +313,20 @@ def test_keygen_makes_the_pair_and_says_what_to_send(run_command, hospital):
 
 
 @pytest.mark.parametrize(
-    "verb", ["init", "import", "check", "keygen", "approve", "run", "status", "audit", "ledger"]
+    "verb",
+    [
+        "init",
+        "import",
+        "check",
+        "keygen",
+        "approve",
+        "run",
+        "status",
+        "audit",
+        "ledger",
+        "export",
+        "verify",
+    ],
 )
 def test_every_verb_shows_an_example(run_command, verb):
     code, out, _ = run_command(verb, "--help")

@@ -358,7 +358,7 @@ def test_export_beside_a_description_of_another_shape_names_it(
     assert not (tmp_path / "m.safetensors").exists()
 
 
-VERBS = "init validate provision enroll revoke sites run status logs stop report export"
+VERBS = "init validate provision enroll revoke sites run status logs stop report export verify"
 
 
 @pytest.mark.parametrize("verb", VERBS.split())
