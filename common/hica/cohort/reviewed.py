@@ -31,7 +31,8 @@ class Reviewed:
     ) -> list[Record]:
         """Rows to draw roles from; `hashes` are those of the images, by the rows' names.
 
-        Where the manifest says who is held out, a row that a reviewer was the first to label is not.
+        Where the manifest says who is held out, a row that reviewers were the first to label is
+        not.
         """
         rows = [self.corrected(row, hashes[row.name], classes) for row in records]
         split = any(row.split for row in rows)
