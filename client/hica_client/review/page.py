@@ -113,7 +113,7 @@ def make_page(desk: Desk, access: Access, touched: Callable[[], None] = lambda: 
 
     @page.get("/api/desk")
     def on_the_desk() -> dict[str, Any]:
-        told = {"site": desk.site.site.name, "study": desk.study.study.name}
+        told: dict[str, Any] = {"site": desk.site.site.name, "study": desk.study.study.name}
         told |= {"reviewer": desk.reviewer, "classes": list(desk.classes), "of_a_page": PAGE}
         return told | {"images": len(desk.rows), "private": desk.study.privacy.is_private}
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from hica.errors import DataError
 from hica.images.cache import image_key
 from hica.images.pixels import VERSION, pixels_of
 from hica.regions import extract
@@ -60,10 +61,11 @@ def outline(desk: Desk, row: Row, place: int) -> bytes:
     """PNG, see-through but for the outline of one region.
 
     Raises:
-        IndexError: The image has fewer regions.
-        DataError: The image cannot be read.
+        DataError: The image cannot be read, or has no such region.
     """
-    mask = region_masks(desk, row)[place]
+    masks = region_masks(desk, row)
+    check_place(masks, place)
+    mask = masks[place]
     shape = Image.fromarray(mask.astype(np.uint8) * 255).resize((LARGE, LARGE))
     inside = np.asarray(shape) > 127
     edge = inside & ~ndimage.binary_erosion(inside, iterations=LINE)
@@ -73,6 +75,16 @@ def outline(desk: Desk, row: Row, place: int) -> bytes:
     data = io.BytesIO()
     Image.fromarray(drawn).save(data, "PNG")
     return data.getvalue()
+
+
+def check_place(masks: NDArray[np.bool_], place: int) -> None:
+    """Check that an image has a region.
+
+    Raises:
+        DataError: It has not.
+    """
+    if not 0 <= place < len(masks):
+        raise DataError(f"this image has {len(masks)} regions: load the page again")
 
 
 def _square(desk: Desk, row: Row) -> Image.Image:

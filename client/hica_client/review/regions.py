@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from hica.errors import DataError
 from hica_client.review.desk import Desk
-from hica_client.review.pictures import COLOURS, region_masks
+from hica_client.review.pictures import COLOURS, check_place, region_masks
 
 
 def keys(desk: Desk) -> list[str]:
@@ -42,9 +41,9 @@ def judge(desk: Desk, key: str, places: list[int], verdict: str | None) -> None:
         StorageError: It cannot be written.
     """
     row = desk.row(key)
-    number = len(region_masks(desk, row))
-    if any(not 0 <= place < number for place in places):
-        raise DataError(f"this image has {number} regions: load the page again")
+    masks = region_masks(desk, row)
+    for place in places:
+        check_place(masks, place)
     of = desk.pipeline.regions_key(row.record)
     for place in places:
         desk.say(desk.decision("region", f"{of}/{place}", verdict))
