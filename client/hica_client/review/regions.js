@@ -24,11 +24,11 @@ export const regions = {
     const outlines = found.map((each) => make("img", {
       src: `/outline/${image.key}/${each.place}`, alt: "", class: each.verdict === "reject" ? "off" : null,
     }));
-    const words = { accept: "accepted", reject: "rejected" };
+    const words = { accept: ", accepted", reject: ", rejected" };
     const rows = found.map((each) => make("button", {
       class: each.verdict, onclick: () => tried(() => this.toggle(each)),
     }, make("span", { class: `swatch c${each.place % 6}` }),
-    ` ${each.place + 1}: ${(100 * each.share).toFixed(1)} % of the image ${words[each.verdict] ?? ""}`));
+    ` ${each.place + 1}: ${(100 * each.share).toFixed(1)} % of the image${words[each.verdict] ?? ""}`));
     const none = found.length ? "" : "no region was found in this image";
     this.host.replaceChildren(make("div", { class: "head" }, make("h2", {}, image.name),
       make("span", { class: "faint", id: "where" }, `image ${this.at + 1} of ${this.all.length}, ${image.role}`)),
