@@ -65,10 +65,19 @@ def site_roles(site: Site, study: Study, keep: bool) -> Roles:
             "backup. Without it nobody knows which images the study was trained on; then start "
             "the study anew, under another name or seed"
         )
-    if reviewed.labels:
-        records = reviewed.drawn_from(records, hashed(records, or_name(hash_of)), study.class_names)
+    rejected = set[str]()
+    if reviewed.labels or reviewed.rejected:
+        images = hashed(records, or_name(hash_of))
+        records = reviewed.drawn_from(records, images, study.class_names)
+        rejected = {name for name, image in images.items() if image in reviewed.rejected}
     roles = assign_roles(
-        site.site.name, records, str(data.manifest), study, data.test_fraction, data.prevalence
+        site.site.name,
+        records,
+        str(data.manifest),
+        study,
+        data.test_fraction,
+        data.prevalence,
+        rejected,
     )
     draw = draw_of(roles, file_sha256(data.manifest), settings, look)
     if keep:

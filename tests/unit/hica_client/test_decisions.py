@@ -140,6 +140,18 @@ def test_a_label_given_before_a_study_is_drawn_is_drawn_from(site, toy_study):
     assert (labels["0.png"], labels["1.png"]) == ("round", "square")
 
 
+def test_an_image_that_was_left_out_before_a_study_is_drawn_is_no_shot_but_may_be_tested(
+    site, toy_study
+):
+    study = toy_study(*FREE)
+    before = site_roles(site, study, keep=False)
+    for row in (before.shots[0], before.test[0]):
+        say(site, "image", image(row), "reject")
+    roles = site_roles(site, study, keep=False)
+    assert before.shots[0].name not in names(roles.shots) and len(roles.shots) == 4
+    assert names(roles.test) == names(before.test)
+
+
 # --- Images and clusters -------------------------------------------------------------------------
 
 
@@ -226,6 +238,16 @@ def test_a_running_client_takes_in_what_is_decided_and_keeps_its_session(site, t
     say(site, "image", image(session.roles.shots[0]), "reject")
     assert session_for(site.file, site, request) is session
     assert session.rejected.sum() == 1 and session.pipeline.tower is tower
+
+
+def test_what_a_site_learns_by_itself_leaves_out_the_same(site, toy_study):
+    study = toy_study(*FREE)
+    session = Session(site, study)
+    bad = keep_clusters(session)[1]
+    say(site, "cluster", "s/q/1", "reject", study=study.sha256, images=tuple(bad))
+    session.look_again()
+    with session._by_itself(toy_study("study.seed=9")) as alone:
+        assert alone.rejected.tolist() == session.rejected.tolist() and alone.rejected.sum() == 4
 
 
 # --- Regions -------------------------------------------------------------------------------------
