@@ -19,7 +19,11 @@ def labelled(tmp_path_factory):
 
     def labelled(labelling, seed=0):
         overrides = [f"simulation.labelling={labelling}", f"study.seed={seed}"]
-        overrides += ["alignment.shots=6", "simulation.phantoms.per_class=10"]
+        overrides += [
+            "alignment.shots=6",
+            "simulation.phantoms.per_class=6",
+            "simulation.phantoms.size=32",
+        ]
         scenario = load_scenario(STUDY, overrides)
         out = root / f"{labelling}-{seed}"
         folders = build_sites(scenario, root, out, root / "cache")

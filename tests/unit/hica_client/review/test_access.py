@@ -1,7 +1,5 @@
 import re
 
-import pytest
-
 from hica_client.review.access import HEADERS, NO_COOKIE, NOT_HERE, USED
 
 
@@ -18,9 +16,9 @@ def test_the_token_opens_the_page_once_for_a_cookie_that_no_script_reads(strange
     assert "set-cookie" not in again.headers
 
 
-@pytest.mark.parametrize("token", ["", "wrong", "ä"])
-def test_a_wrong_token_opens_nothing_and_does_not_use_the_right_one_up(stranger, access, token):
-    assert stranger.get("/enter", params={"token": token}).status_code == 403
+def test_a_wrong_token_opens_nothing_and_does_not_use_the_right_one_up(stranger, access):
+    for token in ("", "wrong", "ä"):
+        assert stranger.get("/enter", params={"token": token}).status_code == 403
     assert stranger.get("/").text == NO_COOKIE
     assert stranger.get(access.address).status_code == 303
 
@@ -35,22 +33,21 @@ def test_without_the_cookie_nothing_is_shown(browser, desk):
     assert browser.get("/").status_code == 403
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example:8123", "127.0.0.1", "127.0.0.1:80", "0.0.0.0:8123", ""]
-)
-def test_another_host_is_refused_even_with_token_and_cookie(browser, access, host):
+def test_another_host_is_refused_even_with_token_and_cookie(browser):
     """A name of the network that was made to point at this machine (DNS rebinding)."""
-    assert browser.get("/api/desk", headers={"host": host}).text == NOT_HERE
-    assert browser.get("/enter", headers={"host": host}).status_code == 403
+    for host in ("evil.example:8123", "127.0.0.1", "127.0.0.1:80", "0.0.0.0:8123", ""):
+        assert browser.get("/api/desk", headers={"host": host}).text == NOT_HERE
+        assert browser.get("/enter", headers={"host": host}).text == NOT_HERE
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9", None])
-def test_what_does_not_come_from_the_page_changes_nothing(browser, desk, origin):
+def test_what_does_not_come_from_the_page_changes_nothing(browser, desk):
     key = next(iter(desk.rows))
     del browser.headers["origin"]
-    headers = {"origin": origin} if origin else {}
-    said = browser.post(f"/api/images/{key}", json={"verdict": "reject"}, headers=headers)
-    assert said.status_code == 403 and desk.standing.all == ()
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:9", None):
+        headers = {"origin": origin} if origin else {}
+        said = browser.post(f"/api/images/{key}", json={"verdict": "reject"}, headers=headers)
+        assert said.status_code == 403
+    assert desk.standing.all == ()
 
 
 def test_every_answer_forbids_what_is_from_elsewhere_and_what_stays(browser):

@@ -1,7 +1,6 @@
 import io
 
 import numpy as np
-import pytest
 from PIL import Image
 from tests.unit.hica_client.review.conftest import HOSTILE
 
@@ -66,9 +65,9 @@ def test_an_image_that_was_exchanged_is_not_shown(browser, desk, site):
     assert answer.status_code == 409 and "has changed since" in answer.json()["error"]
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
+def test_what_is_not_understood_is_refused_and_changes_nothing(browser, desk):
+    key = keys(desk)["1.png"]
+    for path, body in (
         ("/api/clusters/0", {"verdict": "burn", "name": ""}),
         ("/api/clusters/0", {"verdict": "accept", "name": "x" * 81}),
         ("/api/clusters/0", {"verdict": "accept", "name": "", "more": 1}),
@@ -77,14 +76,10 @@ def test_an_image_that_was_exchanged_is_not_shown(browser, desk, site):
         ("/api/images/KEY/label", {"label": 1}),
         ("/api/regions/KEY", {"places": "0", "verdict": "accept"}),
         ("/api/regions/KEY", {"places": [True], "verdict": "accept"}),
-    ],
-)
-def test_what_is_not_understood_is_refused_and_changes_nothing(browser, desk, path, body):
-    answer = browser.post(path.replace("KEY", keys(desk)["1.png"]), json=body)
-    assert (answer.status_code, answer.json()) == (
-        422,
-        {"error": "not understood: load the page again"},
-    )
+    ):
+        answer = browser.post(path.replace("KEY", key), json=body)
+        assert answer.status_code == 422
+        assert answer.json() == {"error": "not understood: load the page again"}
     assert desk.standing.all == ()
 
 
