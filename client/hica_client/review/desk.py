@@ -98,7 +98,7 @@ class Desk:
         return found
 
     def sha256(self, row: Row) -> str:
-        """The SHA-256 of an image's file, as it was when it was shown.
+        """The SHA-256 of an image's file, as it was when it was first listed.
 
         Raises:
             DataError: It cannot be read, or has changed since the study was drawn.
@@ -106,6 +106,14 @@ class Desk:
         if row.key not in self._seen:
             self._seen[row.key] = row.record.sha256 or image_of(row.record)[1]
         return self._seen[row.key]
+
+    def held(self, row: Row) -> Record:
+        """The record of an image, that is shown with no other content than it was listed with.
+
+        Raises:
+            DataError: As `sha256`.
+        """
+        return replace(row.record, sha256=self.sha256(row))
 
     def own(self, kind: Kind, item: str) -> str | None:
         """What this reviewer says of a thing; None: nothing."""

@@ -47,10 +47,10 @@ def large(desk: Desk, row: Row) -> bytes:
 def region_masks(desk: Desk, row: Row) -> NDArray[np.bool_]:
     """The regions of an image [k, S, S], as the study's method finds them; raises as `small`."""
     pipeline = desk.pipeline
-    key = f"{pipeline.regions_key(row.record)}-masks"
+    key = f"{pipeline.regions_key(desk.held(row))}-masks"
     kept = pipeline.cache.get(key)
     if kept is None:
-        found = pixels_of(row.record, pipeline.tower.tower.preprocess, pipeline.cache)
+        found = pixels_of(desk.held(row), pipeline.tower.tower.preprocess, pipeline.cache)
         masks = extract(pipeline.method, found.pixels, found.mask, pipeline.region_count)
         kept = {"masks": masks}
         pipeline.cache.put(key, kept)
@@ -89,7 +89,7 @@ def check_place(masks: NDArray[np.bool_], place: int) -> None:
 
 def _square(desk: Desk, row: Row) -> Image.Image:
     pipeline = desk.pipeline
-    found = pixels_of(row.record, pipeline.tower.tower.preprocess, pipeline.cache)
+    found = pixels_of(desk.held(row), pipeline.tower.tower.preprocess, pipeline.cache)
     return Image.fromarray(found.pixels.permute(1, 2, 0).numpy())
 
 

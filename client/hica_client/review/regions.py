@@ -20,7 +20,7 @@ def regions(desk: Desk, key: str) -> dict[str, Any]:
     """
     row = desk.row(key)
     masks = region_masks(desk, row)
-    of = desk.pipeline.regions_key(row.record)
+    of = desk.pipeline.regions_key(desk.held(row))
     told = [
         {
             "place": place,
@@ -44,6 +44,6 @@ def judge(desk: Desk, key: str, places: list[int], verdict: str | None) -> None:
     masks = region_masks(desk, row)
     for place in places:
         check_place(masks, place)
-    of = desk.pipeline.regions_key(row.record)
+    of = desk.pipeline.regions_key(desk.held(row))
     for place in places:
         desk.say(desk.decision("region", f"{of}/{place}", verdict))

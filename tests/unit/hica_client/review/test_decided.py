@@ -1,10 +1,12 @@
 """What a reviewer does in each view."""
 
 import pytest
+from PIL import Image
 from tests.unit.hica_client.review.conftest import HOSTILE
 
+from hica.errors import DataError
 from hica.images.cache import file_sha256
-from hica_client.review import agreement, clusters, labels, regions
+from hica_client.review import agreement, clusters, labels, pictures, regions
 from hica_client.review.desk import Desk
 from hica_client.session import Session
 
@@ -75,6 +77,17 @@ def test_a_label_is_kept_by_the_image_and_shown_to_who_gave_it(desk, second, sit
     assert desk.standing.reviewed.labels == {image: "square"}
     labels.judge_image(desk, key, "reject")
     assert desk.told(desk.row(key))["rejected"] and desk.standing.reviewed.rejected == {image}
+
+
+def test_an_image_beyond_the_study_is_not_shown_either_once_it_was_exchanged(site, toy_study):
+    """Else a label would be given to what the reviewer has not seen."""
+    desk = Desk(site, toy_study("pretraining.max_images=1", "alignment.shots=1"), "anna")
+    row = next(row for row in desk.rows.values() if row.role == "not in this study")
+    before = desk.told(row)
+    Image.new("L", (48, 48)).save(row.record.image)
+    with pytest.raises(DataError, match="has changed since"):
+        pictures.small(desk, row)
+    assert desk.told(row) == before
 
 
 def test_regions_are_those_of_images_that_are_learnt_from_shots_first(desk):
