@@ -48,14 +48,17 @@ _sessions: dict[tuple[str, str], tuple[list[tuple[int, int]], Session]] = {}
 def session_for(path: Path, site: Site, request: Request) -> Session:
     """The session of a site and the request's study.
 
-    It is made anew once a patient has withdrawn, or the manifest was edited.
+    It is made anew once a patient has withdrawn, or the manifest was edited; what reviewers decide
+    it takes in.
     """
     key = (str(path), request.study.sha256)
     files = [file for file in (site.withdrawals, site.data.manifest) if file.exists()]
     rows_of = [(file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     if key not in _sessions or _sessions[key][0] != rows_of:
         _sessions[key] = (rows_of, Session(site, request.study))
-    return _sessions[key][1]
+    session = _sessions[key][1]
+    session.look_again()
+    return session
 
 
 def forget_sessions() -> None:

@@ -10,6 +10,7 @@ from hica.cohort.draw import (
     decoded_hash,
     draw_of,
     hash_of,
+    hashed,
     load_draw,
     or_name,
     save_draw,
@@ -21,6 +22,7 @@ from hica.images.cache import file_sha256
 from hica.images.manifest import read_manifest
 from hica.study import Study
 from hica_client.audit import verify
+from hica_client.decisions import standing
 from hica_client.site import Site
 from hica_client.withdrawal import draw_left, left_in, prune
 from hica_client.withdrawals import withdrawn
@@ -38,6 +40,7 @@ def site_roles(site: Site, study: Study, keep: bool) -> Roles:
             draw, and the audit log, which says whether the study has begun, was changed.
         StorageError: The draw cannot be kept.
     """
+    reviewed = standing(site).reviewed
     data, folder = site.data, site.study_folder(study.sha256)
     read: Reader = hash_of
     look: Reader = decoded_hash if keep else hash_of
@@ -52,7 +55,7 @@ def site_roles(site: Site, study: Study, keep: bool) -> Roles:
     if draw is not None:
         draw = draw_left(draw, withdrawals, said)
         changed = _changed(draw, data.manifest, settings)
-        roles, known = settled(draw, records, study, read, changed)
+        roles, known = settled(draw, records, study, read, changed, reviewed)
         if keep and known != draw:
             save_draw(folder / DRAW, known)
         return roles
@@ -62,14 +65,25 @@ def site_roles(site: Site, study: Study, keep: bool) -> Roles:
             "backup. Without it nobody knows which images the study was trained on; then start "
             "the study anew, under another name or seed"
         )
+    rejected = set[str]()
+    if reviewed.labels or reviewed.rejected:
+        images = hashed(records, or_name(hash_of))
+        records = reviewed.drawn_from(records, images, study.class_names)
+        rejected = {name for name, image in images.items() if image in reviewed.rejected}
     roles = assign_roles(
-        site.site.name, records, str(data.manifest), study, data.test_fraction, data.prevalence
+        site.site.name,
+        records,
+        str(data.manifest),
+        study,
+        data.test_fraction,
+        data.prevalence,
+        rejected,
     )
     draw = draw_of(roles, file_sha256(data.manifest), settings, look)
     if keep:
         save_draw(folder / DRAW, draw)
     hashes = {drawn.name: drawn.sha256 for drawn in draw.images.values()}
-    return settled(draw, records, study, lambda row: hashes[row.name])[0]
+    return settled(draw, records, study, lambda row: hashes[row.name], (), reviewed)[0]
 
 
 def _has_begun(site: Site, study: Study) -> bool:

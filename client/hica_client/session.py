@@ -9,6 +9,7 @@ import importlib.metadata
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -39,6 +40,7 @@ from hica.towers.from_study import adapted_tower
 from hica.wire.checkpoint import has_state, load_state, save_state
 from hica.wire.weight_names import BANK_CLASSES, BANK_FINDINGS
 from hica_client.answers import Answers
+from hica_client.decisions import Standing, stamp, standing
 from hica_client.draws import site_roles
 from hica_client.site import Site
 
@@ -57,7 +59,10 @@ class Session:
         self.run_id = 0
         self.device = select_device(site.device.use)
         self.state = site.study_folder(study.sha256)
+        self._decided = stamp(site)
+        self.standing: Standing = standing(site)
         self.roles = roles or site_roles(site, study, keep=True)
+        self._left_out = self._rejected_ids()
         self._examples: dict[Part, Examples] = {}
         self._embedded: dict[Part, tuple[str, Batch]] = {}
         self._ids: dict[Part, NDArray[np.uint8]] = {}
@@ -82,6 +87,34 @@ class Session:
         """See `SiteData.shots_in_pool`."""
         shots = {record.name for record in self.roles.shots}
         return np.array([record.name in shots for record in self.roles.pool], dtype=bool)
+
+    @property
+    def rejected(self) -> NDArray[np.bool_]:
+        """See `SiteData.rejected`."""
+        ids = [bytes(image).hex() for image in self.images("unlabelled")]
+        return np.array([each in self._left_out for each in ids], dtype=bool)
+
+    def _rejected_ids(self) -> frozenset[str]:
+        """Images that stage 1 and spread labels leave out, as the study's draw calls them.
+
+        A private study leaves out single images only. What is said of a whole cluster depends on
+        all patients in it: one more of them could take the others out of training.
+        """
+        single = self.standing.reviewed.rejected
+        ids = frozenset(self.roles.ids[row.name] for row in self.roles.pool if row.sha256 in single)
+        if self.study.privacy.is_private:
+            return ids
+        return ids | self.standing.in_rejected_clusters(self.study.sha256)
+
+    def look_again(self) -> None:
+        """Take in what reviewers have decided since; a secure sum that is under way goes on."""
+        if self._decided == (now := stamp(self.site)):
+            return
+        self._decided, self.standing = now, standing(self.site)
+        self.roles = site_roles(self.site, self.study, keep=True)
+        self._left_out = self._rejected_ids()
+        self.pipeline = replace(self.pipeline, rejected=self.standing.regions)
+        self._examples, self._embedded, self._ids = {}, {}, {}
 
     @property
     def test_views(self) -> int:
@@ -127,7 +160,8 @@ class Session:
         hubs, adapted = self.site.data.hubs, self._tower_and_start[0]
         method = region_method(self.study, weights, adapted.tower, self.device, hubs)
         cache = TensorCache(self.site.data.cache)
-        return Pipeline(adapted, method, regions.count, cache, self.device)
+        rejected = self.standing.regions
+        return Pipeline(adapted, method, regions.count, cache, self.device, rejected)
 
     @property
     def start(self) -> dict[str, NDArray[Any]]:
@@ -202,6 +236,7 @@ class Session:
             site.state = Path(folder)
             site._tower_and_start, site.pipeline = self._tower_and_start, self.pipeline
             site._examples, site._ids = self._examples, self._ids
+            site._left_out = self._left_out
             yield site
 
     def _centre(self, federation: Tensor) -> Tensor:

@@ -169,6 +169,11 @@ class Site(Section):
         return self.data.state / "withdrawals.jsonl"
 
     @property
+    def decisions(self) -> Path:
+        """What reviewers have said of images, clusters and regions (`hica_client.decisions`)."""
+        return self.data.state / "decisions.jsonl"
+
+    @property
     def contact_sheet(self) -> Path:
         """What `check` has drawn of the images (`hica_client.contact_sheet`)."""
         return self.data.state / "contact-sheet.png"

@@ -20,6 +20,7 @@ from hica.images.manifest import Record, read_manifest, write_manifest
 from hica.seeds import derived_seed
 from hica.study import Study
 from hica_simulations.held_rows import check_disjoint, held_rows, matching_names, source_manifests
+from hica_simulations.labelling import with_labels
 from hica_simulations.masks import with_damaged_masks
 from hica_simulations.scenario import POOLED, Scenario, Simulation, SiteSource
 
@@ -72,6 +73,8 @@ def build_sites(
             records = [r if r.split == "test" else replace(r, label=None) for r in records]
         folder = out / "sites" / site.name
         records = _seen_through(folder / "source", sources[site.name].parent, records)
+        places = data, cache or out / "cache"
+        records = with_labels(site.name, records, study, simulation.labelling, places)
         kept = records if simulation.unlabelled else _shots_and_test(records, study)
         damage = (simulation.masks, simulation.mask_damage, simulation.split_seed)
         kept = with_damaged_masks(kept, records, *damage, folder / "masks")

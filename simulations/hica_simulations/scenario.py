@@ -48,6 +48,7 @@ POOLED = "pooled"
 """Name of the site that the pooled baseline trains at."""
 
 
+Labelling = Literal["all", "random", "suggested"]
 Translation = dict[str, dict[str, str]]
 """Column to {term: finding}."""
 
@@ -137,6 +138,9 @@ class Simulation(Section):
     prevalence: Literal["unknown", "known"] = "unknown"
     """Known: every site gives the shares of the classes among its training images, as a hospital
     may know them without knowing which image is which."""
+    labelling: Labelling = "all"
+    """Which training images have a label: all; or as many at each site as `alignment.shots`, which
+    are all shots then, drawn at random or those that `hica-client suggest` names."""
     unseen: list[str] = Field(default_factory=list)
     """Classes whose training rows are left out: named at the test from their texts alone."""
     skew: Annotated[float, Field(gt=0.0, le=1e6)] | None = None

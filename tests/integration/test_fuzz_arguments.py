@@ -44,6 +44,8 @@ LONG_RUNNING = (
     "hica_simulations.experiments.tables.results.rebuild",
     "hica_server.summary.rehearse",
     "hica_client.preflight_study.adapted_tower",
+    "hica_client.review.serving.serve",
+    "hica_client.review.suggest.suggestions",
 )
 WORDS = (
     *("", " ", "nowhere", "0", "-1", "1e400", "9" * 400, "nan", "x" * 300, "a/b", "..", "."),

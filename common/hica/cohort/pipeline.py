@@ -5,8 +5,8 @@ method, views. Whatever of these changes makes a new entry; nothing is ever stal
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import torch
@@ -38,6 +38,8 @@ class Pipeline:
     region_count: int
     cache: TensorCache
     device: torch.device
+    rejected: Mapping[str, Set[int]] = field(default_factory=dict)
+    """Regions that reviewers have rejected: by `regions_key`, their places among an image's."""
 
     def examples(
         self,
@@ -92,6 +94,22 @@ class Pipeline:
             self.cache.put(key, entry)
         return entry
 
+    def regions_key(self, record: Record) -> str:
+        """What the regions of an image are found by: where it is the same, so are they."""
+        mask = sha256(read_bytes(record.mask)).hexdigest() if record.mask else ""
+        return image_key(
+            image_of(record)[1],
+            VERSION,
+            mask,
+            repr(self.tower.tower.preprocess),
+            self.method.version,
+            self.region_count,
+        )
+
+    def _without(self, record: Record) -> list[int]:
+        """Places of an image's regions that are none any more."""
+        return sorted(self.rejected.get(self.regions_key(record), ())) if self.rejected else []
+
     def _key(self, record: Record, views: int, zoomed: int | None) -> str:
         frozen = self.tower.cache_id
         kept = "pixels" if frozen is None else f"{frozen} in {precision(self.device)}"
@@ -105,12 +123,13 @@ class Pipeline:
             self.region_count,
             views,
             *([] if zoomed is None else [f"region at {zoomed}"]),
+            *(f"without region {place}" for place in self._without(record)),
         )
 
     def _compute(self, record: Record, views: int, zoomed: int | None) -> dict[str, Tensor]:
         """One image through views, regions and the frozen part of the tower."""
         pixels, mask, image_hash = pixels_of(record, self.tower.tower.preprocess, self.cache)
-        return self._prepared(pixels, mask, image_hash, views, zoomed)
+        return self._prepared(pixels, mask, image_hash, views, zoomed, self._without(record))
 
     def _black(self, views: int, zoomed: int | None) -> dict[str, Tensor]:
         """A black image, for the shapes of a part that has no image."""
@@ -120,9 +139,16 @@ class Pipeline:
 
     @torch.no_grad()
     def _prepared(
-        self, pixels: Tensor, mask: Tensor | None, image_hash: str, views: int, zoomed: int | None
+        self,
+        pixels: Tensor,
+        mask: Tensor | None,
+        image_hash: str,
+        views: int,
+        zoomed: int | None,
+        without: Sequence[int] = (),
     ) -> dict[str, Tensor]:
         regions = extract(self.method, pixels, mask, self.region_count)
+        regions = regions[[place for place in range(len(regions)) if place not in without]]
         view_pixels, view_regions = make_views(pixels, regions, views, image_hash, zoomed)
         region_weights, valid = to_grid(view_regions, self.tower.tower.grid, self.region_count)
         self.tower.eval()

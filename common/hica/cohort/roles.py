@@ -1,7 +1,7 @@
 """Roles: which of a site's rows are learnt from, which are shots, and which are held out."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -89,12 +89,14 @@ def assign_roles(
     study: Study,
     test_fraction: float,
     prevalence: Mapping[str, float],
+    rejected: Set[str] = frozenset(),
 ) -> Roles:
     """Say what each row of a site's manifest is for; `manifest` is what messages call it.
 
     A private study draws patients, each by itself (`hica.cohort.private_draw`). `test_fraction` is
     the share of the patients held out, where the manifest has no `split` column; `prevalence` is
-    the share of each class at the site, empty where it is not known.
+    the share of each class at the site, empty where it is not known; `rejected` are names of rows
+    that are no shots.
 
     Raises:
         ConfigurationError: The prevalence is not of the study's classes.
@@ -107,7 +109,8 @@ def assign_roles(
     test, test_told = evaluated(held_out, study, notes)
     if not held_out and any(record.label for record in train):
         notes.append(Note(NOBODY, NOBODY))
-    episode, shots, patients = _episode(train, study)
+    passed_over = [replace(row, label=None) if row.name in rejected else row for row in train]
+    episode, shots, patients = _episode(passed_over, study)
     classes_told = counts_told(shots, patients, study.federation.min_count)
     if episode.shortfall:
         notes.append(_shortfall_note(study, episode, hidden=None in classes_told))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from hica.cohort.draw import DRAW, Draw, Reader, column_of, hash_of, hashed, marks_of, or_name
+from hica.cohort.reviewed import Reviewed
 from hica.cohort.roles import Note, Roles, evaluated
 from hica.images.episodes import Episode
 from hica.images.manifest import Record
@@ -17,24 +18,37 @@ CHANGED = (
     "is left out, and nothing new is taken in"
 )
 """What the coordinator is told, however much has changed; of a private study nothing."""
+NOT_REVIEWED = Reviewed()
 
 
 def settled(
-    draw: Draw, records: Sequence[Record], study: Study, read: Reader, changed: Sequence[str] = ()
+    draw: Draw,
+    records: Sequence[Record],
+    study: Study,
+    read: Reader,
+    changed: Sequence[str] = (),
+    reviewed: Reviewed = NOT_REVIEWED,
 ) -> tuple[Roles, Draw]:
     """The roles of today's rows under a draw; and the draw, with what is now known of patients.
 
     `changed` says in words what else is not as it was drawn from; `read` is as in `draw_of`.
 
+    A label that reviewers have corrected is learnt from where the image is a shot. A held-out image
+    of which they say something else is not tested, and never learnt from. Nobody is told of it.
+
     Raises:
         DataError: An image that has a role cannot be read.
     """
     found = {
-        each: replace(row, sha256=draw.images[each].sha256)
+        each: reviewed.corrected(replace(row, sha256=image), image, study.class_names)
         for each, row in _found(draw, records, read).items()
+        for image in [draw.images[each].sha256]
     }
     draw = draw.with_marks({each: marks_of(row) for each, row in found.items()})
     relabelled = {each for each, row in found.items() if row.label != draw.images[each].label}
+    said = {each for each in relabelled if draw.images[each].sha256 in reviewed.labels}
+    corrected = {each for each in said if found[each].label}
+    rejected = {each for each in found if draw.images[each].sha256 in reviewed.rejected}
     every = draw.linked()
     linked = {each: every[each] for each in draw.test if each in every}
     left_out = relabelled | linked.keys()
@@ -45,16 +59,19 @@ def settled(
     notes = list(draw.notes)
     test, test_told = evaluated(rows(draw.test, left_out), study, notes)
     told = "" if study.privacy.is_private else CHANGED
-    changes = [*changed, *_changes(draw, found, len(relabelled), linked)]
+    changes = [*changed, *_changes(draw, found, len(relabelled - said), linked)]
     notes += [Note(f"since this study was drawn here: {each}", told) for each in changes]
+    if said or rejected & {*draw.shots}:
+        notes.append(Note(_reviewed(draw, said, corrected, rejected), ""))
     train = [each for each in dict.fromkeys((*draw.pool, *draw.shots, *draw.rest)) if each in found]
-    shots = [each for each in draw.shots if each in found and each not in relabelled]
+    left_alone = (relabelled - corrected) | rejected
+    shots = [each for each in draw.shots if each in found and each not in left_alone]
     roles = Roles(
         train=rows(train),
         pool=rows(draw.pool),
         centre=rows(draw.centre),
         test=test,
-        rest=rows(draw.rest, relabelled),
+        rest=rows(draw.rest, relabelled - said),
         episode=Episode([train.index(each) for each in shots], draw.shortfall),
         notes=notes,
         rest_shares=None if draw.rest_shares is None else np.array(draw.rest_shares),
@@ -66,6 +83,16 @@ def settled(
         withdrawn=draw.withdrawn,
     )
     return roles, draw
+
+
+def _reviewed(draw: Draw, said: Set[str], corrected: Set[str], rejected: Set[str]) -> str:
+    """What reviewers have changed, in words for the site."""
+    shots = {*draw.shots}
+    return (
+        f"reviewers: {len(shots & corrected - rejected)} shots have the label that they gave, "
+        f"{len(shots & ((said - corrected) | rejected))} are left out, and "
+        f"{len(said & {*draw.test})} held-out images with another label are not tested"
+    )
 
 
 def _found(draw: Draw, records: Sequence[Record], read: Reader) -> dict[str, Record]:

@@ -125,13 +125,16 @@ def spread_labels(data: SiteData, model: AlignmentModel) -> NDArray[np.int64]:
 
 
 def with_spread(data: SiteData, labels: NDArray[np.int64]) -> Examples:
-    """The shots, and the unlabelled images that have got a label [n] from them."""
+    """The shots, and the unlabelled images that have got a label [n] from them.
+
+    Those that reviewers have rejected are left out; accepted again, they have their label.
+    """
     import torch
 
     from hica.method.examples import joined
 
     spread = torch.from_numpy(labels)
-    index = torch.nonzero(spread >= 0)[:, 0]
+    index = torch.nonzero((spread >= 0) & ~torch.from_numpy(data.rejected))[:, 0]
     positives = data.positives("unlabelled", index, spread[index])
     more = replace(
         data.examples("unlabelled").rows(index), labels=spread[index], positives=positives

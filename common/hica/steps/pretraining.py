@@ -49,7 +49,11 @@ class Pretraining(Training):
         return *super().needs(study), "pseudo_labels"
 
     def lesson(self, data: SiteData, model: AlignmentModel, request: Request) -> Lesson:
-        """All unlabelled images with the clusters that were kept as their labels."""
+        """The unlabelled images with the clusters that were kept as their labels.
+
+        Those that reviewers have rejected are not trained on. They are counted all the same: how
+        many there are is nobody else's business.
+        """
         import torch
 
         from hica.method.local_training import Schedule, pseudo_label_loss
@@ -57,6 +61,9 @@ class Pretraining(Training):
         stage = data.study.pretraining
         examples = data.examples("unlabelled")  # an image that cannot be read is said first
         rows, labels = matched(data.images("unlabelled"), data.kept("pseudo_labels"))
+        counted = len(rows)
+        learnt = ~data.rejected[rows]
+        rows, labels = rows[learnt], labels[learnt]
         examples = replace(examples.rows(torch.from_numpy(rows)), labels=torch.from_numpy(labels))
         centroids = torch.from_numpy(request.arrays["centroids"]).float().to(model.centre.device)
         rate = stage.learning_rate * float(request.settings["rate"])
@@ -65,7 +72,7 @@ class Pretraining(Training):
             pseudo_label_loss(centroids, stage.temperature),
             Schedule(stage.local_epochs, stage.batch_size, rate),
             texts_of(request, model),
-            len(examples),
+            counted,
         )
 
 

@@ -133,6 +133,10 @@ class SiteData(Protocol):
     def shots_in_pool(self) -> NDArray[np.bool_]:
         """[n] which of the unlabelled images are shots, too."""
 
+    @property
+    def rejected(self) -> NDArray[np.bool_]:
+        """[n] from which of the unlabelled images nothing is to be learnt, as reviewers say."""
+
     def size(self, part: Part) -> int:
         """How many images a part has."""
 

@@ -42,7 +42,7 @@ class Lesson:
     """What a site is to learn in a round; a trainer, private or not, teaches it.
 
     Attributes:
-        examples: At least one.
+        examples: None where reviewers have rejected all: then the weights stay as they are.
         loss: Of each image.
         schedule: Lengths and rates.
         pull: Class [C, D] and finding [M, D] texts that a trained bank is pulled to.
@@ -203,6 +203,8 @@ def plain_trainer(data: SiteData, request: Request) -> Trainer:
     generator = torch.Generator().manual_seed(seed)
 
     def trainer(model: AlignmentModel, lesson: Lesson) -> float:
+        if not len(lesson.examples):  # reviewers have rejected all, or all patients have withdrawn
+            return 0.0
         return train(model, lesson.examples, lesson.loss, lesson.schedule, generator, lesson.pull)
 
     return trainer

@@ -171,7 +171,7 @@ def table(
         str,
         typer.Argument(
             help="Which table: main, ablation, unseen, text-noise, efficiency, regions, "
-            "sensitivity, descriptors, sites, prevalence, training or privacy."
+            "sensitivity, descriptors, sites, prevalence, training, suggest or privacy."
         ),
     ],
     studies: Annotated[

@@ -115,7 +115,12 @@ class StubSite:
         self.state: dict[str, Mapping[str, np.ndarray]] = {}
         self.rest_shares: np.ndarray | None = None
         self.withdrawn = 0
+        self.rejected_rows: list[int] = []
         self.shots_in_pool = np.zeros(len(patients.get("unlabelled", ())), dtype=bool)
+
+    @property
+    def rejected(self) -> np.ndarray:
+        return np.isin(np.arange(self.size("unlabelled")), self.rejected_rows)
 
     @staticmethod
     def _texts(study: Study) -> tuple[int, int]:

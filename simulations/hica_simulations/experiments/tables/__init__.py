@@ -24,6 +24,7 @@ TABLES = {
     "gain": "hica_simulations.experiments.tables.gain_table",
     "joined": "hica_simulations.experiments.tables.joined_table",
     "coverage": "hica_simulations.experiments.tables.coverage_table",
+    "suggest": "hica_simulations.experiments.tables.suggest_table",
     "privacy": "hica_simulations.experiments.tables.privacy",
 }
 

@@ -84,6 +84,7 @@ PARTS = (
     Part("unlike", "gain", (LESIONS,), (4,)),
     Part("spoilt", "gain", (CHEST,)),
     Part("prevalence", "prevalence", (LESIONS,)),
+    Part("suggest", "suggest", (LESIONS, PNEUMONIA, TUBERCULOSIS), (4,)),
     Part("terms", "ablation", EVERY, (4,), methods=(*TERMS, "with stage 1")),
     Part("all-labels", "main", (LESIONS,), (ALL,), 3, (OURS, "linear_probe", "cnn")),
     Part("ablation", "ablation", (LESIONS,), (4,), 3),

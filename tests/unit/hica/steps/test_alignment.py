@@ -102,6 +102,19 @@ def test_spread_labels_never_replace_a_shot_s_own(spreading, lesson_of):
     assert torch.equal(lesson.examples.positives[4:], expected)
 
 
+def test_a_label_is_not_spread_to_an_image_that_was_rejected_until_it_is_accepted(
+    spreading, lesson_of
+):
+    site, _ = spreading
+    site.rejected_rows = [2]
+    first = lesson_of(site)
+    assert first.examples.labels.tolist()[4:] == [1, 0]
+    site.keep(first.keep)
+    assert lesson_of(site).examples.labels.tolist()[4:] == [1, 0]
+    site.rejected_rows = []
+    assert lesson_of(site).examples.labels.tolist()[4:] == [0, 1, 0]
+
+
 def test_a_label_that_was_spread_does_not_count_beside_other_sites_own(spreading, lesson_of):
     assert lesson_of(spreading[0]).counted == 4
 

@@ -6,6 +6,8 @@ from hica.errors import CheckpointError
 from hica.method.local_training import embed_all
 from hica.steps.clusters import ASSIGN
 from hica.steps.pretraining import PRETRAINING
+from hica.steps.state import WEIGHTS
+from hica.steps.training import plain_trainer
 
 
 @pytest.fixture
@@ -65,3 +67,32 @@ def test_the_centroids_are_asked_with(toy_study, new_site):
     )
     assert [array.name for array in PRETRAINING.asks(toy_study())] == ["centroids"]
     assert PRETRAINING.most_images(toy_study("pretraining.max_images=50")) == 50
+
+
+def test_what_reviewers_have_rejected_is_not_learnt_from_and_counted_all_the_same(
+    new_site, toy_study, ask
+):
+    study = toy_study()
+    site = new_site(study)
+    state = site.asked_with()
+    site.keep(ASSIGN.answer(site, site.model, ask(study, ASSIGN, state)).keep)
+    site.rejected_rows = [0, 3]
+    lesson = PRETRAINING.lesson(site, site.model, ask(study, PRETRAINING, state))
+    left = [1, 2, 4, 5]
+    assert torch.equal(lesson.examples.hidden, site.parts["unlabelled"].hidden[left])
+    assert lesson.examples.labels.tolist() == site.kept("pseudo_labels")["labels"][left].tolist()
+    assert lesson.counted == 6
+
+
+def test_where_all_are_rejected_the_weights_stay_as_they_are(new_site, toy_study, ask):
+    """The mean loss over no image was a division by zero."""
+    study = toy_study()
+    site = new_site(study)
+    state = site.asked_with()
+    request = ask(study, PRETRAINING, state)
+    site.keep(ASSIGN.answer(site, site.model, ask(study, ASSIGN, state)).keep)
+    site.rejected_rows = list(range(6))
+    answer = PRETRAINING.taught(site, site.model, request, plain_trainer(site, request))
+    assert answer.examples == 6 and answer.details == {"loss": 0.0}
+    for name, value in state.shared.items():
+        np.testing.assert_array_equal(answer.arrays[f"{WEIGHTS}{name}"], value)

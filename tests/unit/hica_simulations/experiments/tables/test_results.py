@@ -36,7 +36,8 @@ def test_every_cell_of_the_page_can_be_run(part):
     for cell in cells_of(quick(part), STUDIES):
         study = cell.scenario().study
         assert study.study.seed in (FIRST_SEED, FIRST_SEED + 1)
-        assert study.alignment.shots in (1, 2)
+        assert cell.labels["shots"] in (1, 2)
+        assert study.alignment.shots % cell.labels["shots"] == 0  # all labels of a site are shots
 
 
 def test_a_table_takes_the_place_of_the_one_before(tmp_path):
