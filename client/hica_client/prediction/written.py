@@ -3,7 +3,6 @@
 All of it is about patients, so only the owner of the files can read them.
 """
 
-import base64
 import csv
 import io
 import json
@@ -12,17 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib import colormaps
-from numpy.typing import NDArray
-from PIL import Image
-
 from hica.errors import DataError
 from hica.images.manifest import Record
+from hica.images.overlay import heat_map, jpeg_uri, resized
 from hica.printable import percent
 from hica.progress import track
 from hica.storage import write_atomically
+from hica_client.prediction.pages import rendered
 from hica_client.prediction.predict import Prediction, Predictor
 
 DONT_KNOW = "don't know"
@@ -96,15 +91,9 @@ def write_all(
     write_table(out / "predictions.csv", predictions, predictor.names, called)
     table = as_json(predictor, predictions)
     write_atomically(out / "predictions.json", json.dumps(table, indent=1).encode(), mode=0o600)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     shown = list(zip(records, predictions, strict=True))[:MOST_SHOWN]
-    page = environment.get_template("page.html").render(
+    page = rendered(
+        "page.html",
         found=table,
         names=predictor.names,
         pictures=list(_pictures(predictor, shown)),
@@ -127,38 +116,14 @@ def _pictures(
         if said.probabilities:
             likely = max(said.probabilities, key=lambda name: said.probabilities[name])
             try:
-                pixels, likeness = predictor.models.class_map(record, predictor.names.index(likely))
+                pixels = predictor.models.pixels(record)[0]
             except DataError:  # it has gone since
                 yield picture
                 continue
+            likeness = predictor.models.class_map(pixels, predictor.names.index(likely))
             picture |= {
                 "likely": likely,
-                "image": _embedded(Image.fromarray(pixels)),
-                "map": _embedded(heat_map(pixels, likeness)),
+                "image": jpeg_uri(resized(pixels, MAP_SIDE)),
+                "map": jpeg_uri(resized(heat_map(pixels, likeness), MAP_SIDE)),
             }
         yield picture
-
-
-def heat_map(pixels: NDArray[np.uint8], likeness: NDArray[np.floating[Any]]) -> Image.Image:
-    """Likeness [g, g] laid over pixels [S, S, 3]: the warmer, the more like the class.
-
-    Colours begin where a patch is no more like the class than like the others, and end at the most
-    likely patch: a map of an image that is like it nowhere stays grey.
-    """
-    side = len(pixels)
-    rows = Image.fromarray(np.asarray(likeness, dtype=np.float32)).resize(
-        (side, side), Image.Resampling.BILINEAR
-    )
-    positive = np.clip(np.asarray(rows), 0, None)
-    strength = positive / max(float(positive.max()), 0.05)
-    colours = colormaps["inferno"](strength)[..., :3] * 255
-    grey = pixels.mean(axis=2, keepdims=True)
-    shown = (1 - 0.6 * strength[..., None]) * grey + 0.6 * strength[..., None] * colours
-    return Image.fromarray(np.round(shown).astype(np.uint8))
-
-
-def _embedded(image: Image.Image) -> str:
-    """An image as part of a page."""
-    data = io.BytesIO()
-    image.resize((MAP_SIDE, MAP_SIDE), Image.Resampling.BICUBIC).save(data, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
