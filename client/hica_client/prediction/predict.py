@@ -25,6 +25,7 @@ from hica_client.prediction.held_out import (
     unlike,
 )
 from hica_client.prediction.models import Seen, SiteModels
+from hica_client.prediction.unseen import Unseen
 
 TOGETHER = 32
 """Images that are in memory at a time."""
@@ -62,6 +63,8 @@ class Prediction:
         learnt_from: Whether the study was trained on this very image: then this says nothing.
         regions: What the regions show.
         called: Whether the class of the operating point is called; None without one.
+        by_texts: By texts alone, of the study's classes and of unseen ones: softmax of cosines,
+            not calibrated; empty without unseen ones.
     """
 
     image: str
@@ -72,6 +75,7 @@ class Prediction:
     learnt_from: bool = False
     regions: tuple[Region, ...] = ()
     called: bool | None = None
+    by_texts: dict[str, float] = field(default_factory=dict)
 
 
 class Predictor:
@@ -93,6 +97,7 @@ class Predictor:
         self.calibration: Calibration | None = None
         self.checked: Checked | None = None
         self.called_from: tuple[str, OperatingPoint] | None = None
+        self.unseen: Unseen | None = None
         if self.held_out is not None:
             self.calibration = calibrated(self.held_out, coverage)
             self.checked = cross_checked(self.held_out, coverage)
@@ -156,6 +161,8 @@ class Predictor:
         far = self._unlike(seen.embedded.images.numpy())
         shown = self.regions_of(seen.embedded)
         probabilities, sets = self._read(seen.logits)
+        images = seen.embedded.images.numpy()
+        by_texts = self.unseen.shares(images) if self.unseen else [{} for _ in records]
         return [
             self._said(
                 record.name,
@@ -164,6 +171,7 @@ class Predictor:
                 bool(far[row]),
                 learnt_from=image_of(record)[1] in self._trained_on,
                 regions=shown[row],
+                by_texts=by_texts[row],
             )
             for row, record in enumerate(records)
         ]
