@@ -94,9 +94,7 @@ def predict(
         for note in predictor.unseen.notes:
             say(f"{', '.join(predictor.unseen.new)}: {note}")
     predictions = list(predictor.predictions(records))
-    written, problems = [], []
-    if wanted.option:
-        written, problems = write_dicom(out, wanted, predictor, records, predictions)
+    written, problems = write_dicom(out, wanted, predictor, records, predictions)
     found = write_all(out, predictor, records, predictions, written)
     if json_:
         print(json.dumps(found))
@@ -111,6 +109,8 @@ def predict(
         Console().print(table)
         if len(predictions) > SHOWN:
             print(f"and {len(predictions) - SHOWN} more in {out / 'predictions.csv'}")
+    for problem in problems[1:]:
+        say(plain(str(problem)))
     unread = [each for each in predictions if not each.probabilities]
     if unread:
         raise DataError(

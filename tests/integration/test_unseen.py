@@ -79,7 +79,7 @@ def test_the_studys_own_classes_are_where_its_text_bank_has_them(finished, new_c
         (STAR.replace("star", "round"), "the study has this class"),
         (
             '[[classes]]\nname = "star"\nprompts = [" "]',
-            "has no prompts; give at least one sentence",
+            "give at least one sentence",
         ),
         ('[[classes]]\nname = "star"\nprompts = ["xyz"]', "knows none of the words"),
         ('[[classes]]\nname = "star"\nprompts = ["a round smooth mass"]', "say how they differ"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from hica.errors import ConfigurationError, DataError, HicaError
+from hica.errors import ConfigurationError, DataError
 from hica.images.manifest import Record
 from hica.images.overlay import heat_map
 from hica.progress import say, track
@@ -51,8 +51,8 @@ def check_wanted(wanted: Wanted, records: Sequence[Record], out: Path) -> None:
     others = [record.name for record in records if not is_dicom(record.image)]
     if len(others) == len(records):
         raise ConfigurationError(
-            f"{wanted.option}: {others[0]}: is no DICOM file, and neither is any other: a result in "
-            "DICOM is of a DICOM image; name DICOM files, or leave the option out"
+            f"{wanted.option}: {others[0]}: is no DICOM file, and neither is any other; a result "
+            "in DICOM is of a DICOM image: name DICOM files, or leave the option out"
         )
     check_empty(out / FOLDER)
     if others:
@@ -65,18 +65,22 @@ def write_dicom(
     predictor: Predictor,
     records: Sequence[Record],
     predictions: Sequence[Prediction],
-) -> tuple[list[dict[str, str]], list[HicaError]]:
+) -> tuple[list[dict[str, str]], list[DataError]]:
     """Write what is wanted of every DICOM image that could be predicted, below `out/dicom`.
 
-    Gives the files of each image by the option, and what was wrong with others.
+    Gives the files of each image by the option, and what was wrong with others: of nothing that is
+    wanted, nothing.
 
     Raises:
         StorageError: The disk is full or the folder may not be written.
     """
+    if not wanted.option:
+        return [], []
     import highdicom as hd
 
     made_by = provenance_of(predictor)
-    written, problems = [], []
+    written: list[dict[str, str]] = []
+    problems: list[DataError] = []
     series: dict[tuple[str, str], str] = {}
     numbers: Counter[str] = Counter()
     both = [

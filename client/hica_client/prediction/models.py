@@ -219,7 +219,7 @@ class SiteModels:
 def above_others(cosines: Matrix, number: int) -> Matrix:
     """Cosines [T, ...] to one of the texts, less the mean of those to the others."""
     if len(cosines) == 1:
-        return cosines[number]
+        return np.asarray(cosines[number])
     return np.asarray(cosines[number] - np.delete(cosines, number, axis=0).mean(axis=0))
 
 

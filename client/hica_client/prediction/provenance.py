@@ -55,7 +55,8 @@ def provenance_of(predictor: Predictor) -> Provenance:
         if calibration.promises:
             share = f"{100 * calibration.coverage:.0f} %"
             words.append(
-                f"classes in question hold the right one for {share} of patients like the {patients}"
+                f"classes in question hold the right one for {share} of patients like the "
+                f"{patients}"
             )
     return Provenance(
         models.study.study.name,

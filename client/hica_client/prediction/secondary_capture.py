@@ -1,4 +1,4 @@
-"""A heat map as a DICOM secondary capture: pixels that any viewer shows, marked not for diagnosis."""
+"""A heat map as a DICOM secondary capture: what any viewer shows, marked not for diagnosis."""
 
 import highdicom as hd
 import numpy as np

@@ -17,7 +17,7 @@ from hica.errors import ConfigurationError, HicaError, WeightsError
 from hica.steps.predictions import probabilities_of
 from hica.study import Section, Study, read_toml, validated
 from hica.study.sections import ClassSection
-from hica.text.bank import widened_classes
+from hica.text.bank import ClassTexts, widened_classes
 from hica.text.from_study import refined_text_tower
 from hica.towers import TextTower
 from hica.towers.tiny import UNKNOWN, TinyTextTower
@@ -101,7 +101,7 @@ def unseen_classes(path: Path, models: SiteModels) -> Unseen:
     if isinstance(tower, TinyTextTower):
         _check_words(path, tower, found)
         notes.append(TINY)
-    new = [(each.name, each.prompts, [], False) for each in found]
+    new: list[ClassTexts] = [(each.name, each.prompts, [], False) for each in found]
     settings, seed = study.text, study.study.seed
     try:
         texts = widened_classes(

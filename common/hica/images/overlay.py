@@ -72,4 +72,4 @@ def heat_map(pixels: Pixels, likeness: NDArray[np.floating[Any]]) -> Pixels:
     colours = colormaps["inferno"](strength)[..., :3] * 255
     grey = pixels.mean(axis=2, keepdims=True)
     shown = (1 - 0.6 * strength[..., None]) * grey + 0.6 * strength[..., None] * colours
-    return np.round(shown).astype(np.uint8)
+    return np.asarray(np.round(shown), dtype=np.uint8)
