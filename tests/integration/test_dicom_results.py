@@ -1,5 +1,6 @@
 """A prediction goes back into the archive: as a structured report, and as a picture."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -75,6 +76,10 @@ def items(dataset):
         yield from items(item)
 
 
+def evaluations(group):
+    return {each.name.meaning: each.value.meaning for each in group.get_qualitative_evaluations()}
+
+
 def test_a_report_says_what_the_prediction_says(results):
     image, said, report, _ = results
     (prediction,) = said["predictions"]
@@ -85,18 +90,14 @@ def test_a_report_says_what_the_prediction_says(results):
     for group in groups[1:]:
         (measured,) = group.get_measurements()
         shares[group.finding_type.meaning] = measured.value
-        in_question = {
-            each.name.meaning: each.value.meaning for each in group.get_qualitative_evaluations()
-        }
+        in_question = evaluations(group)
         expected = "Yes" if group.finding_type.meaning in prediction["classes"] else "No"
         assert in_question == {"In the set of classes in question": expected}
         assert measured.unit.value == "1"
         (source,) = group.source_images
         assert source.referenced_sop_instance_uid == image.SOPInstanceUID
     assert shares == pytest.approx(prediction["probabilities"], abs=1e-6)
-    overall = {
-        each.name.meaning: each.value.meaning for each in groups[0].get_qualitative_evaluations()
-    }
+    overall = evaluations(groups[0])
     assert overall["Answer"] == (prediction["answer"] or "Don't know")
     assert overall["Intended use"] == "For research, not for diagnosis"
     words = [item.TextValue for name, item in items(report) if name == "Algorithm Parameters"]
@@ -111,8 +112,6 @@ def test_a_report_says_what_the_prediction_says(results):
 
 
 def _as_file(dataset):
-    import io
-
     file = io.BytesIO()
     dataset.save_as(file)
     file.seek(0)
@@ -152,7 +151,9 @@ def test_a_picture_shows_the_map_and_says_what_it_is(results, tmp_path):
 def test_another_toolkit_reads_the_report(results, tmp_path):
     results[2].save_as(tmp_path / "report.dcm")
     done = subprocess.run(
-        ["dsrdump", "--print-all-codes", tmp_path / "report.dcm"], capture_output=True, text=True
+        ["dsrdump", "--print-all-codes", tmp_path / "report.dcm"],
+        capture_output=True,
+        encoding="latin-1",
     )
     assert done.returncode == 0, done.stderr
     assert not [line for line in done.stderr.splitlines() if line[:2] in ("E:", "W:")]
