@@ -20,6 +20,7 @@ from hica.printable import plain
 from hica.storage import keep_private, write_atomically
 from hica_client.backbone_commands import app as backbone_commands
 from hica_client.export_commands import app as export_commands
+from hica_client.explanation_commands import app as explanation_commands
 from hica_client.intake_commands import app as intake_commands
 from hica_client.pacs_commands import app as pacs_commands
 from hica_client.prediction_commands import app as prediction_commands
@@ -41,6 +42,7 @@ app.add_typer(pacs_commands)
 app.add_typer(prediction_commands)
 app.add_typer(export_commands)
 app.add_typer(review_commands)
+app.add_typer(explanation_commands)
 
 
 @app.callback()

@@ -48,6 +48,21 @@ def predict(
     specificity: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of the others who must not be.")
     ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            click_type=A_PATH,
+            help="Classes that the study was not trained on, by texts alone.",
+        ),
+    ] = None,
+    sr: Annotated[
+        bool, typer.Option("--sr", help="Write a DICOM SR of each DICOM image, in OUT/dicom.")
+    ] = False,
+    secondary_capture: Annotated[
+        bool,
+        typer.Option("--secondary-capture", help="Write its heat map as a DICOM image, likewise."),
+    ] = False,
     json_: Json = False,
 ) -> None:
     """Say which class each image is of, or that it is not known, once a study is over.
@@ -56,6 +71,7 @@ def predict(
     leaves. Exit code 3 where an image could not be read; the others are predicted all the same.
     """
     from hica.images.folders import Found
+    from hica_client.prediction.dicom_results import Wanted, check_wanted, write_dicom
     from hica_client.prediction.images import images_of
     from hica_client.prediction.models import site_models
     from hica_client.prediction.predict import Predictor
@@ -64,13 +80,22 @@ def predict(
     records, passed_over = images_of(images)
     for note in Found([], passed_over).notes:
         say(plain(note))
+    wanted = Wanted(sr, secondary_capture)
+    check_wanted(wanted, records, out)
     predictor = Predictor(site_models(site_file, own=model == "personal"), coverage)
     if of is not None:
         predictor.operating_point(of, sensitivity, specificity)
     elif sensitivity is not None or specificity is not None:
         raise ConfigurationError("--sensitivity, --specificity: of which class? Add --of CLASS")
+    if classes is not None:
+        from hica_client.prediction.unseen import unseen_classes
+
+        predictor.unseen = unseen_classes(classes, predictor.models)
+        for note in predictor.unseen.notes:
+            say(f"{', '.join(predictor.unseen.new)}: {note}")
     predictions = list(predictor.predictions(records))
-    found = write_all(out, predictor, records, predictions)
+    written, problems = write_dicom(out, wanted, predictor, records, predictions)
+    found = write_all(out, predictor, records, predictions, written)
     if json_:
         print(json.dumps(found))
     else:
@@ -84,8 +109,12 @@ def predict(
         Console().print(table)
         if len(predictions) > SHOWN:
             print(f"and {len(predictions) - SHOWN} more in {out / 'predictions.csv'}")
+    for problem in problems[1:]:
+        say(plain(str(problem)))
     unread = [each for each in predictions if not each.probabilities]
     if unread:
         raise DataError(
             f"{len(unread)} of {len(records)} images could not be read: {unread[0].why}"
         )
+    if problems:
+        raise DataError(f"{len(problems)} images have no result in DICOM: {problems[0]}")

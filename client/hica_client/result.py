@@ -188,6 +188,8 @@ def show_result(found: Mapping[str, Any], console: Console) -> None:
         f"sha256   {found['model_sha256']}",
     ):
         console.print(printable(line), highlight=False, soft_wrap=True)
+    if found["federated"] is not None:
+        console.print("each held-out image: hica-client explain SITE --test")
     if found["rounds"] < found["rounds_of"]:
         rounds = f"{found['rounds']} of {found['rounds_of']} rounds"
         console.print(

@@ -15,9 +15,8 @@ from hica.method.model import AlignmentModel
 from hica.steps.state import Bank, State
 from hica.study import Study
 from hica.text.bank import TextBank, build_text_bank
-from hica.text.refinement import read_corpus, read_pairs, refine, study_pairs
-from hica.towers import TextTower, load_text_tower
-from hica.towers.from_study import adapted_tower, checkpoint_of
+from hica.text.from_study import refined_text_tower
+from hica.towers.from_study import adapted_tower
 from hica.towers.preprocessing import transform_json
 from hica_server.state import RunState
 
@@ -83,34 +82,3 @@ def text_key(study: Study, texts: Path) -> str:
     }
     table = study.model_dump(mode="json", include=parts)
     return json.dumps([table, study.study.seed, str(texts.resolve())], sort_keys=True)
-
-
-def refined_text_tower(study: Study, texts: Path, hubs: bool = False) -> TextTower:
-    """The study's text tower, refined on its texts; weights and corpus are in the folder `texts`.
-
-    `hubs` is whether what is pinned may be fetched from a hub.
-
-    Raises:
-        CheckpointError: The tower's weights are missing.
-        ConfigurationError: An unknown tower, or a corpus that cannot be read.
-    """
-    settings, seed = study.text, study.study.seed
-    pairs = study_pairs(study.class_texts)
-    corpus: list[str] = []
-    if settings.corpus:
-        pairs += read_pairs(settings.corpus, texts)
-        corpus = read_corpus(settings.corpus, texts)
-    tower = load_text_tower(
-        study.model.text,
-        image=study.model.image,
-        pretrained=study.model.pretrained,
-        checkpoint=checkpoint_of(study, texts),
-        sha256=study.model.sha256,
-        vocabulary=[text for pair in pairs for text in pair] + corpus,
-        seed=seed,
-        weights=texts,
-        hubs=hubs,
-    )
-    if settings.epochs:
-        refine(tower, pairs, corpus, settings.epochs, settings.learning_rate, seed)
-    return tower

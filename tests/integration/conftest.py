@@ -102,3 +102,27 @@ def share_run(
         return made[key]
 
     return share
+
+
+@pytest.fixture(scope="session")
+def finished(
+    federate_in: Callable[..., dict],
+    toy_study: Callable[..., Study],
+    draw_site_below: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, Study]:
+    """`site.toml` of a site that a study is over at, and the study."""
+    root = tmp_path_factory.mktemp("finished")
+    personal = ("personal.epochs=1", "personal.weight=0.4")
+    study = toy_study(*personal, "pretraining.rounds=0", "alignment.rounds=1")
+    sites = [draw_site_below(root, name, images=60) for name in ("north", "south")]
+    federate_in(root / "run", study, sites)
+    forget_sessions()
+    return sites[0], study
+
+
+@pytest.fixture
+def kit(finished: tuple[Path, Study], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That `site.toml`, as if it had the study in a start kit."""
+    monkeypatch.setattr("hica_client.prediction.models.read_kit", lambda _: (None, finished[1]))
+    return finished[0]

@@ -24,11 +24,11 @@ from torch import Tensor
 
 from hica.errors import ConfigurationError, HicaError
 from hica.study import load_study
+from hica.text.from_study import refined_text_tower
 from hica.towers import ImageTower
 from hica.towers.adaptation import adapt
 from hica.towers.folders import folder_sha256
 from hica.towers.from_study import adapted_tower
-from hica_server.publication import refined_text_tower
 
 CPU = torch.device("cpu")
 TEXTS = ["a round mass", "clear lungs"]

@@ -12,8 +12,8 @@ import pytest
 
 from hica.cohort.region_method import region_method
 from hica.errors import CheckpointError
+from hica.text.from_study import refined_text_tower
 from hica.towers.from_study import adapted_tower
-from hica_server.publication import refined_text_tower
 
 from .evil_pair import CPU, ROOT, VISION, folder_of_a_pair
 

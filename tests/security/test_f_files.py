@@ -15,6 +15,7 @@ from flwr.app import Message
 from hica.cohort.region_method import region_method
 from hica.errors import CheckpointError, ConfigurationError, HicaError
 from hica.images.cache import file_sha256
+from hica.text.from_study import refined_text_tower
 from hica.towers.from_study import adapted_tower
 from hica.wire.messages import Kind, Request
 from hica.wire.records import decode_reply, encode_request
@@ -24,7 +25,6 @@ from hica_client.cli import main as client
 from hica_client.site import load_site
 from hica_server import gateway
 from hica_server.cli import main as server
-from hica_server.publication import refined_text_tower
 from hica_server.settings import load_settings
 from hica_server.superlink import __main__ as superlink
 from hica_simulations.grid import InProcessGrid

@@ -1,7 +1,7 @@
 """The models that a site predicts with: the shared one, and its own two where it has them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hica.images.pixels import pixels_of
 from hica.method.examples import Examples
 from hica.method.local_training import Batch, embed_all
 from hica.method.model import AlignmentModel
+from hica.regions import extract
 from hica.steps.model_file import load_model, model_path
 from hica.steps.personal import (
     ALONE_MODEL,
@@ -49,10 +50,12 @@ class Seen:
     Attributes:
         logits: [n, C], of all three models as one, or of the shared one alone.
         embedded: Unit embeddings of the images and their regions by the shared model.
+        voices: Logits [n, C] of each model by its name; of held-out images none.
     """
 
     logits: Matrix
     embedded: Batch
+    voices: Mapping[str, Matrix] = field(default_factory=dict)
 
 
 class SiteModels:
@@ -152,12 +155,13 @@ class SiteModels:
         embedded = embed_all(shared, examples)
         said = self._said(shared, embedded)
         if self.weight is None:
-            return Seen(said, embedded)
+            return Seen(said, embedded, {SHARED: said})
         own = {}
         for name in (PERSONAL_MODEL, ALONE_MODEL):
             model = self._loaded(name)
             own[name] = self._said(model, embed_all(model, examples)) + self._own_intercepts
-        return Seen(mixture(said + self._own_intercepts, own, self.weight), embedded)
+        said = said + self._own_intercepts
+        return Seen(mixture(said, own, self.weight), embedded, {SHARED: said, **own})
 
     def _said(self, model: AlignmentModel, embedded: Batch) -> Matrix:
         scores = scores_of(self.study, embedded, model)
@@ -181,33 +185,72 @@ class SiteModels:
         return Seen(mixed(self.session, said) if has_own else said, embedded)
 
     @property
-    def finding_texts(self) -> Matrix:
-        """Unit rows [M, D], those of the shared model."""
-        return np.asarray(self._loaded(SHARED).unit_bank()[1].detach().cpu().numpy())
+    def weights(self) -> dict[str, float]:
+        """How much each model counts in a prediction, by its name; together 1."""
+        if self.weight is None:
+            return {SHARED: 1.0}
+        own = dict.fromkeys((PERSONAL_MODEL, ALONE_MODEL), self.weight / 2)
+        return {SHARED: 1 - self.weight, **own}
 
-    def class_map(self, record: Record, number: int) -> tuple[NDArray[np.uint8], Matrix]:
-        """The square of pixels [S, S, 3] that the tower sees, and where it is like a class [g, g].
+    def embedded(self, examples: Examples, name: str) -> Batch:
+        """Unit embeddings of prepared images and their regions by one of the models."""
+        return embed_all(self._loaded(name), examples)
 
-        Each patch's cosine to the class text, less the mean of those to the others: by the shared
-        model.
+    def texts(self, name: str = SHARED) -> tuple[Matrix, Matrix]:
+        """Unit rows of class texts [C, D] and finding texts [M, D], as a model has them."""
+        classes, findings = self._loaded(name).unit_bank()
+        return classes.detach().cpu().numpy(), findings.detach().cpu().numpy()
+
+    def pixels(self, record: Record) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """The square of pixels [S, S, 3] that the tower sees, and its regions [k, S, S].
 
         Raises:
             DataError: The image cannot be read.
         """
-        model, pipeline = self._loaded(SHARED), self.session.pipeline
-        pixels = pixels_of(record, pipeline.tower.tower.preprocess, pipeline.cache).pixels
+        pipeline = self.session.pipeline
+        pixels, mask, _ = pixels_of(record, pipeline.tower.tower.preprocess, pipeline.cache)
+        regions = extract(pipeline.method, pixels, mask, pipeline.region_count)
+        return np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()), regions.numpy()
+
+    def patch_cosines(self, pixels: NDArray[np.uint8], texts: Matrix, name: str = SHARED) -> Matrix:
+        """Cosine of each patch of what the tower sees, [S, S, 3], to texts [T, D]: [T, g, g].
+
+        Patches are the positions of the tower's last map, placed as regions are.
+        """
+        model, tower = self._loaded(name), self.session.pipeline.tower
+        images = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.session.device)
         with torch.no_grad():
-            patches = pipeline.tower.patch_features(pixels[None].to(self.session.device))[0]
-            cosines = model.placed(patches, 1) @ model.unit_bank()[0].T  # [N, C]
-        others = np.delete(np.arange(cosines.shape[1]), number)
-        likeness = cosines[:, number] - cosines[:, others].mean(dim=1)
-        grid = pipeline.tower.tower.grid
-        return pixels.permute(1, 2, 0).numpy(), likeness.reshape(grid, grid).float().cpu().numpy()
+            patches = model.placed(tower.patch_features(images)[0], 1).float().cpu().numpy()
+        grid = tower.tower.grid
+        return np.asarray((texts @ patches.T).reshape(len(texts), grid, grid))
+
+    def class_map(self, pixels: NDArray[np.uint8], number: int) -> Matrix:
+        """Where what the tower sees, [S, S, 3], is more like a class than like the others [g, g].
+
+        By the shared model.
+        """
+        return above_others(self.patch_cosines(pixels, self.texts()[0]), number)
+
+    def shots(self, name: str) -> tuple[list[Record], Matrix]:
+        """The labelled images that this site's part was learnt from; unit rows [n, D]."""
+        ids = [bytes(each).hex() for each in self.session.images("labelled")]
+        row_of = {self.session.roles.ids[row.name]: row for row in self.session.roles.shots}
+        if not ids:
+            return [], np.zeros((0, self.session.width))
+        embedded = self.session.embedded("labelled", self._loaded(name))
+        return [row_of[each] for each in ids], embedded.images.numpy()
 
     def learnt_from(self) -> Batch:
         """Embeddings of the images that the site's part of the study was learnt from."""
         part: Part = "unlabelled" if self.session.roles.pool else "labelled"
         return self.session.embedded(part, self._loaded(SHARED))
+
+
+def above_others(cosines: Matrix, number: int) -> Matrix:
+    """Cosines [T, ...] to one of the texts, less the mean of those to the others."""
+    if len(cosines) == 1:
+        return np.asarray(cosines[number])
+    return np.asarray(cosines[number] - np.delete(cosines, number, axis=0).mean(axis=0))
 
 
 def site_models(site_file: Path, own: bool = True) -> SiteModels:

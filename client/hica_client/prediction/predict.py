@@ -24,7 +24,8 @@ from hica_client.prediction.held_out import (
     distances,
     unlike,
 )
-from hica_client.prediction.models import SiteModels
+from hica_client.prediction.models import Seen, SiteModels
+from hica_client.prediction.unseen import Unseen
 
 TOGETHER = 32
 """Images that are in memory at a time."""
@@ -62,6 +63,8 @@ class Prediction:
         learnt_from: Whether the study was trained on this very image: then this says nothing.
         regions: What the regions show.
         called: Whether the class of the operating point is called; None without one.
+        by_texts: By texts alone, of the study's classes and of unseen ones: softmax of cosines,
+            not calibrated; empty without unseen ones.
     """
 
     image: str
@@ -72,6 +75,7 @@ class Prediction:
     learnt_from: bool = False
     regions: tuple[Region, ...] = ()
     called: bool | None = None
+    by_texts: dict[str, float] = field(default_factory=dict)
 
 
 class Predictor:
@@ -93,6 +97,7 @@ class Predictor:
         self.calibration: Calibration | None = None
         self.checked: Checked | None = None
         self.called_from: tuple[str, OperatingPoint] | None = None
+        self.unseen: Unseen | None = None
         if self.held_out is not None:
             self.calibration = calibrated(self.held_out, coverage)
             self.checked = cross_checked(self.held_out, coverage)
@@ -144,26 +149,38 @@ class Predictor:
     def _of(self, records: Sequence[Record]) -> list[Prediction]:
         """Of a few images."""
         try:
-            hashes = [image_of(record)[1] for record in records]
             examples = self.models.examples(records)
         except DataError as error:
             if len(records) > 1:
                 return [each for record in records for each in self._of([record])]
             return [Prediction(records[0].name, None, str(error))]
-        seen = self.models.seen(examples)
+        return self.of_seen(records, self.models.seen(examples))
+
+    def of_seen(self, records: Sequence[Record], seen: Seen) -> list[Prediction]:
+        """What is said of images, by what the models make of them."""
         far = self._unlike(seen.embedded.images.numpy())
-        shown = self._regions(seen.embedded)
+        shown = self.regions_of(seen.embedded)
         probabilities, sets = self._read(seen.logits)
+        images = seen.embedded.images.numpy()
+        by_texts = self.unseen.shares(images) if self.unseen else [{} for _ in records]
         return [
             self._said(
                 record.name,
                 probabilities[row],
                 sets[row],
                 bool(far[row]),
-                learnt_from=hashes[row] in self._trained_on,
+                learnt_from=image_of(record)[1] in self._trained_on,
                 regions=shown[row],
+                by_texts=by_texts[row],
             )
             for row, record in enumerate(records)
+        ]
+
+    def named_probabilities(self, logits: NDArray[Any]) -> list[dict[str, float]]:
+        """Probabilities of each image, by class, of logits [n, C]."""
+        return [
+            {name: float(p) for name, p in zip(self.names, row, strict=True)}
+            for row in self._read(logits)[0]
         ]
 
     def _read(self, logits: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -196,12 +213,12 @@ class Predictor:
         why = UNLIKE if far else {0: NO_CLASS, 1: ""}.get(len(classes), SEVERAL)
         return Prediction(name, None if why else classes[0], why, said, classes, **more)
 
-    def _regions(self, embedded: Batch) -> list[tuple[Region, ...]]:
+    def regions_of(self, embedded: Batch) -> list[tuple[Region, ...]]:
         """The nearest finding of every region of every image."""
         findings = self.models.study.finding_names
         if not findings:
             return [() for _ in range(len(embedded.images))]
-        texts = torch.from_numpy(self.models.finding_texts)
+        texts = torch.from_numpy(self.models.texts()[1])
         similarity = embedded.regions @ texts.T  # [n, K, M]
         best, which = similarity.max(dim=2)
         return [

@@ -3,26 +3,21 @@
 All of it is about patients, so only the owner of the files can read them.
 """
 
-import base64
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib import colormaps
-from numpy.typing import NDArray
-from PIL import Image
-
 from hica.errors import DataError
 from hica.images.manifest import Record
+from hica.images.overlay import heat_map, jpeg_uri, resized
 from hica.printable import percent
 from hica.progress import track
 from hica.storage import write_atomically
+from hica_client.prediction.pages import rendered
 from hica_client.prediction.predict import Prediction, Predictor
 
 DONT_KNOW = "don't know"
@@ -34,9 +29,16 @@ TELLING = 0.15
 
 
 def write_table(
-    path: Path, predictions: Sequence[Prediction], names: Sequence[str], called: str | None
+    path: Path,
+    predictions: Sequence[Prediction],
+    names: Sequence[str],
+    called: str | None,
+    by_texts: Sequence[str] = (),
 ) -> None:
-    """`predictions.csv`: a row an image; `called` is the class of the operating point.
+    """`predictions.csv`: a row an image.
+
+    `called` is the class of the operating point; `by_texts` are the study's classes and the unseen
+    ones, where there are any.
 
     Raises:
         StorageError: The disk is full or the folder may not be written.
@@ -44,10 +46,12 @@ def write_table(
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     header = ["image", "answer", "classes", *(f"p {name}" for name in names), "note"]
+    header += [f"text {name}" for name in by_texts]
     writer.writerow(header + ([f"called {called}"] if called else []))
     for each in predictions:
         shares = [f"{each.probabilities[name]:.4f}" if each.probabilities else "" for name in names]
         row = [each.image, each.answer or DONT_KNOW, "|".join(each.classes), *shares, note_of(each)]
+        row += [f"{each.by_texts[name]:.4f}" if each.by_texts else "" for name in by_texts]
         call = {True: "yes", False: "no", None: ""}[each.called]
         writer.writerow(row + ([call] if called else []))
     write_atomically(path, text.getvalue().encode(), mode=0o600)
@@ -56,13 +60,19 @@ def write_table(
 def note_of(said: Prediction) -> str:
     """What must be known of a prediction."""
     learnt = "the study was trained on this image" if said.learnt_from else ""
-    return "; ".join(filter(None, (said.why, learnt)))
+    unseen = ""
+    if said.by_texts:
+        nearest = max(said.by_texts, key=said.by_texts.__getitem__)
+        if nearest not in said.probabilities:
+            unseen = f"by texts alone most like {nearest}, which was never trained"
+    return "; ".join(filter(None, (said.why, learnt, unseen)))
 
 
 def as_json(predictor: Predictor, predictions: Sequence[Prediction]) -> dict[str, Any]:
     """All that is said, and what stands behind it."""
     calibration, checked = predictor.calibration, predictor.checked
     called, point = predictor.called_from or (None, None)
+    unseen = predictor.unseen
     return {
         "study": predictor.models.study.study.name,
         "study_sha256": predictor.models.study.sha256,
@@ -80,31 +90,40 @@ def as_json(predictor: Predictor, predictions: Sequence[Prediction]) -> dict[str
             "sensitivity": point.sensitivity._asdict(),
             "specificity": point.specificity._asdict(),
         },
+        "unseen": unseen
+        and {
+            "classes": list(unseen.new),
+            "trained": False,
+            "calibrated": False,
+            "coverage": None,
+            "notes": list(unseen.notes),
+        },
         "predictions": [asdict(each) for each in predictions],
     }
 
 
 def write_all(
-    out: Path, predictor: Predictor, records: Sequence[Record], predictions: Sequence[Prediction]
+    out: Path,
+    predictor: Predictor,
+    records: Sequence[Record],
+    predictions: Sequence[Prediction],
+    dicom: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
     """Write `predictions.csv`, `predictions.json` and `page.html` into a folder; returns the JSON.
+
+    `dicom` are the results in DICOM, the files of each image.
 
     Raises:
         StorageError: The disk is full or the folder may not be written.
     """
     called = predictor.called_from[0] if predictor.called_from else None
-    write_table(out / "predictions.csv", predictions, predictor.names, called)
-    table = as_json(predictor, predictions)
+    by_texts = predictor.unseen.names if predictor.unseen else ()
+    write_table(out / "predictions.csv", predictions, predictor.names, called, by_texts)
+    table = as_json(predictor, predictions) | {"dicom": list(dicom)}
     write_atomically(out / "predictions.json", json.dumps(table, indent=1).encode(), mode=0o600)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     shown = list(zip(records, predictions, strict=True))[:MOST_SHOWN]
-    page = environment.get_template("page.html").render(
+    page = rendered(
+        "page.html",
         found=table,
         names=predictor.names,
         pictures=list(_pictures(predictor, shown)),
@@ -127,38 +146,14 @@ def _pictures(
         if said.probabilities:
             likely = max(said.probabilities, key=lambda name: said.probabilities[name])
             try:
-                pixels, likeness = predictor.models.class_map(record, predictor.names.index(likely))
+                pixels = predictor.models.pixels(record)[0]
             except DataError:  # it has gone since
                 yield picture
                 continue
+            likeness = predictor.models.class_map(pixels, predictor.names.index(likely))
             picture |= {
                 "likely": likely,
-                "image": _embedded(Image.fromarray(pixels)),
-                "map": _embedded(heat_map(pixels, likeness)),
+                "image": jpeg_uri(resized(pixels, MAP_SIDE)),
+                "map": jpeg_uri(resized(heat_map(pixels, likeness), MAP_SIDE)),
             }
         yield picture
-
-
-def heat_map(pixels: NDArray[np.uint8], likeness: NDArray[np.floating[Any]]) -> Image.Image:
-    """Likeness [g, g] laid over pixels [S, S, 3]: the warmer, the more like the class.
-
-    Colours begin where a patch is no more like the class than like the others, and end at the most
-    likely patch: a map of an image that is like it nowhere stays grey.
-    """
-    side = len(pixels)
-    rows = Image.fromarray(np.asarray(likeness, dtype=np.float32)).resize(
-        (side, side), Image.Resampling.BILINEAR
-    )
-    positive = np.clip(np.asarray(rows), 0, None)
-    strength = positive / max(float(positive.max()), 0.05)
-    colours = colormaps["inferno"](strength)[..., :3] * 255
-    grey = pixels.mean(axis=2, keepdims=True)
-    shown = (1 - 0.6 * strength[..., None]) * grey + 0.6 * strength[..., None] * colours
-    return Image.fromarray(np.round(shown).astype(np.uint8))
-
-
-def _embedded(image: Image.Image) -> str:
-    """An image as part of a page."""
-    data = io.BytesIO()
-    image.resize((MAP_SIDE, MAP_SIDE), Image.Resampling.BICUBIC).save(data, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()

@@ -144,6 +144,32 @@ def build_text_bank(
     return TextBank.assemble(texts, classes.float(), findings.float())
 
 
+def widened_classes(
+    tower: TextTower,
+    texts: Sequence[ClassTexts],
+    new: Sequence[ClassTexts],
+    dim: int,
+    max_similarity: float,
+    seed: int,
+) -> Tensor:
+    """Class texts of a study and of further classes, [C + U, D] with unit rows, by texts alone.
+
+    The rows of the study's classes are those of `build_text_bank`. What is subtracted from the
+    others is the same mean, of the study's classes: images were trained against texts about it.
+
+    Raises:
+        ConfigurationError: An embedding that is not finite, or two class texts too close.
+    """
+    every = [*texts, *new]
+    names = [name for name, _, _, _ in every]
+    rows = torch.stack([_class_text(tower, name, prompts) for name, prompts, _, _ in every])
+    _refuse_close(rows, names, INDISTINGUISHABLE, "before centring")
+    rows = rows - rows[: len(texts)].mean(dim=0)
+    rows = F.normalize(rows @ orthonormal_map(tower.dim, dim, seed), dim=-1)
+    _refuse_close(rows, names, max_similarity, "after centring")
+    return rows.float()
+
+
 @torch.no_grad()
 def embed(tower: TextTower, sentences: Sequence[str], what: str) -> Tensor:
     """Unit embeddings [len(sentences), tower.dim] in float64, on the CPU.

@@ -1,42 +1,20 @@
 """Pictures of images in the report: region outlines, similarity maps, cluster galleries."""
 
-import base64
-import io
-
 import matplotlib
 import numpy as np
-from PIL import Image, ImageColor
-from scipy.ndimage import binary_erosion
+from PIL import Image
 
+from hica.images.overlay import SIDE, outlined, png_uri, resized
 from hica_server.report.extras import Example, Pixels
-from hica_server.report.figures import SERIES
 
-SIDE = 320  # pixels of an example; shown at half of that, so sharp on fine screens
+__all__ = ["THUMBNAIL", "png_uri", "resized", "with_outlines", "with_similarity"]
+
 THUMBNAIL = 128
-
-
-def png_uri(pixels: Pixels) -> str:
-    """The image [H, W, 3] as the data URI of a PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def resized(pixels: Pixels, side: int) -> Pixels:
-    """The image at side x side pixels, bicubic."""
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))
 
 
 def with_outlines(example: Example) -> Pixels:
     """The example's image with each region's border drawn in its own colour: [SIDE, SIDE, 3]."""
-    picture = resized(example.image, SIDE).copy()
-    for index, mask in enumerate(example.region_masks):
-        large = Image.fromarray(np.asarray(mask, dtype=np.uint8) * 255)
-        grown = np.asarray(large.resize((SIDE, SIDE), Image.Resampling.BILINEAR)) > 127
-        border = grown & ~binary_erosion(grown, iterations=4)  # beyond the frame is outside
-        picture[border] = ImageColor.getrgb(SERIES[(index + 1) % len(SERIES)])
-    return picture
+    return outlined(example.image, example.region_masks)
 
 
 def with_similarity(example: Example) -> Pixels:

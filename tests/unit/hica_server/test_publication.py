@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from hica.errors import CheckpointError, FederationError
+from hica.text import from_study
+from hica.text.from_study import refined_text_tower
 from hica.towers import load_text_tower
-from hica_server import deployed, publication
+from hica_server import deployed
 from hica_server.deployed import publish_apart
-from hica_server.publication import make_bank, publish, refined_text_tower, text_key
+from hica_server.publication import make_bank, publish, text_key
 from hica_server.state import RunState
 
 
@@ -72,7 +74,7 @@ def test_the_text_side_of_a_pair_comes_from_the_same_checkpoint(toy_study, tmp_p
         asked.append(named)
         return load_text_tower("tiny", vocabulary=named["vocabulary"])
 
-    monkeypatch.setattr(publication, "load_text_tower", load)
+    monkeypatch.setattr(from_study, "load_text_tower", load)
     pinned = ("model.checkpoint=w.pt", f"model.sha256={'0' * 64}")
     study = toy_study("model.image=ViT-B-16", "model.text=same", *pinned)
     refined_text_tower(study, tmp_path)

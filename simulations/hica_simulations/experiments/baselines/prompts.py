@@ -16,8 +16,9 @@ from torch.nn import functional
 from hica.errors import ConfigurationError
 from hica.study import Study
 from hica.text.bank import orthonormal_map
+from hica.text.from_study import refined_text_tower
 from hica.towers import TextTower
-from hica_server.publication import refined_text_tower, text_key
+from hica_server.publication import text_key
 
 _REFINED: dict[str, TextTower] = {}
 """The last refined text tower: a table asks for the same with every number of shots."""

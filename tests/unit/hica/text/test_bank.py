@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from hica.errors import ConfigurationError
-from hica.text.bank import TextBank, build_text_bank, embed, finding_names, orthonormal_map
+from hica.text.bank import (
+    TextBank,
+    build_text_bank,
+    embed,
+    finding_names,
+    orthonormal_map,
+    widened_classes,
+)
 from hica.towers.base import TextTower
 
 
@@ -191,6 +198,29 @@ def small_bank() -> TextBank:
     return TextBank.assemble(
         texts, torch.tensor([[1.0, 0.0], [0.0, -1.0]]), torch.tensor([[0.6, 0.8]])
     )
+
+
+def test_a_further_class_stands_in_the_frame_of_the_studys_own() -> None:
+    """The same mean is taken off, and the study's rows stay where its bank has them."""
+    tower = TableTower(random_rows())
+    study, new = CLASSES[:2], [("cyst", ["n1", "n2"], [], False)]
+    bank = build_text_bank(tower, study, 7, 0.999, 4)
+    found = widened_classes(tower, study, new, 7, 0.999, 4)
+    assert torch.allclose(found[:2], bank.classes, atol=1e-6)
+    raw = {text: torch.tensor(row, dtype=torch.float64) for text, row in random_rows().items()}
+    unit = {text: row / row.norm() for text, row in raw.items()}
+    own = [sum(unit[p] for p in prompts if p.strip()) for _, prompts, _, _ in study]
+    mean = sum(row / row.norm() for row in own) / 2
+    cyst = unit["n1"] + unit["n2"]
+    expected = (cyst / cyst.norm() - mean) @ orthonormal_map(5, 7, 4)
+    assert torch.allclose(found[2], (expected / expected.norm()).float(), atol=1e-5)
+
+
+def test_a_further_class_too_close_to_one_of_the_studys_is_refused() -> None:
+    rows = random_rows() | {"n1": random_rows()["m1"]}
+    new = [("cyst", ["n1"], [], False)]
+    with pytest.raises(ConfigurationError, match="classes 'malignant' and 'cyst'"):
+        widened_classes(TableTower(rows), CLASSES[:2], new, 7, 0.95, 4)
 
 
 def test_hash_is_that_of_names_and_little_endian_floats() -> None:
