@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from hica.errors import ConfigurationError
 from hica.method.model import AlignmentModel
 from hica.steps.state import Bank, State
 from hica.study import Study
@@ -21,6 +22,8 @@ from hica.towers.from_study import adapted_tower, checkpoint_of
 from hica.towers.preprocessing import transform_json
 from hica_server.state import RunState
 
+GENTLE = 1e-4
+"""Highest learning rate that leaves a tower the language that it was trained on."""
 TextBankMaker = Callable[[Study, int], TextBank]
 """Makes the bank of a study for a joint space of a given width."""
 
@@ -79,7 +82,7 @@ def text_key(study: Study, texts: Path) -> str:
     parts: dict[str, Any] = {
         "classes": True,
         "text": True,
-        "model": {"image", "text", "pretrained", "sha256"},
+        "model": {"image", "text", "text_sha256", "pretrained", "sha256"},
     }
     table = study.model_dump(mode="json", include=parts)
     return json.dumps([table, study.study.seed, str(texts.resolve())], sort_keys=True)
@@ -106,11 +109,18 @@ def refined_text_tower(study: Study, texts: Path, hubs: bool = False) -> TextTow
         pretrained=study.model.pretrained,
         checkpoint=checkpoint_of(study, texts),
         sha256=study.model.sha256,
+        text_sha256=study.model.text_sha256,
         vocabulary=[text for pair in pairs for text in pair] + corpus,
         seed=seed,
         weights=texts,
         hubs=hubs,
     )
+    if settings.epochs and tower.knows_language and settings.learning_rate > GENTLE:
+        raise ConfigurationError(
+            f"text.learning_rate = {settings.learning_rate:g}: at this rate {study.model.text} "
+            "would forget the language that it knows; set text.epochs = 0, or a rate of "
+            f"{GENTLE:g} at most"
+        )
     if settings.epochs:
         refine(tower, pairs, corpus, settings.epochs, settings.learning_rate, seed)
     return tower
