@@ -23,6 +23,7 @@ from hica_client.intake_commands import app as intake_commands
 from hica_client.pacs_commands import app as pacs_commands
 from hica_client.prediction_commands import app as prediction_commands
 from hica_client.preflight_words import fact_table, show
+from hica_client.reports_commands import app as reports_commands
 from hica_client.service_commands import Json, SiteFile
 from hica_client.service_commands import app as service_commands
 
@@ -37,6 +38,7 @@ app.add_typer(service_commands)
 app.add_typer(backbone_commands, name="backbone")
 app.add_typer(pacs_commands)
 app.add_typer(prediction_commands)
+app.add_typer(reports_commands)
 
 
 @app.callback()

@@ -21,6 +21,10 @@ NAMED = 0.5
 """From which share on a phrase names a finding."""
 
 
+EMPTY, NOT_ENGLISH = "empty", "not English"
+"""Why nothing is read of a report."""
+
+
 class State(IntEnum):
     """What a report says of a finding."""
 
@@ -52,7 +56,7 @@ class Targets:
             like an affirmed one; the state tells them apart.
         states: [n, M], of `State`.
         normal: [n] bool: the report calls the whole image normal.
-        unread: Report by why nothing was read of it: `empty`, `not English`.
+        unread: Why nothing was read of a report, `EMPTY` or `NOT_ENGLISH`, by its row.
         cut: Rows of reports that are longer than what is read.
         evidence: For each report the phrases that name a finding.
     """
@@ -126,8 +130,8 @@ def read_reports(
 def _unread(report: str | None) -> str:
     """Why nothing is read of a report; empty: it is read."""
     if report is None or not any(sentences(report)):
-        return "empty"
-    return "" if is_english(report) else "not English"
+        return EMPTY
+    return "" if is_english(report) else NOT_ENGLISH
 
 
 def _highest(
