@@ -4,6 +4,7 @@ The page and the samples hold patients' reports: they stay with whoever may read
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,7 +70,7 @@ def pieces(reports: SiteReports, row: int) -> list[Piece]:
     evidence = reports.targets.evidence[row]
     edges = sorted({0, len(text), *(edge for each in evidence for edge in each.span)})
     cut = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         over = [each for each in evidence if each.span.start <= start and end <= each.span.end]
         names = dict.fromkeys(reports.targets.findings[each.finding] for each in over)
         standing = over[0].standing if over else None
@@ -92,12 +93,12 @@ def show(reports: SiteReports, samples: int, console: Console) -> None:
     console.print(table)
     for row in sample(reports, samples):
         console.print()
-        line = Text()
+        report = Text()
         named: dict[str, None] = {}
         for piece in pieces(reports, row):
-            line.append(piece.text, STYLES[piece.standing] if piece.standing else "")
+            report.append(piece.text, STYLES[piece.standing] if piece.standing else "")
             named |= {f"{name}: {piece.standing}": None for name in piece.findings}
-        console.print(line)
+        console.print(report)
         console.print(Text(plain("; ".join(named) or "no finding"), style="dim"))
 
 

@@ -39,7 +39,7 @@ _HEADING = re.compile(
     re.IGNORECASE,
 )
 _END = re.compile(
-    r"(?:(?<=[^\W\d_]{2})|(?<=[)%\d]))\.+(?=\s|[A-Z]|$)"  # not after a single letter, nor in a number
+    r"(?:(?<=[^\W\d_]{2})|(?<=[)%\d]))\.+(?=\s|[A-Z]|$)"  # not in a number or after an initial
     r"|[;?!•]+|\n\s*\n|\n(?=\s*(?:[-*•]|\d{1,2}[.)]))"
 )
 _NUMBERING = re.compile(r"(?:^|(?<=[\s.]))\d{1,2}[.)](?=\s+[^\W\d_])")

@@ -54,21 +54,25 @@ def calls_all_normal(sentence: str) -> bool:
 
 def _scopes(report: str, clause: Span) -> Iterator[tuple[Span, Standing]]:
     """A clause, cut where the scope of a trigger begins."""
-    triggers = [
-        (found, *str(found.lastgroup).split("_"))
-        for found in TRIGGER.finditer(report, *clause)
-        if found.lastgroup != "pseudo"
-    ]
-    of_all = {made for _, reach, made in triggers if reach == "clause"}
+    triggers = [found for found in TRIGGER.finditer(report, *clause) if found.lastgroup != "pseudo"]
+    reach = {found: _reach(found) for found in triggers}
+    of_all = {standing for of_clause, standing in reach.values() if of_clause}
     standing = Standing.AFFIRMED
     if of_all:
         standing = Standing.UNCERTAIN if Standing.UNCERTAIN in of_all else Standing.DENIED
     at = clause.start
-    for found, reach, made in triggers:
-        if reach == "after":
+    for found in triggers:
+        of_clause, made = reach[found]
+        if not of_clause:
             yield Span(at, found.start()), standing
-            at, standing = found.end(), Standing(made)
+            at, standing = found.end(), made
     yield Span(at, clause.end), standing
+
+
+def _reach(trigger: re.Match[str]) -> tuple[bool, Standing]:
+    """Whether a trigger holds for its whole clause, and what it makes of it."""
+    reach, _, made = str(trigger.lastgroup).partition("_")
+    return reach == "clause", Standing(made)
 
 
 def _between(report: str, span: Span, cut: re.Pattern[str]) -> Iterator[Span]:
@@ -88,4 +92,4 @@ def _trimmed(report: str, span: Span) -> Span:
 
 
 def _names_something(text: str) -> bool:
-    return any(word.lower() not in FILLERS for word in _WORD.findall(text))
+    return any(not FILLERS.fullmatch(word) for word in _WORD.findall(text))

@@ -24,7 +24,8 @@ PSEUDO = _any(
 
 DENIES_AFTER = _any(
     "no longer",
-    r"no (?:\w+ ){0,2}?(?:evidence|signs?|indication|suggestion|findings?)(?: of| for| to suggest)?",
+    r"no (?:\w+ ){0,2}?(?:evidence|signs?|indication|suggestion|findings?)"
+    "(?: of| for| to suggest)?",
     "negative for",
     "free of",
     "absence of",
@@ -66,7 +67,7 @@ DOUBTS_AFTER = _any(
     "question(?:able)?(?: of)?",
     "possib(?:le|ly|ility of)",
     "(?:may|might|could|can) (?:also )?"
-    "(?:represent|reflect|be|indicate|suggest|relate to|be related to)",
+    "(?:represent|reflect|be(?: (?:secondary|due|related) to)?|indicate|suggest|relate to)",
     "concern(?:ing)? for",
     "suspicious for",
     "suspicion (?:of|for)",
@@ -79,6 +80,8 @@ DOUBTS_AFTER = _any(
 """Leaves open what follows in the clause."""
 
 DOUBTS_CLAUSE = _any(
+    "versus",
+    r"vs\.?",
     "is questioned",
     r"can ?not be (?:\w+ )?(?:excluded|ruled out)",
     "not (?:entirely |completely )?excluded",
@@ -101,10 +104,11 @@ ENDS = re.compile(
         "yet",
         "which",
         "whereas",
-        "secondary to",
+        "besides?",
+        "given",
         "because of",
-        "due to",
     )
+    + r"|(?<!\bbe )\b(?:secondary|due) to\b"
     + r"|(?<!consistent )(?<!compatible )(?<!associated )(?<!compared )\bwith\b"
     + r"|,\s+(?:and\s+)?(?=(?:there|the|this|these|it|an?|no|is|are)\b)"
     + r"|\band\s+(?=(?:there|the|no|without)\b)",
@@ -139,8 +143,31 @@ ALL_NORMAL = re.compile(
 )
 """A sentence that calls the whole image normal. "No acute disease" does not: it leaves old ones."""
 
-FILLERS = frozenset(
-    "there is are was were has have had been be seen noted identified this that these its and also "
-    "for from the which visualized demonstrated present evidence again any".split()
+FILLERS = re.compile(
+    _any(
+        "there",
+        "are",
+        "was",
+        "were",
+        "ha(?:s|ve|d)",
+        "been",
+        "seen",
+        "noted",
+        "identified",
+        "th(?:is|at|ese|e)",
+        "its",
+        "and",
+        "also",
+        "for",
+        "from",
+        "which",
+        "visuali[sz]ed",
+        "demonstrated",
+        "present",
+        "evidence",
+        "again",
+        "any",
+    ),
+    re.IGNORECASE,
 )
 """Words that name nothing by themselves."""

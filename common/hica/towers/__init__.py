@@ -116,14 +116,16 @@ def load_text_tower(
 
     `pretrained` is open_clip's tag of the weights; `checkpoint`, with `same` only, are weights on
     disk of the whole pair, and `sha256` the hash in hex of either; without them weights are drawn
-    from `seed`. `text_sha256` is the hash of another folder than the image tower's. The `tiny` tower knows the words of the texts in `vocabulary`. `weights` and `hubs`
-    as in `load_image_tower`. `pinned` is whether a folder that is pinned neither by commit nor by
+    from `seed`. `text_sha256` is the hash of another folder than the image tower's. The `tiny`
+    tower knows the words of the texts in `vocabulary`. `weights` and `hubs` are as in
+    `load_image_tower`. `pinned` is whether a folder that is pinned neither by commit nor by
     hash is refused.
 
     Raises:
         WeightsError: Weights that are missing, of another hash or of another model, not pinned, or
             not here and not to be fetched.
-        ConfigurationError: A model that is not known, a second hash of one pair, or `same` where the image tower has no pair.
+        ConfigurationError: A model that is not known, a second hash of one pair, or `same`
+            where the image tower has no pair.
     """
     if text == "tiny" and text_sha256 is None:
         from hica.towers.tiny import TinyTextTower
