@@ -2,33 +2,12 @@
 
 import pytest
 import torch
+from tests.unit.hica.reports.words import Words
 
 from hica.reports.assignment import Finding, _shares
 from hica.reports.targets import EMPTY, NOT_ENGLISH, State, read_reports
-from hica.towers.base import TextTower
 
-WORDS = ("effusion", "nodule", "heart", "enlarged", "pneumothorax")
 FINDINGS = [Finding("effusion", ("effusion",)), Finding("nodule", ("lump", "nodule"))]
-
-
-class Words(TextTower):
-    name, dim, pad_id, causal, token_embedding = "words", len(WORDS) + 1, 0, False, None
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.seen = []
-
-    def tokenize(self, texts):
-        self.seen += texts
-        rows = [[float(word in text.lower()) for word in WORDS] for text in texts]
-        return torch.tensor([[*row, float(not any(row))] for row in rows])
-
-    def token_states(self, tokens):
-        raise NotImplementedError
-
-    def forward(self, tokens):
-        return tokens
 
 
 def test_four_states_are_told_apart():

@@ -14,7 +14,7 @@ from hica.towers import load_text_tower
 from hica.towers.folders import folder_sha256
 
 SENTENCES = ["a small mass", "a bone", "a small bone in a mass in a mass"]
-SHARED = Path(__file__).parents[5] / "shared" / "data" / "weights"
+SHARED = Path(__file__).parents[4].parent / "shared" / "data" / "weights"
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_code_and_pickles_are_never_read(folder):
 
 def test_a_pooling_that_is_named_and_missing(folder):
     (folder / "1_Pooling" / "config.json").unlink()
-    with pytest.raises(WeightsError, match="no such file, but modules.json names it"):
+    with pytest.raises(WeightsError, match=r"no such file, but modules\.json names it"):
         tower(folder)
 
 
