@@ -53,7 +53,12 @@ def run(arguments, capsys):
 
 
 def test_counts_alone_are_in_the_json(hospital, capsys, caplog):
-    texts = [f"Small effusion of {SECRET}.", "No nodule.", "", f"effusion {SECRET} " * 10_000]
+    texts = [
+        f"Small effusion of {SECRET}.",
+        "No nodule.",
+        "",
+        f"effusion {SECRET} " + "word " * 10_000,
+    ]
     code, out, err = run([*hospital(texts), "--json"], capsys)
     found = json.loads(out)
     assert code == 0
