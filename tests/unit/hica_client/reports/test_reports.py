@@ -57,7 +57,7 @@ def test_counts_alone_are_in_the_json(hospital, capsys, caplog):
         f"Small effusion of {SECRET}.",
         "No nodule.",
         "",
-        f"effusion {SECRET} " + "word " * 10_000,
+        f"Effusion of {SECRET}. " + "The lungs are seen from the front. " * 1_500,
     ]
     code, out, err = run([*hospital(texts), "--json"], capsys)
     found = json.loads(out)
