@@ -26,6 +26,7 @@ from hica_client.pacs_commands import app as pacs_commands
 from hica_client.prediction_commands import app as prediction_commands
 from hica_client.preflight_words import fact_table, show
 from hica_client.review_commands import app as review_commands
+from hica_client.reports_commands import app as reports_commands
 from hica_client.service_commands import Json, SiteFile
 from hica_client.service_commands import app as service_commands
 
@@ -43,6 +44,7 @@ app.add_typer(prediction_commands)
 app.add_typer(export_commands)
 app.add_typer(review_commands)
 app.add_typer(explanation_commands)
+app.add_typer(reports_commands)
 
 
 @app.callback()

@@ -16,6 +16,8 @@ from hica.model_folder import look_through
 
 PINNED = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*@[0-9A-Fa-f]{40}", re.ASCII)
 """`OWNER/NAME@COMMIT`: a commit cannot be changed later, a branch or a tag can."""
+ELSEWHERE = ("[!1]*/*", "1[!_]*/*", "1_[!P]*/*", "*/*/*")
+"""Patterns of files in folders: all but `1_Pooling`, which says how sentences are embedded."""
 HOW_TO_ALLOW = (
     "set hubs = true in [data] of the site file (at the coordinator: of server.toml, or give "
     "--hubs)"
@@ -64,7 +66,7 @@ def model(
                 owner_and_name,
                 revision=commit.lower(),
                 allow_patterns=list(files),
-                ignore_patterns=["*/*", "*.py", *left_out],
+                ignore_patterns=[*ELSEWHERE, "*.py", *left_out],
                 local_files_only=not hubs,
             )
 

@@ -78,7 +78,7 @@ def text_key(study: Study, texts: Path) -> str:
     parts: dict[str, Any] = {
         "classes": True,
         "text": True,
-        "model": {"image", "text", "pretrained", "sha256"},
+        "model": {"image", "text", "text_sha256", "pretrained", "sha256"},
     }
     table = study.model_dump(mode="json", include=parts)
     return json.dumps([table, study.study.seed, str(texts.resolve())], sort_keys=True)

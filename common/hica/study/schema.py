@@ -20,6 +20,7 @@ from hica.study.sections import (
     PretrainingSection,
     PrivacySection,
     RegionsSection,
+    ReportsSection,
     Section,
     StudySection,
     TextSection,
@@ -41,6 +42,7 @@ class Study(Section):
     model: ModelSection = ModelSection()
     classes: list[ClassSection] = Field(min_length=2)
     text: TextSection = TextSection()
+    reports: ReportsSection = ReportsSection()
     pretraining: PretrainingSection = PretrainingSection()
     alignment: AlignmentSection = AlignmentSection()
     calibration: CalibrationSection = CalibrationSection()
@@ -150,6 +152,11 @@ class Study(Section):
     def finding_names(self) -> list[str]:
         """Distinct findings over all classes, in order of first mention."""
         return list(dict.fromkeys(text for item in self.classes for text in item.findings))
+
+    @property
+    def report_findings(self) -> dict[str, list[str]]:
+        """What is looked for in reports: texts by finding."""
+        return self.reports.findings or {name: [name] for name in self.finding_names}
 
     @property
     def class_texts(self) -> list[tuple[str, list[str], list[str], bool]]:

@@ -52,7 +52,10 @@ class ModelSection(Section):
     (`ViT-B-16`, `hf-hub:…`, `local-dir:…`); what to write of which weights: `docs/weights.md`."""
     text: str = "tiny"
     """`tiny` (built in, trained on the study's texts), `same` (the image tower's own pair),
-    `hf:FOLDER`, or what open_clip takes."""
+    `hf:FOLDER` (a pair's text side, or an encoder of sentences), or what open_clip takes."""
+    text_sha256: Sha256 | None = None
+    """Hash of the folder of `text`, where that is another than `image`. Needed where sites read
+    reports, for they load it, too."""
     pretrained: str | None = None
     """timm's or open_clip's tag of weights of `image`, for example `openai`; needs `sha256`."""
     checkpoint: str | None = None
@@ -150,6 +153,24 @@ class TextSection(Section):
     """AdamW's, of that refinement."""
     max_similarity: Annotated[float, Field(gt=-1.0, lt=1.0)] = 0.95
     """A bank with two class texts closer than this (cosine, after centring) is refused."""
+
+
+class ReportsSection(Section):
+    """`[reports]`: what sites look for in the reports of their images; no report leaves a site."""
+
+    findings: dict[Annotated[str, Field(min_length=1, max_length=120)], list[str]] = {}
+    """Findings by name, each with texts that say it, as sentences or phrases: whichever is nearest
+    counts. Without any, the findings of the classes are looked for, each by its own words."""
+
+    @model_validator(mode="after")
+    def _findings_have_texts(self) -> Self:
+        for name, texts in self.findings.items():
+            if not texts or not all(text.strip() for text in texts):
+                raise ValueError(
+                    f"findings: {name!r} has no texts, or an empty one; give at least one phrase, "
+                    f"for example {name!r} = [{name!r}]"
+                )
+        return self
 
 
 class PretrainingSection(Section):

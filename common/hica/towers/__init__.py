@@ -6,7 +6,7 @@
 | `timm/NAME` | timm's | – |
 | `same` | – | the text side of the image tower |
 | `ViT-B-16`, `hf-hub:…`, `local-dir:…` | open_clip's | open_clip's |
-| `hf:…` | transformers', open_clip's or timm's, as the folder has it | likewise |
+| `hf:…` | transformers', open_clip's or timm's, as the folder has it | likewise, or an encoder |
 
 timm, open_clip and transformers are imported only when one of theirs is asked for.
 What users have and what they write: `docs/weights.md`.
@@ -19,6 +19,9 @@ from hica.images.preprocess import Preprocess
 from hica.towers.base import Encoded, ImageTower, TextTower
 from hica.towers.preprocessing import STUDY, with_sidecar
 from hica.towers.weights import Colour, Wanted
+
+FOLDERS = ("hf:", "local-dir:", "hf-hub:")
+"""Beginnings of the names of what lies in a folder."""
 
 __all__ = ["Encoded", "ImageTower", "TextTower", "load_image_tower", "load_text_tower"]
 
@@ -102,24 +105,29 @@ def load_text_tower(
     pretrained: str | None = None,
     checkpoint: Path | None = None,
     sha256: str | None = None,
+    text_sha256: str | None = None,
     vocabulary: list[str],
     seed: int = 0,
     weights: Path = Path(),
     hubs: bool = False,
+    pinned: bool = False,
 ) -> TextTower:
     """Build a text tower: `tiny`, `same` (the text side of `image`), `hf:…`, or one of open_clip.
 
     `pretrained` is open_clip's tag of the weights; `checkpoint`, with `same` only, are weights on
     disk of the whole pair, and `sha256` the hash in hex of either; without them weights are drawn
-    from `seed`. The `tiny` tower knows the words of the texts in `vocabulary`. `weights` and `hubs`
-    as in `load_image_tower`.
+    from `seed`. `text_sha256` is the hash of another folder than the image tower's. The `tiny`
+    tower knows the words of the texts in `vocabulary`. `weights` and `hubs` are as in
+    `load_image_tower`. `pinned` is whether a folder that is pinned neither by commit nor by
+    hash is refused.
 
     Raises:
         WeightsError: Weights that are missing, of another hash or of another model, not pinned, or
             not here and not to be fetched.
-        ConfigurationError: A model that is not known, or `same` where the image tower has no pair.
+        ConfigurationError: A model that is not known, a second hash of one pair, or `same`
+            where the image tower has no pair.
     """
-    if text == "tiny":
+    if text == "tiny" and text_sha256 is None:
         from hica.towers.tiny import TinyTextTower
 
         return TinyTextTower(vocabulary, seed)
@@ -129,10 +137,15 @@ def load_text_tower(
             'use model.text = "tiny", or a name open_clip takes'
         )
     same = text == "same"
+    if text_sha256 is not None and (same or text == image or not text.startswith(FOLDERS)):
+        raise ConfigurationError(
+            f'model.text_sha256: model.text = "{text}" is no folder of its own; remove it, and pin '
+            "a pair by model.sha256"
+        )
     wanted = Wanted(
         pretrained,
         checkpoint if same else None,
-        sha256 if same or text == image else None,  # the hash is of the image tower's pair
+        sha256 if same or text == image else text_sha256,  # the first is of the image's pair
         pad_type="",
         image_size=None,
         mean=None,
@@ -140,6 +153,7 @@ def load_text_tower(
         seed=seed,
         weights=weights,
         hubs=hubs,
+        pinned=pinned,
     )
     name = image if same else text
     if name.startswith("hf:"):

@@ -141,12 +141,14 @@ class TextTower(nn.Module, ABC):
         dim: Width of `forward`'s result.
         pad_id: Token that fills a row of `tokenize` to its length.
         causal: Whether a token sees only those before it, as next-token prediction needs.
+        knows_language: Whether it was trained on more than pairs: a high rate would undo that.
     """
 
     name: str
     dim: int
     pad_id: int
     causal: bool
+    knows_language: bool = False
 
     @property
     @abstractmethod

@@ -12,10 +12,13 @@ from hica.towers.weights import Wanted
 
 TEXTS = ("*.json", "*.txt", "*.model")
 """Configuration, preprocessing, tokenizer."""
+POOLING = "1_Pooling/config.json"
+"""Of a sentence encoder: how a sentence is made of its tokens."""
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 """One of these has the words; without any, transformers makes a tokenizer that knows none."""
 IMAGE = "model.image"
-"""What must be pinned: all sites load it. Texts are embedded by the coordinator alone."""
+"""What must be pinned: all sites load it. Texts are embedded by the coordinator alone, unless
+sites read reports."""
 
 
 def model_folder(name: str, kinds: Sequence[Sequence[str]], wanted: Wanted, key: str) -> Path:
@@ -62,9 +65,13 @@ def folder_sha256(folder: Path, weights: Path) -> str:
     What else lies there (a README, images, the same weights in another format) has no part in it,
     and neither has the folder's path.
     """
-    files = {path for pattern in TEXTS for path in folder.glob(pattern) if path.is_file()}
+    files = {
+        path for pattern in (*TEXTS, POOLING) for path in folder.glob(pattern) if path.is_file()
+    }
     parts = parts_of(weights) if weights.name.endswith(INDEX) else []
-    return listing_sha256({path for path in {*files, weights, *parts} if path.name[:1] != "."})
+    return listing_sha256(
+        {path for path in {*files, weights, *parts} if path.name[:1] != "."}, folder
+    )
 
 
 def check_pin(name: str, folder: Path, weights: Path, wanted: Wanted, key: str) -> None:
@@ -73,12 +80,14 @@ def check_pin(name: str, folder: Path, weights: Path, wanted: Wanted, key: str) 
     Raises:
         WeightsError: It is another one, or not pinned; says the line that pins it.
     """
-    if wanted.sha256 is None and (hub.PINNED.fullmatch(name) or key != IMAGE):
+    free = key != IMAGE and not wanted.pinned
+    if wanted.sha256 is None and (hub.PINNED.fullmatch(name) or free):
         return
     found = folder_sha256(folder, weights)
     if wanted.sha256 is None:
+        pin = "sha256" if key == IMAGE else "text_sha256"
         raise WeightsError(
             f"{key} = {name!r}: not pinned, so that sites could start from different weights; "
-            f'if these are the right ones, add to [model]: sha256 = "{found}"'
+            f'if these are the right ones, add to [model]: {pin} = "{found}"'
         )
     refuse_other(folder, found, wanted.sha256)

@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 
 from hica.below import below
+from hica.errors import ConfigurationError
 from hica.study import Study
-from hica.towers import load_image_tower
+from hica.towers import FOLDERS, TextTower, load_image_tower, load_text_tower
 from hica.towers.adaptation import AdaptedTower, adapt
 from hica.towers.layered import LayeredTower
 
@@ -19,6 +20,38 @@ def checkpoint_of(study: Study, weights: Path) -> Path | None:
     """
     name = study.model.checkpoint
     return below(weights, name, "model.checkpoint") if name else None
+
+
+def pinned_text_tower(study: Study, weights: Path, hubs: bool = False) -> TextTower:
+    """The study's text tower as it was trained elsewhere: the same at every site.
+
+    `hubs` is whether what is pinned may be fetched from a hub.
+
+    Raises:
+        WeightsError: The weights are missing below the folder `weights`, are others than the study
+            pins, or are not pinned.
+        ConfigurationError: A tower that knows no language before the study's own texts.
+    """
+    settings = study.model
+    pair = settings.image if settings.text == "same" else settings.text
+    if not pair.startswith(FOLDERS):
+        raise ConfigurationError(
+            f'model.text = "{settings.text}": reports are read by a text tower that knows their '
+            'language, with its weights in a folder; set model.text = "hf:FOLDER" and '
+            "model.text_sha256"
+        )
+    return load_text_tower(
+        settings.text,
+        image=settings.image,
+        checkpoint=checkpoint_of(study, weights),
+        sha256=settings.sha256,
+        text_sha256=settings.text_sha256,
+        vocabulary=[],
+        seed=study.study.seed,
+        weights=weights,
+        hubs=hubs,
+        pinned=True,
+    )
 
 
 def adapted_tower(

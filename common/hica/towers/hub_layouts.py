@@ -5,6 +5,7 @@
 | `config.json` with `model_type` clip, siglip, siglip2 | transformers |
 | `open_clip_config.json` | open_clip |
 | `config.json` with `architecture` | timm |
+| `config.json` with `model_type` bert and its kin | transformers, as a text tower alone |
 """
 
 from pathlib import Path
@@ -12,11 +13,12 @@ from pathlib import Path
 from hica import hub
 from hica.errors import ConfigurationError
 from hica.model_folder import read_json
-from hica.towers import hugging_face, openclip, openclip_source, timm_tower
+from hica.towers import hugging_face, openclip, openclip_source, sentence_tower, timm_tower
 from hica.towers.base import ImageTower, TextTower
 from hica.towers.folders import weights_in
 from hica.towers.hugging_face_config import CONFIG, KINDS
 from hica.towers.openclip_config import CONFIG as OF_OPEN_CLIP
+from hica.towers.sentence_config import is_encoder
 from hica.towers.timm_folder import is_timm
 from hica.towers.weights import Wanted
 
@@ -61,6 +63,11 @@ def load_text(name: str, wanted: Wanted) -> TextTower:
             f'model.text = "{name}": a model of timm has no text side; use model.text = "tiny", or '
             "a folder of a pair"
         )
+    if is_encoder(folder):
+        weights = hugging_face.checked_weights(
+            name, folder, wanted, "model.text", sentence_tower.WEIGHTS
+        )
+        return sentence_tower.load_sentence_tower(name, folder, weights)
     weights = hugging_face.checked_weights(name, folder, wanted, "model.text")
     return hugging_face.load_text(name, folder, weights)
 

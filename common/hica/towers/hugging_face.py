@@ -1,5 +1,6 @@
 """Loading a pair of transformers from a folder of the hub's layout; no code of it is run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def load_text(name: str, folder: Path, weights: Path) -> HuggingFaceTextTower:
     kind = read_kind(folder, "model.text")
     pair = _pair(folder, kind, weights)
     projection = pair.text_projection if kind == "clip" else nn.Identity()
-    return HuggingFaceTextTower(pair.text_model, projection, _tokenizer(folder), name, kind)
+    return HuggingFaceTextTower(pair.text_model, projection, load_tokenizer(folder), name, kind)
 
 
 def _pair(folder: Path, kind: str, weights: Path) -> Any:
@@ -136,8 +137,12 @@ def _pair(folder: Path, kind: str, weights: Path) -> Any:
     return pair
 
 
-def _tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer; it is taken from nowhere else, and no code comes with it."""
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's tokenizer; it is taken from nowhere else, and no code comes with it.
+
+    Raises:
+        WeightsError: It is missing or cannot be used.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -160,12 +165,14 @@ def _tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def checked_weights(name: str, folder: Path, wanted: Wanted, key: str) -> Path:
-    """The weights file of a folder, after the folder's hash was checked.
+def checked_weights(
+    name: str, folder: Path, wanted: Wanted, key: str, files: Sequence[str] = WEIGHTS
+) -> Path:
+    """The weights file of a folder, the first there is, after the folder's hash was checked.
 
     Raises:
         WeightsError: There is none, or the folder is another one or not pinned.
     """
-    weights = weights_in(folder, WEIGHTS, key)
+    weights = weights_in(folder, files, key)
     check_pin(name.removeprefix(PREFIX), folder, weights, wanted, key)
     return weights

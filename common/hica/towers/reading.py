@@ -51,19 +51,23 @@ class _Nothing:
         pass
 
 
-def listing_sha256(files: Iterable[Path]) -> str:
+def listing_sha256(files: Iterable[Path], folder: Path) -> str:
     """SHA-256, in hex, over the hashes and names of files: what `sha256sum FILES | sha256sum` says.
 
-    Files in the order of their names; where they lie makes no difference.
+    Files in the order of their names in `folder`; where that lies makes no difference.
     """
-    lines = (f"{file_sha256(path)}  {path.name}\n" for path in sorted(files, key=_name))
+    named = sorted(
+        (path.relative_to(folder).as_posix() if folder in path.parents else path.name, path)
+        for path in files
+    )
+    lines = (f"{file_sha256(path)}  {name}\n" for name, path in named)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def weights_sha256(path: Path) -> str:
     """SHA-256 of a weights file, in hex; of an index and its parts that of their listing."""
     if path.name.endswith(INDEX):
-        return listing_sha256([path, *parts_of(path)])
+        return listing_sha256([path, *parts_of(path)], path.parent)
     return file_sha256(path)
 
 

@@ -27,6 +27,8 @@ class Wanted:
     seed: int
     weights: Path = Path()
     hubs: bool = False
+    pinned: bool = False
+    """Of a text tower: whether one that is not pinned is refused."""
     interpolation: str | None = None
     resize: str | None = None
     sources: Mapping[str, str] = field(default_factory=dict)

@@ -6,6 +6,7 @@
     hica-sim results --page FILE --out DIR  every table of a page of results
     hica-sim federation STUDY --out DIR    hica-server and hica-client as real processes
     hica-sim audit STUDY --out DIR         what attackers learn of a patient from what leaves
+    hica-sim reports --out DIR             what is read in reports, against what people indexed
 
 Exit codes are those of `hica.errors`, and 9 where `federation` or `audit` has found something;
 after an interruption the same command resumes.
@@ -293,6 +294,30 @@ def audit(
             Console().print(part)
         Console().print(f"tables and picture: {out / 'audit.md'}, {out / 'audit.png'}")
     raise typer.Exit(FOUND if result["refuted"] else 0)
+
+
+@app.command(epilog="Example: hica-sim reports --data ../shared/data --out runs/reports")
+def reports(
+    out: Annotated[Path, typer.Option(click_type=A_PATH, help="Folder for CSV and Markdown.")],
+    data: Data = Path(),
+    text: Annotated[
+        str, typer.Option(help="The text tower, as model.text; a folder lies below DATA/weights.")
+    ] = "hf:minilm-l6",
+    json_: Json = False,
+) -> None:
+    """Read the Indiana reports and hold what is found against their MeSH headings.
+
+    Five ways: cosines, cosines that mind negation, rules alone, and rules with soft assignment.
+    """
+    from hica.towers import load_text_tower
+    from hica_simulations.experiments.reports.indiana import load
+    from hica_simulations.experiments.reports.measure import measure, write
+
+    indiana = load(data)
+    tower = load_text_tower(text, vocabulary=indiana.reports, weights=data / "weights")
+    rows = measure(tower, indiana)
+    written = write(rows, out)
+    print(json.dumps(rows) if json_ else written)
 
 
 def _place(data: Path, out: Path, cache: Path, device: str, engine: str) -> Any:
