@@ -19,14 +19,14 @@ from hica.errors import EXIT_CODES, ConfigurationError
 from hica.printable import plain
 from hica.storage import keep_private, write_atomically
 from hica_client.backbone_commands import app as backbone_commands
-from hica_client.export_commands import app as export_commands
 from hica_client.explanation_commands import app as explanation_commands
+from hica_client.export_commands import app as export_commands
 from hica_client.intake_commands import app as intake_commands
 from hica_client.pacs_commands import app as pacs_commands
 from hica_client.prediction_commands import app as prediction_commands
 from hica_client.preflight_words import fact_table, show
-from hica_client.review_commands import app as review_commands
 from hica_client.reports_commands import app as reports_commands
+from hica_client.review_commands import app as review_commands
 from hica_client.service_commands import Json, SiteFile
 from hica_client.service_commands import app as service_commands
 
