@@ -63,7 +63,8 @@ def variants(scenario: Scenario) -> Mapping[str, Variant]:
 def measured(scenario: Scenario, place: Place, _: Mapping[str, Any]) -> dict[str, Any]:
     """Leave what each model says of the test images beside the cell's run."""
     parts: dict[str, list[Predictions]] = {model: [] for model in MODELS}
-    for path in sorted((place.out / "sites").glob("*/site.toml")):
+    for site in scenario.simulation.sites:  # in this order other methods have their predictions
+        path = place.out / "sites" / site.name / "site.toml"
         session = Session(load_site(path), scenario.study)
         own = kept_logits(session) if session.roles.test else None
         if own is None:

@@ -1,4 +1,6 @@
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,6 +8,8 @@ import pytest
 from hica.study.sections import PersonalSection
 from hica_simulations.experiments.tables import gain_table, per_site
 from hica_simulations.experiments.tables.cells import Cell, folder_of
+from hica_simulations.place import Place
+from hica_simulations.predictions import Predictions
 
 LABELS = ("study", "shots", "method", "seed")
 SMALL = ("simulation.phantoms.per_class=20", "simulation.phantoms.size=48")
@@ -26,6 +30,28 @@ def test_a_study_is_made_harder_where_that_can_be(loaded):
     assert list(loaded(gain_table, "breast_ultrasound")) == ["as it is"]
     spoilt = loaded(gain_table, "chest_xray")[wrong[1]].simulation.sites
     assert [site.label_noise for site in spoilt] == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_images_stand_in_the_order_of_the_studys_sites_as_those_of_other_methods(
+    loaded, monkeypatch, tmp_path
+):
+    scenario = loaded(gain_table, "chest_xray")["as it is"]
+    names = [site.name for site in scenario.simulation.sites]
+    assert names != sorted(names)
+    for name in names:
+        (tmp_path / "run" / "sites" / name).mkdir(parents=True)
+        (tmp_path / "run" / "sites" / name / "site.toml").touch()
+    final = {"shared": np.eye(1, 2), "probabilities": np.eye(1, 2), "labels": np.zeros(1)}
+
+    def session(name, study):
+        roles = SimpleNamespace(test=[SimpleNamespace(group="p")])
+        return SimpleNamespace(name=name, study=study, roles=roles, kept=lambda _: final)
+
+    monkeypatch.setattr(gain_table, "load_site", lambda path: path.parent.name)
+    monkeypatch.setattr(gain_table, "Session", session)
+    monkeypatch.setattr(gain_table, "kept_logits", lambda _: {"alone": np.zeros((1, 2))})
+    gain_table.measured(scenario, Place(Path(), tmp_path / "run", Path()), {})
+    assert Predictions.load(tmp_path / "alone.json").sites == names
 
 
 @pytest.fixture
