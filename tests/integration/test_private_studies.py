@@ -77,7 +77,6 @@ def test_every_answer_that_depends_on_patients_is_in_the_ledger(finished):
     stages = [entry["stage"] for entry in result["rounds"]]
     free = {"capabilities", "evaluation", "result"}
     charged = [stage for stage in stages if stage not in free]
-    charged.remove("clusters")  # the last request of k-means asks for nothing
     _, entries = spent(sites[0])
     kinds = {
         "centre": "train.moments",
@@ -86,7 +85,13 @@ def test_every_answer_that_depends_on_patients_is_in_the_ledger(finished):
         "prototypes": "train.prototypes",
         "alignment": "train.align",
     }
-    assert [entry["kind"] for entry in entries] == [kinds[stage] for stage in charged]
+    # The last request of k-means asks for nothing, and one whose centroids noise has left where they
+    # were is the question of before, which costs nothing.
+    steps = [entry["kind"] for entry in entries].count(kinds["clusters"])
+    assert 1 <= steps < stages.count("clusters")
+    expected = [kinds[stage] for stage in charged if stage != "clusters"]
+    expected[1:1] = steps * [kinds["clusters"]]
+    assert [entry["kind"] for entry in entries] == expected
     losses = [entry["loss"] for entry in result["rounds"]]
     assert losses == [None] * len(losses)
 

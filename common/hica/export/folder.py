@@ -137,7 +137,7 @@ def _replacing(to: Path) -> Iterator[Path]:
     try:
         part.mkdir(parents=True)
         yield part
-        part.replace(to)
+        part.replace(to.absolute())  # not by `.`: that cannot be replaced
     except OSError as error:
         raise cannot_be_written(to, error) from error
     finally:

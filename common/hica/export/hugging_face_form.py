@@ -63,7 +63,9 @@ def logits(folder: Path, exported: Exported, colours: Tensor) -> Tensor:
     classifier = exported.classifier
     kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     loader: Any = getattr(transformers, LOADER.get(kind, "AutoModel"))
-    model = loader.from_pretrained(folder, local_files_only=True).eval()
+    model = loader.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    ).eval()
     made = model(pixel_values=(colours - classifier.mean) / classifier.std)
     features = made.image_embeds if kind == "clip_vision_model" else made.pooler_output
     return Head(folder)(features)
