@@ -85,8 +85,8 @@ def test_every_answer_that_depends_on_patients_is_in_the_ledger(finished):
         "prototypes": "train.prototypes",
         "alignment": "train.align",
     }
-    # The last request of k-means asks for nothing, and one whose centroids noise has left where they
-    # were is the question of before, which costs nothing.
+    # The last request of k-means asks for nothing, and one whose centroids noise has left where
+    # they were is the question of before, which costs nothing.
     steps = [entry["kind"] for entry in entries].count(kinds["clusters"])
     assert 1 <= steps < stages.count("clusters")
     expected = [kinds[stage] for stage in charged if stage != "clusters"]
