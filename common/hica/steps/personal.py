@@ -45,8 +45,8 @@ UNMEASURED = 0.5
 LEAST = 1 / 3
 """Their weight where the class means do not differ; the shared model has the rest.
 
-Of 0, 1/4, 0.4 and 1/2, the second and third lost least where sites are alike, differ, are skewed,
-or one has wrong labels (seeds 100 to 104 of breast-lesions and 100 to 102 of chest-xray, 4 shots).
+Between 1/4 and 0.4 the least was lost over sites that are alike, that differ, that are skewed, and
+beside one with wrong labels (breast-lesions and chest-xray, 4 shots, seeds 100 to 103).
 """
 
 

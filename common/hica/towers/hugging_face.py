@@ -1,5 +1,6 @@
 """Loading a pair of transformers from a folder of the hub's layout; no code of it is run."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ FILES = tuple(
     )
 )
 """What is fetched of a model on a hub: each where there is none of the one before."""
+UNUSED = re.compile(r"(position_ids|logit_scale|logit_bias)$")
+"""Names of what older releases have, or training alone needs."""
 
 
 def hub_folder(name: str, wanted: Wanted, key: str) -> Path:
@@ -92,7 +95,6 @@ def _pair(folder: Path, kind: str, weights: Path) -> Any:
     """Both sides, by transformers' own code."""
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model: Any = {
         "clip": transformers.CLIPModel,
         "siglip": transformers.SiglipModel,
@@ -100,24 +102,39 @@ def _pair(folder: Path, kind: str, weights: Path) -> Any:
     }[kind]
     if model is None:
         raise WeightsError(f"{folder}: model_type = {kind!r}: needs a newer transformers")
-    source: dict[str, Any] = {
-        "local_files_only": True,
-        "trust_remote_code": False,
-        "attn_implementation": "sdpa",
-        "use_safetensors": ".safetensors" in weights.name,
-    }
+    own = {"attn_implementation": "sdpa", "use_safetensors": ".safetensors" in weights.name}
+    return from_folder(model, folder, weights, f"{kind} model", UNUSED, **own)
+
+
+def from_folder(
+    model: Any, folder: Path, weights: Path, what: str, unused: re.Pattern[str], **source: Any
+) -> Any:
+    """A model of transformers in float32, from a folder alone and by transformers' own code.
+
+    `model` is its class, `what` what messages call it; keys that `unused` is found in may be
+    missing from the `weights`, or be too many there.
+
+    Raises:
+        WeightsError: The weights cannot be loaded, are of another model, or are broken.
+    """
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         with torch.random.fork_rng(devices=[]):  # must not move the caller's seed
-            pair, found = model.from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True, **source
+            loaded, found = model.from_pretrained(
+                folder,
+                dtype=torch.float32,
+                output_loading_info=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                **source,
             )
     except Exception as error:  # transformers raises many kinds
         why = plain(str(error).strip().partition("\n")[0][:300]) or type(error).__name__
         raise WeightsError(
-            f"{folder}: transformers cannot load this {kind} model ({why}); fetch the whole folder "
-            "anew"
+            f"{folder}: transformers cannot load this {what} ({why}); fetch the whole folder anew"
         ) from None
-    unused = ("position_ids", "logit_scale", "logit_bias")  # of older releases, of training only
     problems = []
     for words, group in (
         ("missing", "missing_keys"),
@@ -125,16 +142,16 @@ def _pair(folder: Path, kind: str, weights: Path) -> Any:
         ("of another shape", "mismatched_keys"),
     ):
         keys = [key if isinstance(key, str) else key[0] for key in found.get(group) or ()]
-        if keys := [key for key in keys if not key.endswith(unused)]:
+        if keys := [key for key in keys if not unused.search(key)]:
             problems.append(f"{words}: {names(sorted(keys))}")
     if problems:
         raise WeightsError(
-            f"{weights}: not weights of the {kind} model in {folder / 'config.json'}\n  "
+            f"{weights}: not weights of the {what} in {folder / 'config.json'}\n  "
             + "\n  ".join(problems)
             + "\nfetch the whole folder anew"
         )
-    refuse_broken(pair.state_dict(), weights)
-    return pair
+    refuse_broken(loaded.state_dict(), weights)
+    return loaded
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -3,23 +3,20 @@
 Mean or CLS pooling over the last hidden states (Reimers and Gurevych, 2019).
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from hica.errors import WeightsError
-from hica.printable import plain
 from hica.towers.base import TextTower
-from hica.towers.hugging_face import load_tokenizer
-from hica.towers.reading import names, refuse_broken
+from hica.towers.hugging_face import from_folder, load_tokenizer
 from hica.towers.sentence_config import SentenceConfig, read_sentence_config
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 """Weights of a folder; never a pickle."""
-OF_TRAINING = ("pooler.", "cls.", "lm_head", "predictions", "classifier", "discriminator")
-"""Beginnings of the names of what an embedding has no part of; some releases have them."""
+UNUSED = re.compile(r"position_ids$|pooler\.|cls\.|lm_head|predictions|classifier|discriminator")
+"""In the names of what an embedding has no part of; some releases have them."""
 
 
 class SentenceTower(TextTower):
@@ -81,43 +78,12 @@ def load_sentence_tower(name: str, folder: Path, weights: Path) -> SentenceTower
 
 
 def _encoder(folder: Path, weights: Path) -> Any:
-    """The encoder, by transformers' own code, from safetensors alone."""
+    """The encoder, from safetensors alone."""
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        with torch.random.fork_rng(devices=[]):  # must not move the caller's seed
-            encoder, found = transformers.AutoModel.from_pretrained(
-                folder,
-                dtype=torch.float32,
-                output_loading_info=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-            )
-    except Exception as error:  # transformers raises many kinds
-        why = plain(str(error).strip().partition("\n")[0][:300]) or type(error).__name__
-        raise WeightsError(
-            f"{folder}: transformers cannot load this text encoder ({why}); fetch the whole folder "
-            "anew"
-        ) from None
-    problems = []
-    for words, group in (
-        ("missing", "missing_keys"),
-        ("unexpected", "unexpected_keys"),
-        ("of another shape", "mismatched_keys"),
-    ):
-        keys = [key if isinstance(key, str) else key[0] for key in found.get(group) or ()]
-        keys = [key for key in keys if not key.endswith("position_ids")]
-        if keys := [key for key in keys if not any(part in key for part in OF_TRAINING)]:
-            problems.append(f"{words}: {names(sorted(keys))}")
-    if problems:
-        raise WeightsError(
-            f"{weights}: not weights of the text encoder in {folder / 'config.json'}\n  "
-            + "\n  ".join(problems)
-            + "\nfetch the whole folder anew"
-        )
+    encoder = from_folder(
+        transformers.AutoModel, folder, weights, "text encoder", UNUSED, use_safetensors=True
+    )
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # has no part in a sentence's embedding
-    refuse_broken(encoder.state_dict(), weights)
     return encoder
